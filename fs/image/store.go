@@ -10,7 +10,7 @@ import (
 )
 
 // Digest identifies the content of a version: SHA-256 over its canonical index.
-type Digest [32]byte
+type Digest = fs.Digest
 
 // Store is a directory of golden trees and the versions sealed from them.
 type Store struct {
