@@ -1,0 +1,315 @@
+package exports
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// Store is where versions come from. Versions lists them all, cheaply; it is
+// called again whenever the table is made anew.
+type Store interface {
+	Versions() ([]Version, error)
+}
+
+// Version is a sealed version as a Store lists it. Open is called at most once
+// at a time, and again only after it failed.
+type Version struct {
+	Name   string
+	Digest fs.Digest
+	Open   func() (fs.Tree, error)
+}
+
+// Image is one store that is served.
+type Image struct {
+	Name     string // mounted as /Name and /Name@version
+	Dir      string // absolute path of the store, mounted by this too
+	StateDir string // where rollout.json, nodes.json and the key are kept
+	Versions Store
+}
+
+// Config is what New needs.
+type Config struct {
+	Images []Image        // the first one is also mounted as /
+	Allow  []netip.Prefix // who may mount; empty means nobody
+	Log    *zap.Logger
+}
+
+// Exports is what is served to whom. All methods may be called by many
+// goroutines at once.
+type Exports struct {
+	allow []netip.Prefix
+	log   *zap.Logger
+	nodes nodes
+	table atomic.Pointer[table]
+
+	refreshing  sync.Mutex // guards the making of a new table, not its use
+	lastRefresh time.Time  // of a refresh asked for by a handle
+}
+
+// New reads the state of the images and makes the first table. An image with
+// exactly one version and nothing promoted gets that version promoted.
+func New(cfg Config) (*Exports, error) {
+	x := &Exports{allow: cfg.Allow, log: cfg.Log}
+	first := &table{}
+	seen := map[uint32]string{}
+	for _, c := range cfg.Images {
+		img, err := newImage(c)
+		if err != nil {
+			return nil, err
+		}
+		if other, ok := seen[img.id]; ok {
+			return nil, fmt.Errorf("two stores would both be served as /%s and /%s with the same handles: name one of them differently with --export NAME=DIR", other, img.name)
+		}
+		seen[img.id] = img.name
+		first.images = append(first.images, &imageView{image: img})
+	}
+	x.table.Store(first)
+	if err := x.nodes.load(first); err != nil {
+		return nil, err
+	}
+	if err := x.promoteOnly(); err != nil {
+		return nil, err
+	}
+	return x, x.Refresh()
+}
+
+func newImage(c Image) (*image, error) {
+	key, err := loadKey(c.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	paths := []string{filepath.Clean(c.Dir)}
+	if real, err := filepath.EvalSymlinks(c.Dir); err == nil && real != paths[0] {
+		paths = append(paths, real)
+	}
+	return &image{
+		name:  c.Name,
+		paths: paths,
+		id:    exportID(c.Name),
+		key:   key,
+		state: OpenState(c.StateDir),
+		store: c.Versions,
+	}, nil
+}
+
+// promoteOnly promotes the version of each image that has exactly one and no
+// rollout yet: there is nothing that an operator could have meant instead.
+func (x *Exports) promoteOnly() error {
+	for _, img := range x.table.Load().images {
+		rollout, err := img.state.Rollout()
+		if err != nil {
+			return err
+		}
+		versions, err := img.store.Versions()
+		if err != nil {
+			return err
+		}
+		if _, ok := rollout.Promoted(); ok || len(rollout.History) > 0 || len(versions) != 1 {
+			continue
+		}
+		only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
+		if _, err := img.state.Promote(only, "rootnfsd serve: the only version"); err != nil {
+			return err
+		}
+		x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
+	}
+	return nil
+}
+
+// Run keeps the table and the record of nodes up to date until ctx ends, then
+// saves the record a last time. A mount does not depend on it: Mount looks for
+// a new rollout itself.
+func (x *Exports) Run(ctx context.Context) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			x.nodes.save(x.table.Load().images, x.log, true)
+			return
+		case <-tick.C:
+			x.nodes.tick()
+			x.nodes.save(x.table.Load().images, x.log, false)
+			if err := x.refreshIfPromoted(); err != nil {
+				x.log.Error("keeping the exports as they were", zap.Error(err))
+			}
+		}
+	}
+}
+
+// Refresh makes a new table from what the stores and rollouts say now and
+// swaps it in. On an error the old table stays.
+func (x *Exports) Refresh() error {
+	x.refreshing.Lock()
+	defer x.refreshing.Unlock()
+	return x.refresh()
+}
+
+// refreshIfPromoted refreshes if a rollout file was replaced since the table
+// was made.
+func (x *Exports) refreshIfPromoted() error {
+	x.refreshing.Lock()
+	defer x.refreshing.Unlock()
+	for _, img := range x.table.Load().images {
+		if img.state.changed(img.rollout.stamp) {
+			return x.refresh()
+		}
+	}
+	return nil
+}
+
+// refreshForHandle refreshes because a handle that this server's key signed
+// names a version that the table lacks: it may have been sealed since. It does
+// so at most once a second, for such a version may also be gone for good.
+func (x *Exports) refreshForHandle() error {
+	x.refreshing.Lock()
+	defer x.refreshing.Unlock()
+	if time.Since(x.lastRefresh) < time.Second {
+		return nil
+	}
+	x.lastRefresh = time.Now()
+	return x.refresh()
+}
+
+func (x *Exports) refresh() error {
+	old := x.table.Load()
+	next := &table{trees: map[treeKey]*version{}}
+	for _, img := range old.images {
+		view, err := x.view(img.image, old)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", img.name, err)
+		}
+		next.images = append(next.images, view)
+		for _, v := range view.versions {
+			next.trees[treeKey{v.image.id, v.treeID}] = v
+		}
+		if view.promoted != nil && view.promoted != img.promoted {
+			x.log.Info("serving", zap.String("image", img.name), zap.String("version", view.promoted.name), zap.String("digest", view.promoted.digest.Short()))
+		}
+	}
+	x.table.Store(next)
+	for key, v := range old.trees {
+		if next.trees[key] == nil {
+			v.retire()
+		}
+	}
+	return nil
+}
+
+// view looks at an image as it is now, taking over versions that old has open.
+func (x *Exports) view(img *image, old *table) (*imageView, error) {
+	rollout, err := img.state.Rollout()
+	if err != nil {
+		return nil, err
+	}
+	listed, err := img.store.Versions()
+	if err != nil {
+		return nil, err
+	}
+	view := &imageView{image: img, rollout: rollout}
+	for _, l := range listed {
+		treeID := binary.BigEndian.Uint64(l.Digest[:8])
+		v := old.trees[treeKey{img.id, treeID}]
+		if v == nil || v.name != l.Name {
+			v = &version{image: img, name: l.Name, digest: l.Digest, treeID: treeID, open: l.Open}
+		}
+		view.versions = append(view.versions, v)
+	}
+
+	ref, ok := rollout.Promoted()
+	if !ok {
+		return view, nil
+	}
+	for _, v := range view.versions {
+		// The digest decides: a version that was sealed again since has the
+		// promoted content under another name.
+		if v.digest == ref.Digest && (view.promoted == nil || v.name == ref.Version) {
+			view.promoted = v
+		}
+	}
+	if view.promoted != nil {
+		return view, nil
+	}
+	x.log.Error("the promoted version is gone: promote another one", zap.String("image", img.name), zap.String("version", ref.Version), zap.String("digest", ref.Digest.Short()))
+	return view, nil
+}
+
+// Object is what a handle names.
+type Object struct {
+	Tree fs.Tree
+	ID   fs.NodeID
+	ver  *version
+}
+
+// AppendHandle appends the handle of another object of the same tree to b. It
+// takes at most MaxHandle bytes.
+func (o *Object) AppendHandle(b []byte, id fs.NodeID) []byte {
+	return appendHandle(b, o.ver, id)
+}
+
+// Resolve fills o with what a handle names that p presents. Once a version is
+// open it allocates nothing and takes no lock. Errors: fs.ErrBadHandle for a
+// handle that this server never made, fs.ErrStale where the version is gone,
+// fs.ErrAccess where the address of p may not use it, fs.ErrIO where the
+// version cannot be opened.
+func (x *Exports) Resolve(p *Peer, handle []byte, o *Object) error {
+	if len(handle) != versionHandle || handle[0] != handleFormat || handle[1] != kindVersion {
+		return fs.ErrBadHandle
+	}
+	if !p.allowed {
+		return fs.ErrAccess
+	}
+	key := treeKey{binary.BigEndian.Uint32(handle[4:]), binary.BigEndian.Uint64(handle[8:])}
+	t := x.table.Load()
+	v := t.trees[key]
+	if v == nil {
+		return x.resolveMissing(p, handle, o, key)
+	}
+	if v.image.key.sum(handle[:tagOffset]) != binary.BigEndian.Uint64(handle[tagOffset:]) {
+		return fs.ErrBadHandle
+	}
+	return x.resolved(p, v, handle, o)
+}
+
+func (x *Exports) resolved(p *Peer, v *version, handle []byte, o *Object) error {
+	tree, err := v.Tree()
+	if err != nil {
+		return err
+	}
+	p.touch(v)
+	o.Tree, o.ID, o.ver = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v
+	return nil
+}
+
+// resolveMissing resolves a handle whose version is not in the table: one that
+// was sealed after the table was made, one that is gone, or a forgery.
+func (x *Exports) resolveMissing(p *Peer, handle []byte, o *Object, key treeKey) error {
+	signed := false
+	for _, img := range x.table.Load().images {
+		if img.id == key.export {
+			signed = img.key.sum(handle[:tagOffset]) == binary.BigEndian.Uint64(handle[tagOffset:])
+		}
+	}
+	if !signed {
+		return fs.ErrBadHandle
+	}
+	if err := x.refreshForHandle(); err != nil {
+		return errors.Join(fs.ErrIO, err)
+	}
+	v := x.table.Load().trees[key]
+	if v == nil {
+		return fs.ErrStale
+	}
+	return x.resolved(p, v, handle, o)
+}

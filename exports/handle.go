@@ -1,0 +1,89 @@
+package exports
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/durable"
+)
+
+// MaxHandle is the longest file handle in bytes that NFSv3 allows (RFC 1813,
+// section 2.4, NFS3_FHSIZE).
+const MaxHandle = 64
+
+// A handle says by itself what it means, so that there is no table that could
+// be lost in a restart or thrown out under load. That of a version's object:
+//
+//	 0  format    1
+//	 1  kind      1 = object of a sealed version
+//	 2  zero      2 bytes
+//	 4  export    uint32: hash of the image's name, not its place in a list
+//	 8  tree      uint64: first 64 bits of the version's digest
+//	16  inode     uint64
+//	24  tag       uint64: SipHash-2-4 over all of the above with the store's key
+//
+// Numbers are big-endian. A second server with the same store and key makes
+// the same handles.
+const (
+	handleFormat  = 1
+	kindVersion   = 1
+	versionHandle = 32
+	tagOffset     = versionHandle - 8
+)
+
+// exportID is what a handle says of its image.
+func exportID(name string) uint32 {
+	h := sha256.Sum256([]byte(name))
+	return binary.BigEndian.Uint32(h[:])
+}
+
+// appendHandle appends the handle of object id in the tree of v.
+func appendHandle(b []byte, v *version, id fs.NodeID) []byte {
+	start := len(b)
+	b = append(b, handleFormat, kindVersion, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, v.image.id)
+	b = binary.BigEndian.AppendUint64(b, v.treeID)
+	b = binary.BigEndian.AppendUint64(b, uint64(id))
+	return binary.BigEndian.AppendUint64(b, v.image.key.sum(b[start:]))
+}
+
+const keyFile = "key"
+
+// loadKey reads the handle key of a store, making it if there is none. Whoever
+// has it can forge handles, so nobody but the owner may read it; whoever loses
+// it loses every mount, so it is never replaced.
+func loadKey(stateDir string) (sipKey, error) {
+	path := filepath.Join(stateDir, keyFile)
+	key, err := readKey(path)
+	if !errors.Is(err, os.ErrNotExist) {
+		return key, err
+	}
+	err = durable.ReplaceFile(path, 0o600, func(w io.Writer) error {
+		var fresh [16]byte
+		rand.Read(fresh[:]) // never fails
+		_, err := w.Write(fresh[:])
+		return err
+	})
+	if err != nil {
+		return sipKey{}, fmt.Errorf("make the handle key: %w", err)
+	}
+	return readKey(path)
+}
+
+func readKey(path string) (sipKey, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return sipKey{}, err
+	}
+	if len(b) != 16 {
+		return sipKey{}, fmt.Errorf("%s has %d bytes, want 16: restore it from a backup, or delete it and reboot all nodes (their handles were made with it)", path, len(b))
+	}
+	return newSipKey((*[16]byte)(b)), nil
+}

@@ -1,0 +1,276 @@
+package exports
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// MaxMountPath is the longest path that MOUNT carries, in bytes (RFC 1813,
+// section 5.1.1, MNTPATHLEN).
+const MaxMountPath = 1024
+
+// MountError is why a mount was refused, with what would have worked.
+type MountError struct {
+	Path string
+	Kind fs.Error
+	Hint string
+}
+
+// Error says it in one line.
+func (e *MountError) Error() string {
+	s := fmt.Sprintf("mount %q: %s", e.Path, e.Kind)
+	if e.Hint != "" {
+		s += ": " + e.Hint
+	}
+	return s
+}
+
+// Unwrap returns the kind.
+func (e *MountError) Unwrap() error { return e.Kind }
+
+// Mount resolves a path for p and returns the handle of the directory there.
+// The error is a *MountError, of kind fs.ErrNotExist, fs.ErrAccess,
+// fs.ErrNotDir, fs.ErrInvalid or fs.ErrNameTooLong, or fs.ErrIO for a version
+// that cannot be opened.
+//
+// A promote that has returned counts: Mount looks whether a rollout file was
+// replaced before it answers, so nobody is told an old version however soon
+// they ask.
+func (x *Exports) Mount(p *Peer, dir string) ([]byte, error) {
+	refuse := func(kind fs.Error, format string, args ...any) ([]byte, error) {
+		return nil, &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
+	}
+	if !p.allowed {
+		return refuse(fs.ErrAccess, "%s is not allowed to mount; serve --allow says who is", p.addr)
+	}
+	names, err := splitPath(dir)
+	if err != nil {
+		return refuse(fs.KindOf(err), "want an absolute path without \"..\"")
+	}
+	if err := x.refreshIfPromoted(); err != nil {
+		return refuse(fs.ErrIO, "%v", err)
+	}
+	t := x.table.Load()
+	target := t.find(names)
+	if target.version == nil && target.wanted != "" {
+		// Sealed a moment ago, perhaps.
+		if err := x.Refresh(); err != nil {
+			return refuse(fs.ErrIO, "%v", err)
+		}
+		t = x.table.Load()
+		target = t.find(names)
+	}
+	if target.version == nil {
+		return refuse(fs.ErrNotExist, "%s", t.hint(target))
+	}
+	tree, err := target.version.Tree()
+	if err != nil {
+		return refuse(fs.ErrIO, "%v", err)
+	}
+	id, err := walk(tree, target.rest)
+	switch kind := fs.KindOf(err); kind {
+	case 0:
+	case fs.ErrNotExist:
+		return refuse(kind, "version %s has no such directory; %s", target.version.name, t.hint(target))
+	case fs.ErrNotDir:
+		return refuse(kind, "only a directory can be mounted, and symlinks are not followed")
+	default:
+		return refuse(kind, "%v", err)
+	}
+	p.mounted(target.version, path.Clean(dir))
+	return appendHandle(nil, target.version, id), nil
+}
+
+// splitPath cuts a mount path into its components, leaving out empty ones and
+// dots.
+func splitPath(dir string) ([]string, error) {
+	if len(dir) > MaxMountPath {
+		return nil, fs.ErrNameTooLong
+	}
+	if !strings.HasPrefix(dir, "/") {
+		return nil, fs.ErrInvalid
+	}
+	var names []string
+	for name := range strings.SplitSeq(dir, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if name == ".." {
+			return nil, fs.ErrInvalid
+		}
+		if _, err := fs.ParseName([]byte(name)); err != nil {
+			return nil, err
+		}
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// walk looks the names up from the root, as the superuser: what a mount may
+// reach is decided by address.
+func walk(tree fs.Tree, names []string) (fs.NodeID, error) {
+	id := tree.Root()
+	for _, name := range names {
+		next, err := tree.Lookup(&fs.Cred{}, id, fs.Name(name))
+		if err != nil {
+			return 0, err
+		}
+		id = next
+	}
+	var a fs.Attr
+	if err := tree.Getattr(id, &a); err != nil {
+		return 0, err
+	}
+	if a.Kind != fs.Directory {
+		return 0, fs.ErrNotDir
+	}
+	return id, nil
+}
+
+// target is where a mount path leads: a directory of a version, or nowhere.
+type target struct {
+	image   *imageView
+	version *version
+	wanted  string // the version that was asked for by name
+	rest    []string
+}
+
+// find interprets a mount path. These are the forms, in order:
+//
+//	<store's directory>@v1/…, <store's directory>/v1/…   exactly v1, as on the server's disk
+//	<store's directory>/…                                the promoted version
+//	/<image>@v1/…, /@v1/…                                exactly v1
+//	/<image>/…, /…                                       the promoted version
+func (t *table) find(names []string) target {
+	for _, img := range t.images {
+		for _, p := range img.paths {
+			if rest, wanted, ok := cutStore(names, p); ok {
+				if wanted == "" && len(rest) > 0 && img.named(rest[0]) != nil {
+					wanted, rest = rest[0], rest[1:]
+				}
+				return img.target(wanted, rest)
+			}
+		}
+	}
+	if len(t.images) == 0 {
+		return target{}
+	}
+	if len(names) > 0 {
+		name, wanted, _ := strings.Cut(names[0], "@")
+		for _, img := range t.images {
+			if name == img.name {
+				return img.target(wanted, names[1:])
+			}
+		}
+		if name == "" {
+			return t.images[0].target(wanted, names[1:])
+		}
+	}
+	return t.images[0].target("", names)
+}
+
+// cutStore cuts the components of the store's directory off the front of names;
+// the last one may carry a version.
+func cutStore(names []string, store string) (rest []string, wanted string, ok bool) {
+	parts, err := splitPath(store)
+	if err != nil || len(parts) == 0 || len(names) < len(parts) {
+		return nil, "", false
+	}
+	last := len(parts) - 1
+	if !slices.Equal(names[:last], parts[:last]) {
+		return nil, "", false
+	}
+	if names[last] != parts[last] {
+		// A directory's own name may have an @ in it: only what follows it counts.
+		wanted, ok = strings.CutPrefix(names[last], parts[last]+"@")
+		if !ok {
+			return nil, "", false
+		}
+	}
+	return names[last+1:], wanted, true
+}
+
+func (v *imageView) target(wanted string, rest []string) target {
+	if wanted != "" {
+		return target{image: v, version: v.named(wanted), wanted: wanted, rest: rest}
+	}
+	return target{image: v, version: v.promoted, rest: rest}
+}
+
+// hint says what would have worked, for the log line of a mount that did not.
+func (t *table) hint(to target) string {
+	if to.image == nil {
+		return "nothing is exported"
+	}
+	if to.wanted == "" && to.version == nil {
+		return fmt.Sprintf("no version of %s is promoted: rootnfsd promote VERSION", to.image.name)
+	}
+	paths := []string{"/"}
+	for _, img := range t.images {
+		paths = append(paths, "/"+img.name)
+	}
+	for _, v := range to.image.versions {
+		paths = append(paths, "/"+to.image.name+"@"+v.name)
+	}
+	const most = 12
+	if len(paths) > most {
+		paths = append(paths[:most], "…")
+	}
+	return "what can be mounted: " + strings.Join(paths, " ")
+}
+
+// Listing is one line of showmount -e: a path and who may mount it.
+type Listing struct {
+	Path    string
+	Clients []string
+}
+
+// List returns what can be mounted: every image by its name and its store's
+// directory, and every version by itself.
+func (x *Exports) List() []Listing {
+	clients := make([]string, len(x.allow))
+	for i, p := range x.allow {
+		clients[i] = p.String()
+	}
+	t := x.table.Load()
+	paths := []string{"/"}
+	for _, img := range t.images {
+		paths = append(paths, "/"+img.name, img.paths[0])
+		for _, v := range img.versions {
+			paths = append(paths, "/"+img.name+"@"+v.name)
+		}
+	}
+	list := make([]Listing, len(paths))
+	for i, p := range paths {
+		list[i] = Listing{Path: p, Clients: clients}
+	}
+	return list
+}
+
+// Serving is an image as it is served now.
+type Serving struct {
+	Image    string
+	Dir      string
+	Promoted Ref // zero if nothing is
+}
+
+// Serving returns the images in the order in which they were configured.
+func (x *Exports) Serving() []Serving {
+	var list []Serving
+	for _, img := range x.table.Load().images {
+		s := Serving{Image: img.name, Dir: img.paths[0]}
+		if img.promoted != nil {
+			s.Promoted = Ref{Version: img.promoted.name, Digest: img.promoted.digest}
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// Allowed reports whether addr may mount.
+func (x *Exports) Allowed(addr netip.Addr) bool { return allows(x.allow, addr) }

@@ -1,0 +1,90 @@
+package exports
+
+import (
+	"net/netip"
+	"sync/atomic"
+)
+
+// Peer is the other end of a connection: an address, and the node that it is.
+// A connection asks for one when it begins and presents it with each call.
+type Peer struct {
+	addr    netip.Addr
+	allowed bool
+	nodes   *nodes
+	node    atomic.Pointer[node] // nil until the address has used something
+}
+
+// Peer returns the record of the client at addr. An address that never uses a
+// version leaves no trace, so that nobody fills memory by knocking.
+func (x *Exports) Peer(addr netip.Addr) *Peer {
+	addr = addr.Unmap().WithZone("")
+	p := &Peer{addr: addr, allowed: allows(x.allow, addr), nodes: &x.nodes}
+	p.node.Store(x.nodes.get(addr))
+	return p
+}
+
+// Addr is the address.
+func (p *Peer) Addr() netip.Addr { return p.addr }
+
+// touch notes that p made a call with a handle of v. It is on the path of every
+// call: where nothing new is learnt it loads a few words and stores none.
+func (p *Peer) touch(v *version) {
+	now := p.nodes.now.Load()
+	if n := p.node.Load(); n != nil {
+		for _, u := range *n.uses.Load() {
+			if u.version == v {
+				if u.last.Load() != now {
+					u.last.Store(now)
+				}
+				return
+			}
+		}
+	}
+	p.nodes.use(p, v).last.Store(now)
+}
+
+// mounted notes that p mounted path, which is in v.
+func (p *Peer) mounted(v *version, path string) {
+	u := p.nodes.use(p, v)
+	u.mounted.Store(p.nodes.now.Load())
+	u.path.Store(&path)
+	p.nodes.dirty.Store(true)
+}
+
+// MountEntry is one line of showmount -a.
+type MountEntry struct{ Host, Path string }
+
+// Mounts lists what is mounted as far as is known: clients do not always say
+// when they go.
+func (x *Exports) Mounts() []MountEntry {
+	var list []MountEntry
+	for _, n := range x.nodes.all() {
+		for _, u := range *n.uses.Load() {
+			if path := u.path.Load(); path != nil {
+				list = append(list, MountEntry{Host: n.addr.String(), Path: *path})
+			}
+		}
+	}
+	return list
+}
+
+// Unmount notes that p says it has unmounted path.
+func (x *Exports) Unmount(p *Peer, path string) {
+	p.unmounted(func(mounted string) bool { return mounted == path })
+}
+
+// UnmountAll notes that p says it has unmounted all it had.
+func (x *Exports) UnmountAll(p *Peer) { p.unmounted(func(string) bool { return true }) }
+
+func (p *Peer) unmounted(which func(path string) bool) {
+	n := p.node.Load()
+	if n == nil {
+		return
+	}
+	for _, u := range *n.uses.Load() {
+		if path := u.path.Load(); path != nil && which(*path) {
+			u.path.Store(nil)
+			p.nodes.dirty.Store(true)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package exports
+
+import (
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// table is all that is served at one moment. It never changes: a promote makes
+// a new one and swaps a pointer, so that a call sees the old state or the new,
+// and needs no lock to see it.
+type table struct {
+	images []*imageView
+	trees  map[treeKey]*version
+}
+
+// treeKey finds a version by what a handle says of it.
+type treeKey struct {
+	export uint32
+	tree   uint64
+}
+
+// image is what does not change about an image while the server runs.
+type image struct {
+	name  string
+	paths []string // the store's directory as an absolute path, and where its symlinks lead
+	id    uint32
+	key   sipKey
+	state *State
+	store Store
+}
+
+// imageView is an image in one table.
+type imageView struct {
+	*image
+	rollout  Rollout
+	versions []*version
+	promoted *version // what a mount of the bare name gets; nil if nothing is
+}
+
+// named returns the version of that name, or nil.
+func (v *imageView) named(name string) *version {
+	for _, ver := range v.versions {
+		if ver.name == name {
+			return ver
+		}
+	}
+	return nil
+}
+
+// version is a sealed version that is served. It is opened when somebody first
+// uses it: a store may hold many that nobody does. One version object stands
+// for one digest through all tables, so that it is opened once.
+type version struct {
+	image  *image
+	name   string
+	digest fs.Digest
+	treeID uint64
+	open   func() (fs.Tree, error)
+
+	tree    atomic.Pointer[openTree]
+	opening sync.Mutex // one opens, the others wait for it
+}
+
+// openTree boxes the interface for atomic.Pointer.
+type openTree struct{ fs.Tree }
+
+// Tree returns the opened tree. After the first time it is one atomic load.
+func (v *version) Tree() (fs.Tree, error) {
+	if t := v.tree.Load(); t != nil {
+		return t.Tree, nil
+	}
+	v.opening.Lock()
+	defer v.opening.Unlock()
+	if t := v.tree.Load(); t != nil {
+		return t.Tree, nil
+	}
+	if v.open == nil {
+		return nil, fs.ErrStale
+	}
+	t, err := v.open()
+	if err != nil {
+		return nil, fmt.Errorf("open version %s of %s: %w", v.name, v.image.name, err)
+	}
+	v.tree.Store(&openTree{t})
+	return t, nil
+}
+
+// retire lets go of the tree of a version that was removed, so that its memory
+// and disk space come back when the last call that uses it is done.
+func (v *version) retire() {
+	v.opening.Lock()
+	defer v.opening.Unlock()
+	v.open = nil
+	v.tree.Store(nil)
+}
+
+// allows reports whether an address may use what is exported.
+func allows(prefixes []netip.Prefix, addr netip.Addr) bool {
+	for _, p := range prefixes {
+		if p.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// DefaultAllow is who may mount unless the operator says otherwise: loopback,
+// and the addresses that are private or of the local link (RFC 1918, RFC 3927,
+// RFC 4193, RFC 4291).
+func DefaultAllow() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"),
+		netip.MustParsePrefix("172.16.0.0/12"),
+		netip.MustParsePrefix("192.168.0.0/16"),
+		netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("127.0.0.0/8"),
+		netip.MustParsePrefix("fc00::/7"),
+		netip.MustParsePrefix("fe80::/10"),
+		netip.MustParsePrefix("::1/128"),
+	}
+}
