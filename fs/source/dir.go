@@ -1,0 +1,315 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/go-git/go-billy/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// Dir is a directory of the host as a source. It follows no symlink below the
+// directory, opens nothing but directories and regular files, and leaves access
+// times alone. All methods may be called by many goroutines at once.
+type Dir struct {
+	ReadOnly
+	root *os.File
+}
+
+var (
+	_ billy.Filesystem = (*Dir)(nil)
+	_ XattrReader      = (*Dir)(nil)
+)
+
+// OpenDir opens the directory at path, which may itself be reached by symlinks.
+func OpenDir(path string) (*Dir, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{root: f}, nil
+}
+
+// Close lets go of the directory. Without it the garbage collector does so.
+func (d *Dir) Close() error { return d.root.Close() }
+
+// Root returns the path that the directory was opened by.
+func (d *Dir) Root() string { return d.root.Name() }
+
+// Chroot returns the directory at p as a source of its own.
+func (d *Dir) Chroot(p string) (billy.Filesystem, error) {
+	f, err := d.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{root: f}, nil
+}
+
+// relative returns p without its leading slash and without "..".
+func relative(p string) string {
+	if p = strings.TrimPrefix(path.Clean("/"+p), "/"); p != "" {
+		return p
+	}
+	return "."
+}
+
+// open opens p below the root without passing through a symlink, so that
+// nobody who can write in the tree leads a seal that runs as root out of it.
+func (d *Dir) open(p string, flags int) (*os.File, error) {
+	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
+	rel := relative(p)
+	fd, err := d.openat(rel, flags|unix.O_NOATIME)
+	if err == unix.EPERM { // O_NOATIME is for the owner of a file only
+		fd, err = d.openat(rel, flags)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: p, Err: err}
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.Root(), p)), nil
+}
+
+func (d *Dir) openat(rel string, flags int) (fd int, err error) {
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	for {
+		fd, err = unix.Openat2(int(d.root.Fd()), rel, &how)
+		if err == unix.ENOSYS { // before Linux 5.6
+			fd, err = unix.Openat(int(d.root.Fd()), rel, flags, 0)
+		}
+		if err != unix.EINTR && err != unix.EAGAIN { // EAGAIN: a rename raced with RESOLVE_BENEATH
+			return fd, err
+		}
+	}
+}
+
+// Lstat returns the FileInfo of the object at p, not following it.
+func (d *Dir) Lstat(p string) (os.FileInfo, error) {
+	f, err := d.open(p, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return statFile(f, path.Base(p))
+}
+
+// Stat is Lstat: a source does not follow links.
+func (d *Dir) Stat(p string) (os.FileInfo, error) { return d.Lstat(p) }
+
+// Readlink returns the text of the symlink at p.
+func (d *Dir) Readlink(p string) (string, error) {
+	f, err := d.open(p, unix.O_PATH)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(int(f.Fd()), "", buf)
+	if err != nil {
+		return "", &os.PathError{Op: "readlink", Path: p, Err: err}
+	}
+	return string(buf[:n]), nil
+}
+
+// ReadDir returns the entries of the directory at p, sorted by the bytes of
+// their names.
+func (d *Dir) ReadDir(p string) ([]os.FileInfo, error) {
+	f, err := d.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	self, err := statx(f, "")
+	if err != nil {
+		return nil, &os.PathError{Op: "stat", Path: p, Err: err}
+	}
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	infos := make([]os.FileInfo, len(names))
+	for i, name := range names {
+		st, err := statx(f, name)
+		if err != nil {
+			return nil, &os.PathError{Op: "stat", Path: path.Join(p, name), Err: err}
+		}
+		m := metaOf(&st)
+		m.MountPoint = isMount(&st, &self)
+		infos[i] = NewInfo(name, m)
+	}
+	return infos, nil
+}
+
+// isMount reports whether something is mounted at an entry of the directory
+// dir. Where the kernel does not say (before Linux 5.8) a directory with
+// another device number is one; for files that would be wrong on overlayfs.
+func isMount(st, dir *unix.Statx_t) bool {
+	if st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	}
+	return st.Mode&unix.S_IFMT == unix.S_IFDIR && (st.Dev_major != dir.Dev_major || st.Dev_minor != dir.Dev_minor)
+}
+
+// Open opens the regular file at p.
+func (d *Dir) Open(p string) (billy.File, error) {
+	// O_NONBLOCK: should a FIFO have taken the place of the file, open
+	// must not wait for somebody to write to it.
+	f, err := d.open(p, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	info, err := statFile(f, path.Base(p))
+	if err == nil && !info.Mode().IsRegular() {
+		err = &os.PathError{Op: "open", Path: p, Err: errors.New("not a regular file")}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &dirFile{File: f, opened: MetaOf(info)}, nil
+}
+
+// OpenFile is Open for flag O_RDONLY and refuses everything else.
+func (d *Dir) OpenFile(p string, flag int, _ os.FileMode) (billy.File, error) {
+	if flag&^unix.O_CLOEXEC != os.O_RDONLY {
+		return nil, billy.ErrReadOnly
+	}
+	return d.Open(p)
+}
+
+// Xattrs returns the attributes that a faithful copy of the tree carries: file
+// capabilities, ACLs and those of users. What a machine adds for itself, such
+// as SELinux labels, would make the same tree differ between machines.
+func (d *Dir) Xattrs(p string) ([]Xattr, error) {
+	full := d.Root() + "/" + relative(p)
+	list, err := growing(func(buf []byte) (int, error) { return unix.Llistxattr(full, buf) })
+	if err == unix.ENOTSUP || len(list) == 0 && err == nil {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "listxattr", Path: p, Err: err}
+	}
+	var xattrs []Xattr
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+		if !carried(name) {
+			continue
+		}
+		value, err := growing(func(buf []byte) (int, error) { return unix.Lgetxattr(full, name, buf) })
+		if err != nil {
+			return nil, &os.PathError{Op: "getxattr " + name, Path: p, Err: err}
+		}
+		xattrs = append(xattrs, Xattr{name, value})
+	}
+	slices.SortFunc(xattrs, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return xattrs, nil
+}
+
+func carried(xattr string) bool {
+	return xattr == "security.capability" || strings.HasPrefix(xattr, "user.") || strings.HasPrefix(xattr, "system.posix_acl_")
+}
+
+// growing calls get with a buffer large enough for its answer.
+func growing(get func([]byte) (int, error)) ([]byte, error) {
+	var small [256]byte
+	n, err := get(small[:])
+	if err == nil {
+		return append([]byte(nil), small[:n]...), nil
+	}
+	for err == unix.ERANGE {
+		if n, err = get(nil); err != nil {
+			break
+		}
+		buf := make([]byte, n)
+		if n, err = get(buf); err == nil {
+			return buf[:n], nil
+		}
+	}
+	return nil, err
+}
+
+// dirFile is an open regular file.
+type dirFile struct {
+	ReadOnlyFile
+	*os.File
+	opened *Meta
+}
+
+var (
+	_ billy.File = (*dirFile)(nil)
+	_ DataFinder = (*dirFile)(nil)
+	_ Stater     = (*dirFile)(nil)
+)
+
+func (f *dirFile) Write(p []byte) (int, error) { return f.ReadOnlyFile.Write(p) }
+func (f *dirFile) Truncate(size int64) error   { return f.ReadOnlyFile.Truncate(size) }
+
+// Stat returns the FileInfo of the file as it is now.
+func (f *dirFile) Stat() (os.FileInfo, error) { return statFile(f.File, path.Base(f.Name())) }
+
+// NextData asks the file system. One that cannot tell calls everything data.
+func (f *dirFile) NextData(off int64) (from, to int64, err error) {
+	fd := int(f.Fd())
+	from, err = unix.Seek(fd, off, unix.SEEK_DATA)
+	if err == unix.ENXIO {
+		return 0, 0, io.EOF
+	}
+	if err == nil {
+		to, err = unix.Seek(fd, from, unix.SEEK_HOLE)
+	}
+	if err == unix.EINVAL || err == unix.ENOTSUP {
+		if size := int64(f.opened.Size); off < size {
+			return off, size, nil
+		}
+		return 0, 0, io.EOF
+	}
+	if err != nil {
+		return 0, 0, &os.PathError{Op: "seek", Path: f.Name(), Err: err}
+	}
+	return from, to, nil
+}
+
+func statFile(f *os.File, name string) (os.FileInfo, error) {
+	st, err := statx(f, "")
+	if err != nil {
+		return nil, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+	}
+	return NewInfo(name, metaOf(&st)), nil
+}
+
+// statx stats the entry name of an open directory, or f itself if name is "".
+// Unlike stat it has 64-bit times on 32-bit machines.
+func statx(f *os.File, name string) (st unix.Statx_t, err error) {
+	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_EMPTY_PATH
+	err = unix.Statx(int(f.Fd()), name, flags, unix.STATX_BASIC_STATS, &st)
+	if err == nil && kindOf(uint32(st.Mode)) == 0 {
+		err = fmt.Errorf("unknown type %o", st.Mode)
+	}
+	return st, err
+}
+
+func metaOf(st *unix.Statx_t) Meta {
+	m := Meta{
+		Kind:      kindOf(uint32(st.Mode)),
+		Mode:      uint32(st.Mode) & 0o7777,
+		UID:       st.Uid,
+		GID:       st.Gid,
+		Size:      st.Size,
+		Allocated: st.Blocks * 512,
+		Dev:       unix.Mkdev(st.Dev_major, st.Dev_minor),
+		Ino:       st.Ino,
+		Nlink:     st.Nlink,
+		Mtime:     fs.Time{Sec: st.Mtime.Sec, Nsec: st.Mtime.Nsec},
+		Ctime:     fs.Time{Sec: st.Ctime.Sec, Nsec: st.Ctime.Nsec},
+	}
+	if m.Kind == fs.BlockDevice || m.Kind == fs.CharDevice {
+		m.Major, m.Minor = st.Rdev_major, st.Rdev_minor
+	}
+	return m
+}
