@@ -18,15 +18,15 @@ import (
 // and there is nothing to invalidate: a key stands for one value forever. All
 // methods may be called by many goroutines at once.
 type Cache[K comparable] struct {
-	mu    sync.Mutex // guards the fields below; never held during a fill
-	lru   *simplelru.LRU[K, []byte]
-	used  int64
-	limit int64
-	fills map[K]*fill
+	mu      sync.Mutex // guards the fields below; never held during a fill
+	lru     *simplelru.LRU[K, []byte]
+	used    int64
+	limit   int64
+	flights map[K]*flight
 }
 
-// fill is the making of one value. value and err are set before done is closed.
-type fill struct {
+// flight is a fill under way. value and err are set before done is closed.
+type flight struct {
 	done  chan struct{}
 	value []byte
 	err   error
@@ -38,7 +38,7 @@ func New[K comparable](limit int64) *Cache[K] {
 	if limit <= 0 {
 		panic(fmt.Sprintf("cache: limit of %d bytes", limit))
 	}
-	c := &Cache[K]{limit: limit, fills: make(map[K]*fill)}
+	c := &Cache[K]{limit: limit, flights: make(map[K]*flight)}
 	// The number of entries is not what bounds this cache, so the only error of
 	// NewLRU, a size below one, cannot happen.
 	c.lru, _ = simplelru.NewLRU(math.MaxInt, func(_ K, value []byte) { c.used -= c.cost(value) })
@@ -52,22 +52,22 @@ func (c *Cache[K]) cost(value []byte) int64 {
 	return int64(cap(value)) + 2*int64(unsafe.Sizeof(key)) + 128
 }
 
-// Get returns the value of key, calling make to make it if need be. All who ask
+// Get returns the value of key, calling fill to make it if need be. All who ask
 // for a key while it is being made get the result of the one call, an error
 // too; but an error is not kept, so who asks later tries again.
 //
-// Who is tired of waiting ends ctx and gets its error. The call of make goes on
+// Who is tired of waiting ends ctx and gets its error. The fill goes on
 // for the others, and for the cache: its own context carries the values of the
 // first caller's, but does not end with it.
-func (c *Cache[K]) Get(ctx context.Context, key K, make func(context.Context) ([]byte, error)) ([]byte, error) {
+func (c *Cache[K]) Get(ctx context.Context, key K, fill func(context.Context) ([]byte, error)) ([]byte, error) {
 	c.mu.Lock()
 	if value, ok := c.lru.Get(key); ok {
 		c.mu.Unlock()
 		return value, nil
 	}
-	f, ok := c.fills[key]
+	f, ok := c.flights[key]
 	if !ok {
-		f = c.start(ctx, key, make)
+		f = c.start(ctx, key, fill)
 	}
 	c.mu.Unlock()
 
@@ -80,25 +80,23 @@ func (c *Cache[K]) Get(ctx context.Context, key K, make func(context.Context) ([
 }
 
 // start begins to make the value of key. The caller holds mu.
-func (c *Cache[K]) start(ctx context.Context, key K, make func(context.Context) ([]byte, error)) *fill {
-	f := newFill()
-	c.fills[key] = f
+func (c *Cache[K]) start(ctx context.Context, key K, fill func(context.Context) ([]byte, error)) *flight {
+	f := &flight{done: make(chan struct{})}
+	c.flights[key] = f
 	go func() {
-		f.value, f.err = make(context.WithoutCancel(ctx))
+		f.value, f.err = fill(context.WithoutCancel(ctx))
 		c.finish(key, f)
 	}()
 	return f
 }
 
-func newFill() *fill { return &fill{done: make(chan struct{})} }
-
 // finish keeps the value and wakes those who wait. They take it from f, not
 // from the list: it may be evicted before they run. Adding it and forgetting
-// the fill are one step, so nobody finds neither and makes it a second time.
-func (c *Cache[K]) finish(key K, f *fill) {
+// the flight are one step, so nobody finds neither and makes it a second time.
+func (c *Cache[K]) finish(key K, f *flight) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.fills, key)
+	delete(c.flights, key)
 	if cost := c.cost(f.value); f.err == nil && cost <= c.limit {
 		c.lru.Add(key, f.value)
 		c.used += cost
