@@ -74,7 +74,7 @@ func Sample() Objects {
 		{Path: "/empty", Kind: fs.Directory, Mode: 0o755, Mtime: day},
 		{Path: "/names", Kind: fs.Directory, Mode: 0o3755, Mtime: day},
 		{Path: "/times", Kind: fs.Directory, Mode: 0o755, Mtime: fs.Time{Sec: -1, Nsec: 999999999}},
-		{Path: "/times/1901", Kind: fs.Regular, Mode: 0o644, Mtime: fs.Time{Sec: -2147483648, Nsec: 1}},
+		{Path: "/times/1901", Kind: fs.Regular, Mode: 0o644, Mtime: fs.Time{Sec: -2147483647, Nsec: 1}},
 		{Path: "/times/epoch", Kind: fs.Regular, Mode: 0o644, Mtime: fs.Time{}},
 		{Path: "/times/2038", Kind: fs.Regular, Mode: 0o644, Mtime: fs.Time{Sec: 2147483648, Nsec: 5}},
 		{Path: "/times/2400", Kind: fs.Regular, Mode: 0o644, Mtime: fs.Time{Sec: 13569465600, Nsec: 7}},

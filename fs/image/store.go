@@ -2,9 +2,13 @@ package image
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/go-git/go-billy/v5"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -12,19 +16,72 @@ import (
 // Digest identifies the content of a version: SHA-256 over its canonical index.
 type Digest = fs.Digest
 
-// Store is a directory of golden trees and the versions sealed from them.
+const indexSuffix = ".index"
+
+// Store is a directory of golden trees and the versions sealed from them. All
+// methods may be called by many goroutines and processes at once.
 type Store struct {
-	dir string
+	dir   string
+	packs *packSet
+	// step, if set, is called between the steps of Seal and Remove, for tests
+	// to crash there.
+	step func(string)
 }
 
-// OpenStore opens the store at dir (created state lives in dir/.rootnfsd).
-func OpenStore(dir string) (*Store, error) { panic("todo") }
+// OpenStore opens the store at dir, which exists. What sealing makes lives in
+// dir/.rootnfsd, which the first Seal creates. It needs only the right to read.
+func OpenStore(dir string) (*Store, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	stat, err := os.Stat(abs)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("no store at %s: make the directory, and in it one for each golden tree (%s): %w",
+			abs, filepath.Join(abs, "v1"), os.ErrNotExist)
+	case err != nil:
+		return nil, fmt.Errorf("store: %w", err)
+	case !stat.IsDir():
+		return nil, fmt.Errorf("store %s is not a directory", abs)
+	}
+	s := &Store{dir: abs}
+	s.packs = newPackSet(s.packsDir())
+	s.tidy()
+	return s, nil
+}
+
+// tidy removes what a crash has left, if this process may and nobody is busy.
+func (s *Store) tidy() {
+	if _, err := os.Stat(s.versionsDir()); err != nil {
+		return // nothing was ever sealed here
+	}
+	busy, cancel := context.WithCancel(context.Background())
+	cancel()
+	if unlock, err := s.lock(busy); err == nil {
+		unlock()
+	}
+}
 
 // Dir is the absolute path of the store.
 func (s *Store) Dir() string { return s.dir }
 
-// StateDir is where the store and exports keep their files: Dir()/.rootnfsd.
-func (s *Store) StateDir() string { panic("todo") }
+// StateDir is where the store and exports keep their files: Dir()/.rootnfsd. It
+// is not there before the first Seal.
+func (s *Store) StateDir() string { return filepath.Join(s.dir, ".rootnfsd") }
+
+func (s *Store) versionsDir() string { return filepath.Join(s.StateDir(), "versions") }
+func (s *Store) packsDir() string    { return filepath.Join(s.StateDir(), "packs") }
+
+func (s *Store) indexPath(name string) string {
+	return filepath.Join(s.versionsDir(), name+indexSuffix)
+}
+
+func (s *Store) atStep(name string) {
+	if s.step != nil {
+		s.step(name)
+	}
+}
 
 // Info describes one sealed version without opening its content.
 type Info struct {
@@ -36,71 +93,67 @@ type Info struct {
 	Err     error  // the index is corrupt: why; the other fields but Name are zero
 }
 
-// Versions lists the sealed versions in natural order of their names (v2 before v10).
-func (s *Store) Versions() ([]Info, error) { panic("todo") }
+// Versions lists the sealed versions in natural order of their names (v2 before
+// v10). It reads only the start of each index: damage behind that is found by
+// Open and Verify.
+func (s *Store) Versions() ([]Info, error) {
+	names, err := s.versionNames()
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]Info, 0, len(names))
+	for _, name := range names {
+		h, err := readHeader(s.indexPath(name))
+		switch {
+		case errors.Is(err, os.ErrNotExist): // removed meanwhile
+		case err != nil:
+			infos = append(infos, Info{Name: name, Err: errVersion(name, err)})
+		default:
+			infos = append(infos, h.info(name))
+		}
+	}
+	return infos, nil
+}
 
-// Trees lists the golden trees: the names of the directories in the store.
-func (s *Store) Trees() ([]string, error) { panic("todo") }
+// versionNames returns the names of all versions, superseded ones too.
+func (s *Store) versionNames() ([]string, error) {
+	entries, err := os.ReadDir(s.versionsDir())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), indexSuffix); ok && validVersion(name) == nil {
+			names = append(names, name)
+		}
+	}
+	slices.SortFunc(names, compareNames)
+	return names, nil
+}
+
+// Trees lists the golden trees, in natural order: the names of the directories
+// in the store and of symlinks to directories, hidden ones and a file system's
+// lost+found left out. They need not be valid names of versions.
+func (s *Store) Trees() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || e.Name() == "lost+found" {
+			continue
+		}
+		if stat, err := os.Stat(filepath.Join(s.dir, e.Name())); err == nil && stat.IsDir() {
+			names = append(names, e.Name())
+		}
+	}
+	slices.SortFunc(names, compareNames)
+	return names, nil
+}
 
 // Progress is what Seal and Verify tell while they run. Totals are zero while unknown.
 type Progress struct {
 	Files, TotalFiles uint64
 	Bytes, TotalBytes uint64
-}
-
-// SealResult tells what a seal did.
-type SealResult struct {
-	Info
-	Unchanged bool   // the version was sealed with this very content before
-	NewBytes  uint64 // content added to the store; the rest was there already
-	Warnings  []string
-}
-
-// Seal makes version name of the tree src.
-func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, progress func(Progress)) (SealResult, error) {
-	panic("todo")
-}
-
-// Open opens a version for reading.
-func (s *Store) Open(name string) (*Version, error) { panic("todo") }
-
-// Remove deletes a version and the packs that no other version needs, and returns the bytes freed.
-func (s *Store) Remove(name string) (freed uint64, err error) { panic("todo") }
-
-// Damage is one finding of Verify.
-type Damage struct {
-	Version string
-	Path    string // the file; empty if the version as a whole is concerned
-	Err     error
-}
-
-// Verify re-hashes the packs against the indexes of the versions named (all, if none is).
-func (s *Store) Verify(ctx context.Context, names []string, progress func(Progress)) ([]Damage, error) {
-	panic("todo")
-}
-
-// Version is one sealed version, opened: an immutable tree in memory.
-type Version struct{}
-
-// Info describes the version.
-func (v *Version) Info() Info { panic("todo") }
-
-var _ fs.Spanner = (*Version)(nil)
-
-func (v *Version) FSID() uint64                           { panic("todo") }
-func (v *Version) Root() fs.NodeID                        { panic("todo") }
-func (v *Version) Getattr(id fs.NodeID, a *fs.Attr) error { panic("todo") }
-func (v *Version) Readlink(id fs.NodeID) ([]byte, error)  { panic("todo") }
-func (v *Version) Statfs() fs.Statfs                      { panic("todo") }
-func (v *Version) Lookup(c *fs.Cred, dir fs.NodeID, name fs.Name) (fs.NodeID, error) {
-	panic("todo")
-}
-func (v *Version) ReadDir(c *fs.Cred, dir fs.NodeID, cookie uint64, entries []fs.DirEntry) (int, bool, error) {
-	panic("todo")
-}
-func (v *Version) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bool) (int, bool, error) {
-	panic("todo")
-}
-func (v *Version) Spans(c *fs.Cred, id fs.NodeID, off uint64, count uint32, spans []fs.Span, nowait bool) (int, bool, error) {
-	panic("todo")
 }

@@ -66,7 +66,11 @@ func relative(p string) string {
 func (d *Dir) open(p string, flags int) (*os.File, error) {
 	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
 	rel := relative(p)
-	fd, err := d.openat(rel, flags|unix.O_NOATIME)
+	var noatime int
+	if flags&unix.O_PATH == 0 { // openat2 refuses the two together
+		noatime = unix.O_NOATIME
+	}
+	fd, err := d.openat(rel, flags|noatime)
 	if err == unix.EPERM { // O_NOATIME is for the owner of a file only
 		fd, err = d.openat(rel, flags)
 	}

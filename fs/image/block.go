@@ -1,0 +1,116 @@
+package image
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/go-git/go-billy/v5"
+
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+// blockSize is how much of a file is read and hashed at a time. It is a
+// multiple of chunkSize.
+const blockSize = 4 * chunkSize
+
+// block is a run of a file's content on its way into a pack. It begins at a
+// border of chunks.
+type block struct {
+	off    uint64
+	len    uint64
+	chunks []chunk // those that are not all zeros
+	buf    *[blockSize]byte
+}
+
+// chunk is a chunk of a file with its digest.
+type chunk struct {
+	number uint64 // in the file
+	digest Digest
+	data   []byte
+}
+
+var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// read fills the block from f and hashes its chunks. The file being shorter
+// than expected is errChanged.
+func (b *block) read(f io.ReaderAt) error {
+	if b.len == 0 {
+		return nil
+	}
+	b.buf = blocks.Get().(*[blockSize]byte)
+	data := b.buf[:b.len]
+	// An io.ReaderAt may say EOF along with the last byte.
+	if n, err := f.ReadAt(data, int64(b.off)); n < len(data) {
+		if err == nil || errors.Is(err, io.EOF) {
+			err = errChanged
+		}
+		return err
+	}
+	for number := b.off / chunkSize; len(data) > 0; number++ {
+		c := data[:min(chunkSize, len(data))]
+		data = data[len(c):]
+		if !isZero(c) {
+			b.chunks = append(b.chunks, chunk{number, sha256.Sum256(c), c})
+		}
+	}
+	return nil
+}
+
+// release gives the memory of the block back.
+func (b *block) release() {
+	if b.buf != nil {
+		blocks.Put(b.buf)
+		b.buf, b.chunks = nil, nil
+	}
+}
+
+var zeros [4096]byte
+
+func isZero(b []byte) bool {
+	for len(b) > len(zeros) {
+		if !bytes.Equal(b[:len(zeros)], zeros[:]) {
+			return false
+		}
+		b = b[len(zeros):]
+	}
+	return bytes.Equal(b, zeros[:len(b)])
+}
+
+// eachBlock calls do for the blocks of a file of size bytes in which there may
+// be data.
+func eachBlock(f billy.File, size uint64, do func(*block) error) error {
+	for off := uint64(0); off < size; {
+		from, to, err := nextData(f, off, size)
+		if err != nil || from == to {
+			return err
+		}
+		for off = from / chunkSize * chunkSize; off < to; {
+			b := &block{off: off, len: min(blockSize, size-off, roundUp(to-off, chunkSize))}
+			off += b.len
+			if err := do(b); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// nextData returns the next run of data at or behind off, empty if there is none.
+func nextData(f billy.File, off, size uint64) (from, to uint64, err error) {
+	finder, ok := f.(source.DataFinder)
+	if !ok {
+		return off, size, nil
+	}
+	start, end, err := finder.NextData(int64(off))
+	if errors.Is(err, io.EOF) {
+		return size, size, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	// A file that grows meanwhile is noticed when it was read.
+	return max(off, uint64(start)), min(uint64(end), size), nil
+}

@@ -1,0 +1,129 @@
+package image
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"hash"
+	"io"
+	"os"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/fs/durable"
+)
+
+// write finishes the pack, if there is one, and writes the index of what was
+// built to a temporary file, which is the caller's to commit or discard.
+func (b *builder) write(sealed time.Time) (_ *os.File, _ *header, err error) {
+	if b.pack != nil {
+		if b.packDigest, err = b.pack.finish(); err != nil {
+			return nil, nil, err
+		}
+	}
+	f, err := durable.CreateTemp(b.store.versionsDir(), 0o444)
+	if err != nil {
+		return nil, nil, err
+	}
+	h := b.header(sealed)
+	if err := b.writeIndex(f, h); err != nil {
+		return nil, nil, errors.Join(err, durable.Discard(f))
+	}
+	return f, h, nil
+}
+
+// header returns the header without its digests.
+func (b *builder) header(sealed time.Time) *header {
+	h := &header{sealed: sealed.UnixNano(), bytes: b.bytes}
+	for i, s := range b.sections {
+		if s != nil {
+			h.lengths[i] = s.n
+		}
+	}
+	h.lengths[secSlots] = slotsFor(uint64(len(b.walker.hashes))) * slotSize
+	h.lengths[secPacks] = uint64(len(b.packOrder)) * digestSize
+	return h
+}
+
+func (b *builder) writeIndex(f *os.File, h *header) error {
+	w := bufio.NewWriterSize(f, 1<<20)
+	if _, err := w.Write(make([]byte, headerSize)); err != nil {
+		return err
+	}
+	canonical := sha256.New()
+	canonical.Write(h.canonicalPrefix())
+	if err := b.writePart(w, canonical, 0, numCanonical); err != nil {
+		return err
+	}
+	canonical.Sum(h.digest[:0])
+	derived := sha256.New()
+	if err := b.writePart(w, derived, numCanonical, numSections); err != nil {
+		return err
+	}
+	derived.Sum(h.derived[:0])
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	_, err := f.WriteAt(h.marshal(), 0)
+	return err
+}
+
+// writePart writes the sections from first up to before end, and hashes them.
+func (b *builder) writePart(w io.Writer, digest hash.Hash, first, end int) error {
+	w = io.MultiWriter(w, digest)
+	for i := first; i < end; i++ {
+		var err error
+		switch i {
+		case secSlots:
+			err = writeSlots(w, b.walker.hashes)
+		case secPacks:
+			err = b.writePacks(w)
+		default:
+			err = b.sections[i].copyTo(w)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writePacks writes the digests of the packs by place. There are few, of a
+// length that needs no padding.
+func (b *builder) writePacks(w io.Writer) error {
+	for _, p := range b.packOrder {
+		digest := b.packDigest
+		if p != nil {
+			digest = p.digest
+		}
+		if _, err := w.Write(digest[:]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeSlots writes the hash table for the entries that have these hashes.
+func writeSlots(w io.Writer, hashes []uint32) error {
+	slots := make([]uint32, slotsFor(uint64(len(hashes))))
+	mask := uint32(len(slots) - 1)
+	for i, h := range hashes {
+		slot := h & mask
+		for slots[slot] != 0 {
+			slot = (slot + 1) & mask
+		}
+		slots[slot] = uint32(i) + 1
+	}
+	buf := make([]byte, 0, 64<<10)
+	for len(slots) > 0 {
+		n := min(len(slots), cap(buf)/slotSize)
+		buf = buf[:0]
+		for _, v := range slots[:n] {
+			buf = le.AppendUint32(buf, v)
+		}
+		if _, err := w.Write(buf); err != nil {
+			return err
+		}
+		slots = slots[n:]
+	}
+	return nil
+}

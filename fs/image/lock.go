@@ -1,0 +1,112 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs/durable"
+)
+
+// The lock file is held, by flock(2), by who changes versions or packs. It says
+// who that is, for others to print. Readers need no lock: files appear whole and
+// never change.
+
+// lockPoll is how often a waiter looks again; flock cannot be waited for with a
+// context.
+const lockPoll = 50 * time.Millisecond
+
+// lock makes the state directory if need be and takes the store's lock, waiting
+// until ctx ends. Leftovers of a crash are gone when it returns.
+func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	for _, dir := range []string{s.StateDir(), s.versionsDir(), s.packsDir()} {
+		if err := makeDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	f, err := os.OpenFile(filepath.Join(s.StateDir(), "lock"), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.acquire(ctx, f); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if err := s.removeTemporaries(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// acquire locks f and writes this process into it.
+func (s *Store) acquire(ctx context.Context, f *os.File) error {
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s is changing the store %s: %w", holder(f), s.dir, ctx.Err())
+		case <-time.After(lockPoll):
+		}
+	}
+	if err := f.Truncate(0); err != nil {
+		return err
+	}
+	_, err := f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// holder names the process that holds the lock.
+func holder(f *os.File) string {
+	b, err := io.ReadAll(io.NewSectionReader(f, 0, 32))
+	pid := strings.TrimSpace(string(b))
+	if err != nil || pid == "" {
+		return "another rootnfsd"
+	}
+	return "another rootnfsd (pid " + pid + ")"
+}
+
+// makeDir makes a directory durably; one that exists is fine.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(dir))
+}
+
+// removeTemporaries deletes what a crash has left. The caller holds the lock, so
+// nobody is using any of it.
+func (s *Store) removeTemporaries() error {
+	for _, dir := range []string{s.versionsDir(), s.packsDir()} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), durable.TempPattern) {
+				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

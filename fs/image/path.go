@@ -1,0 +1,51 @@
+package image
+
+import (
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// pathOf returns a path of an object, the first in canonical order, for
+// messages. It takes time in proportion to the number of names.
+func (x *index) pathOf(id fs.NodeID) string {
+	var names []string
+	for range x.counts[secDirs] + 1 { // deeper than any path, if parents form a ring
+		if id == 1 {
+			slices.Reverse(names)
+			return "/" + strings.Join(names, "/")
+		}
+		parent, name := x.nameOf(id)
+		if parent == 0 {
+			break
+		}
+		names = append(names, string(name))
+		id = parent
+	}
+	return "unknown"
+}
+
+// nameOf returns the first name of an object and the directory that it is in.
+func (x *index) nameOf(id fs.NodeID) (parent fs.NodeID, name []byte) {
+	for i := range x.counts[secDirents] {
+		e := (*dirent)(x.record(secDirents, i))
+		if fs.NodeID(e.inode()) == id {
+			return x.dirOfEntry(i), x.span(secNames, e.nameOff(), e.nameLen())
+		}
+	}
+	return 0, nil
+}
+
+// dirOfEntry returns the directory that entry i of secDirents belongs to: the
+// first whose entries end behind it.
+func (x *index) dirOfEntry(i uint64) fs.NodeID {
+	dir := func(k int) *dirRecord { return (*dirRecord)(x.record(secDirs, uint64(k))) }
+	n := int(x.counts[secDirs])
+	k := sort.Search(n, func(k int) bool { return uint64(dir(k).first())+uint64(dir(k).count()) > i })
+	if k == n {
+		return 0
+	}
+	return fs.NodeID(dir(k).inode())
+}

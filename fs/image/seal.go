@@ -1,0 +1,214 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-git/go-billy/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs/durable"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+// SealResult tells what a seal did.
+type SealResult struct {
+	Info
+	Unchanged bool   // the version was sealed with this very content before
+	NewBytes  uint64 // content added to the store; the rest was there already
+	Warnings  []string
+}
+
+// errChanged is the error for a tree that changes while it is being sealed.
+var errChanged = errors.New("changed while it was being sealed: seal again when nothing writes to the tree")
+
+// Seal makes version name of the tree src, which is one of package source. If
+// there is a version of that name with other content, that one stays for the
+// nodes that run it, under a name of its own (see Info). The calls of progress,
+// which may be nil, come from one goroutine, a few in a second.
+//
+// It waits for others who change the store until ctx ends. Whatever the error,
+// and wherever the process is killed, the store is as it was before, or as it
+// should be afterwards; a name is never without a version once it had one.
+func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, progress func(Progress)) (SealResult, error) {
+	if err := ValidName(name); err != nil {
+		return SealResult{}, err
+	}
+	unlock, err := s.lock(ctx)
+	if err != nil {
+		return SealResult{}, fmt.Errorf("seal %s: %w", name, explain(err))
+	}
+	defer unlock()
+	s.atStep("locked")
+	result, err := s.seal(ctx, name, src, progress)
+	if err != nil {
+		return SealResult{}, fmt.Errorf("seal %s: %w", name, s.explainSpace(explain(err)))
+	}
+	return result, nil
+}
+
+// explain adds what can be done about an error.
+func explain(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w (run as root, or give rootnfsd CAP_DAC_READ_SEARCH)", err)
+	}
+	return err
+}
+
+func (s *Store) explainSpace(err error) error {
+	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
+		return err
+	}
+	free, statErr := s.free()
+	if statErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %s has %s free once what was written of this version is deleted", err, s.dir, formatBytes(free))
+}
+
+// seal is Seal with the lock held.
+func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, progress func(Progress)) (_ SealResult, err error) {
+	todo, err := count(ctx, src)
+	if err != nil {
+		return SealResult{}, err
+	}
+	if err := s.checkSpace(todo.bytes); err != nil {
+		return SealResult{}, err
+	}
+	b, err := newBuilder(s, src)
+	if err != nil {
+		return SealResult{}, err
+	}
+	defer b.close()
+	b.meter = newMeter(progress, todo)
+	s.atStep("begun")
+	if err := b.build(ctx); err != nil {
+		return SealResult{}, err
+	}
+	s.atStep("read")
+	index, h, err := b.write(time.Now())
+	if err != nil {
+		return SealResult{}, err
+	}
+	defer func() { err = errors.Join(err, durable.Discard(index)) }()
+	s.atStep("written")
+
+	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
+	old, oldErr := readHeader(s.indexPath(name))
+	if oldErr == nil && old.digest == h.digest && b.pack == nil {
+		result.Info, result.Unchanged = old.info(name), true
+		return result, nil
+	}
+	return result, s.publish(name, b, index, old, h.digest)
+}
+
+// publish gives the pack and the index of a version their names. Each step
+// leaves a store in order: a pack that nobody refers to is garbage, but no harm.
+// old is the header of the index that is replaced, nil if there is none that
+// can be read.
+func (s *Store) publish(name string, b *builder, index *os.File, old *header, digest Digest) error {
+	if b.pack != nil {
+		if err := durable.Commit(b.pack.f, packPath(s.packsDir(), b.packDigest)); err != nil {
+			return err
+		}
+	}
+	s.atStep("pack published")
+	if old != nil && old.digest != digest {
+		err := os.Link(s.indexPath(name), s.indexPath(supersededName(name, old.digest)))
+		if err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		if err := durable.SyncDir(s.versionsDir()); err != nil {
+			return err
+		}
+	}
+	s.atStep("old version kept")
+	if err := durable.Commit(index, s.indexPath(name)); err != nil {
+		return err
+	}
+	s.atStep("index published")
+	return nil
+}
+
+// free is the space on the store's disk that this process may use.
+func (s *Store) free() (uint64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(s.dir, &st); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: s.dir, Err: err}
+	}
+	return st.Bavail * uint64(st.Bsize), nil
+}
+
+// checkSpace fails if there is certainly no room for n bytes: with packs in the
+// store most of the content may be there already.
+func (s *Store) checkSpace(n uint64) error {
+	packs, err := s.packs.list()
+	if err != nil || len(packs) > 0 {
+		return err
+	}
+	free, err := s.free()
+	if err != nil {
+		return err
+	}
+	if n > free {
+		return fmt.Errorf("the tree has %s of content, but only %s are free on the disk of %s: %w",
+			formatBytes(n), formatBytes(free), filepath.Dir(s.packsDir()), unix.ENOSPC)
+	}
+	return nil
+}
+
+// formatBytes writes a number of bytes for people.
+func formatBytes(n uint64) string {
+	const units = "kMGTPE"
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, i := float64(n)/1000, 0
+	for v >= 999.95 {
+		v /= 1000
+		i++
+	}
+	return fmt.Sprintf("%.1f %cB", v, units[i])
+}
+
+// meter reports progress, not more often than people can read it.
+type meter struct {
+	report func(Progress)
+	now    Progress
+	next   time.Time
+}
+
+const meterPeriod = 100 * time.Millisecond
+
+func newMeter(report func(Progress), todo totals) *meter {
+	return &meter{report: report, now: Progress{TotalFiles: todo.objects, TotalBytes: todo.bytes}}
+}
+
+func (m *meter) add(files, bytes uint64) {
+	m.now.Files += files
+	m.now.Bytes += bytes
+	if t := time.Now(); m.report != nil && t.After(m.next) {
+		m.next = t.Add(meterPeriod)
+		m.report(m.now)
+	}
+}
+
+// finish reports the end.
+func (m *meter) finish() {
+	m.now.TotalFiles, m.now.TotalBytes = m.now.Files, m.now.Bytes
+	if m.report != nil {
+		m.report(m.now)
+	}
+}
+
+// xattrReader returns the part of a source that reads extended attributes.
+func xattrReader(src billy.Filesystem) func(string) ([]source.Xattr, error) {
+	if r, ok := src.(source.XattrReader); ok {
+		return r.Xattrs
+	}
+	return func(string) ([]source.Xattr, error) { return nil, nil }
+}

@@ -1,0 +1,55 @@
+package image
+
+import (
+	"bufio"
+	"io"
+	"os"
+
+	"github.com/rootnfsd/rootnfsd/fs/durable"
+)
+
+// spool is a section of an index in the making: a file without a name, so that
+// the memory for a seal does not grow with the tree.
+type spool struct {
+	f *os.File
+	w *bufio.Writer
+	n uint64 // bytes written
+}
+
+func newSpool(dir string) (*spool, error) {
+	f, err := durable.CreateTemp(dir, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &spool{f: f, w: bufio.NewWriterSize(f, 64<<10)}, nil
+}
+
+// write appends b. An error shows at finish.
+func (s *spool) write(b []byte) {
+	s.n += uint64(len(b))
+	_, _ = s.w.Write(b) // a bufio.Writer keeps its first error for Flush
+}
+
+// finish makes all that was written readable.
+func (s *spool) finish() error { return s.w.Flush() }
+
+// patch overwrites what was written at off. It is for after finish.
+func (s *spool) patch(b []byte, off int64) error {
+	_, err := s.f.WriteAt(b, off)
+	return err
+}
+
+// copyTo writes the section with its padding.
+func (s *spool) copyTo(w io.Writer) error {
+	if _, err := io.Copy(w, io.NewSectionReader(s.f, 0, int64(s.n))); err != nil {
+		return err
+	}
+	_, err := w.Write(make([]byte, padded(s.n)-s.n))
+	return err
+}
+
+func (s *spool) close() { s.f.Close() }
