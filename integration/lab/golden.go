@@ -1,0 +1,158 @@
+package lab
+
+import (
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+//go:embed recipe
+var recipe embed.FS
+
+// packages are what the golden root holds beyond Debian's minimum. busybox is
+// for overlayroot, which calls grep in the initramfs.
+const packages = "systemd-sysv,linux-image-cloud-amd64,initramfs-tools,busybox,overlayroot," +
+	"e2fsprogs,cryptsetup-bin,nfs-common,udev,iproute2,ifupdown,isc-dhcp-client,kmod"
+
+// Golden is a store with two golden Debian roots, v1 and v2, not sealed yet.
+type Golden struct {
+	Store string // directory for --export
+	lock  *os.File
+}
+
+// OpenGolden returns the golden roots and makes them first if there are none
+// in the cache, which takes about a minute. They are one process's alone until
+// Close; another one waits in OpenGolden.
+func OpenGolden() (*Golden, error) {
+	checkout, err := Checkout()
+	if err != nil {
+		return nil, err
+	}
+	key, err := recipeKey()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(checkout, ".cache", "golden-"+key)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := lockFile(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	// The name of a store's directory is the name that nodes mount.
+	g := &Golden{Store: filepath.Join(dir, "images"), lock: lock}
+	if err := g.prepare(dir); err != nil {
+		g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// Close lets the next process have the golden roots.
+func (g *Golden) Close() error { return g.lock.Close() }
+
+// Tree is the directory of a version.
+func (g *Golden) Tree(version string) string { return filepath.Join(g.Store, version) }
+
+// Boot fills in the kernel and the initramfs of a version.
+func (g *Golden) Boot(version string, m Machine) (Machine, error) {
+	var err error
+	if m.Kernel, err = theOne(g.Tree(version) + "/boot/vmlinuz-*"); err != nil {
+		return m, err
+	}
+	m.Initrd, err = theOne(g.Tree(version) + "/boot/initrd.img-*")
+	return m, err
+}
+
+// Reset takes away all that rootnfsd has written to the store: seals and promotions.
+func (g *Golden) Reset() error { return os.RemoveAll(filepath.Join(g.Store, ".rootnfsd")) }
+
+func (g *Golden) prepare(dir string) error {
+	if _, err := os.Stat(g.Store); err == nil {
+		return g.Reset()
+	}
+	making := filepath.Join(dir, "making")
+	if err := os.RemoveAll(making); err != nil {
+		return err
+	}
+	if err := os.Mkdir(making, 0o755); err != nil {
+		return err
+	}
+	if err := debootstrap(making); err != nil {
+		return err
+	}
+	return os.Rename(making, g.Store)
+}
+
+// debootstrap makes v1 and v2 in dir.
+func debootstrap(dir string) error {
+	scripts, err := os.MkdirTemp("", "recipe")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(scripts)
+	if err := os.CopyFS(scripts, recipe); err != nil {
+		return err
+	}
+	scripts = filepath.Join(scripts, "recipe")
+	v1, v2 := filepath.Join(dir, "v1"), filepath.Join(dir, "v2")
+	for _, command := range [][]string{
+		{"mmdebstrap", "--variant=minbase", "--include=" + packages,
+			"--customize-hook=sh " + scripts + `/customize.sh "$1"`, "bookworm", v1},
+		{"cp", "-a", v1, v2},
+		{"sh", scripts + "/upgrade.sh", v2},
+	} {
+		if err := run(dieWithUs(exec.Command(command[0], command[1:]...))); err != nil {
+			return fmt.Errorf("making a golden root: %w", err)
+		}
+	}
+	return nil
+}
+
+// recipeKey is a hash of all that goes into the golden roots.
+func recipeKey() (string, error) {
+	h := sha256.New()
+	fmt.Fprintln(h, packages)
+	err := fs.WalkDir(recipe, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := recipe.ReadFile(path)
+		fmt.Fprintf(h, "%s %d\n%s", path, len(b), b)
+		return err
+	})
+	return fmt.Sprintf("%x", h.Sum(nil)[:6]), err
+}
+
+// lockFile opens path when no other process has it locked.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// theOne is the one file that a pattern matches.
+func theOne(pattern string) (string, error) {
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		return "", err
+	}
+	if len(files) != 1 {
+		return "", errors.New(pattern + " matches: " + strings.Join(files, ", "))
+	}
+	return files[0], nil
+}

@@ -1,0 +1,197 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/integration/lab"
+)
+
+// Under emulation a boot takes about 40 seconds on an idle machine. The limit
+// is for a busy one.
+const bootLimit = 5 * time.Minute
+
+// rootnfsd is the program that all tests run.
+var rootnfsd string
+
+func TestMain(m *testing.M) {
+	os.Exit(withProgram(m.Run))
+}
+
+// withProgram builds rootnfsd for the time that run takes.
+func withProgram(run func() int) int {
+	dir, err := os.MkdirTemp("", "rootnfsd")
+	if err == nil {
+		defer os.RemoveAll(dir)
+		rootnfsd, err = lab.Build(dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return run()
+}
+
+// require skips the test where programs or root's rights are missing, or fails
+// it if none may be skipped.
+func require(t *testing.T, programs ...string) {
+	t.Helper()
+	err := lab.Missing(programs...)
+	switch {
+	case err == nil:
+	case os.Getenv("ROOTNFSD_TEST_ALL") != "":
+		t.Fatalf("this test may not be skipped (ROOTNFSD_TEST_ALL is set): %v", err)
+	default:
+		t.Skip(err)
+	}
+}
+
+func newNet(t *testing.T) *lab.Net {
+	t.Helper()
+	require(t, "ip")
+	n, err := lab.NewNet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
+func openGolden(t *testing.T) *lab.Golden {
+	t.Helper()
+	require(t, "mmdebstrap", "qemu-system-x86_64")
+	g, err := lab.OpenGolden()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { g.Close() })
+	return g
+}
+
+// serve runs the daemon until the test ends; where the test failed it shows the log.
+func serve(t *testing.T, n *lab.Net, args ...string) *lab.Daemon {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	d, err := lab.Serve(ctx, n, filepath.Join(t.TempDir(), "log"), rootnfsd, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.Kill()
+		if t.Failed() {
+			t.Logf("log of rootnfsd:\n%s", d.Log())
+		}
+	})
+	return d
+}
+
+// boot starts a node and waits until it is up; where the test failed it shows the console.
+func boot(t *testing.T, m lab.Machine) *lab.Guest {
+	t.Helper()
+	m.Console = filepath.Join(t.TempDir(), "console")
+	g, err := lab.Start(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		g.Stop()
+		if t.Failed() {
+			t.Logf("end of the console:\n%s", g.Console(60))
+		}
+	})
+	waitUp(t, g)
+	return g
+}
+
+// reboot reboots a node into the machine that it finds now.
+func reboot(t *testing.T, g *lab.Guest, m lab.Machine) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	if err := g.Reboot(ctx, m); err != nil {
+		t.Fatal(err)
+	}
+	waitUp(t, g)
+}
+
+func waitUp(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	if err := g.Wait(ctx); err != nil {
+		t.Fatalf("the node did not boot to the end: %v", err)
+	}
+	t.Logf("booted in %.0f s", time.Since(start).Seconds())
+}
+
+// in runs a script in a node and returns its output; the test ends if it fails.
+func in(t *testing.T, g *lab.Guest, script string) string {
+	t.Helper()
+	out, err := tryIn(t, g, script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// tryIn runs a script in a node that may fail.
+func tryIn(t *testing.T, g *lab.Guest, script string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	return g.Run(ctx, script)
+}
+
+// result is how a command ended and what it wrote.
+type result struct {
+	status         int
+	stdout, stderr string
+}
+
+// finish runs cmd to its end.
+func finish(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// cli runs rootnfsd and returns what it printed; the test ends if it fails.
+func cli(t *testing.T, args ...string) string {
+	t.Helper()
+	r := finish(t, exec.Command(rootnfsd, args...))
+	if r.status != 0 {
+		t.Fatalf("rootnfsd %q: exit status %d\n%s%s", args, r.status, r.stdout, r.stderr)
+	}
+	return r.stdout
+}
+
+// cliJSON runs rootnfsd with --json and decodes what it printed.
+func cliJSON[T any](t *testing.T, args ...string) T {
+	t.Helper()
+	out := cli(t, append(args, "--json")...)
+	var v T
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		t.Fatalf("rootnfsd %q --json printed what is no JSON: %v\n%s", args, err, out)
+	}
+	return v
+}

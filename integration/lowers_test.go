@@ -1,0 +1,179 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/integration/lab"
+)
+
+// TestConsistentLowers holds running nodes to the exact version that they
+// booted: through promotions, and through crashes of the server.
+func TestConsistentLowers(t *testing.T) {
+	golden := openGolden(t)
+	net := newNet(t)
+	store := "--export=" + golden.Store
+	cli(t, "promote", "v1", store)
+	daemon := serve(t, net, store, "--allow=192.0.2.0/24")
+
+	a := node(t, golden, net, 1, "v1")
+	in(t, a, "echo scratch >/written")
+	startReader(t, a)
+
+	cli(t, "promote", "v2", store)
+	b := node(t, golden, net, 2, "v2")
+	expectVersion(t, b, "v2")
+	expectVersion(t, a, "v1")
+	startReader(t, b)
+
+	for range 10 {
+		crash(t, daemon, a, b)
+	}
+	expectVersion(t, a, "v1")
+	expectVersion(t, b, "v2")
+	checkReader(t, a)
+	checkReader(t, b)
+
+	t.Run("remove refuses a version that a node runs", func(t *testing.T) {
+		r := finish(t, exec.Command(rootnfsd, "remove", "v1", store))
+		if r.status != 1 || !strings.Contains(r.stderr, address(a)) {
+			t.Errorf("remove v1: exit status %d, %q; want 1 and %s named", r.status, r.stderr, address(a))
+		}
+	})
+	t.Run("nodes tells who runs what", func(t *testing.T) {
+		type node struct {
+			Address, Running, Promised string
+			RebootNeeded               bool `json:"reboot_needed"`
+		}
+		got := fmt.Sprint(cliJSON[[]node](t, "nodes", store))
+		if want := fmt.Sprint([]node{{address(a), "v1", "v2", true}, {address(b), "v2", "v2", false}}); got != want {
+			t.Errorf("nodes: %s; want %s", got, want)
+		}
+	})
+
+	reboot(t, a, withKernel(t, golden, "v2", a.Machine()))
+	expectVersion(t, a, "v2")
+	if got := in(t, a, "ls -d /written 2>&1 || true"); !strings.Contains(got, "No such file") {
+		t.Errorf("a file written before the reboot: %q; want none", got)
+	}
+
+	cli(t, "rollback", store)
+	c := node(t, golden, net, 3, "v1")
+	expectVersion(t, c, "v1")
+	expectVersion(t, a, "v2")
+}
+
+// node boots a node with an address of its own from a version's kernel.
+func node(t *testing.T, golden *lab.Golden, net *lab.Net, number int, version string) *lab.Guest {
+	t.Helper()
+	m, err := net.Node(number)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return boot(t, withKernel(t, golden, version, m))
+}
+
+// withKernel gives a machine the kernel and initramfs of a version, as a boot server does.
+func withKernel(t *testing.T, golden *lab.Golden, version string, m lab.Machine) lab.Machine {
+	t.Helper()
+	m, err := golden.Boot(version, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// expectVersion looks at the lower root itself, past the caches.
+func expectVersion(t *testing.T, g *lab.Guest, want string) {
+	t.Helper()
+	other := map[string]string{"v1": "comes", "v2": "leaves"}[want]
+	got := in(t, g, "echo 3 >/proc/sys/vm/drop_caches; cd /media/root-ro; cat etc/version-marker; head -1 usr/share/lab/big; ls usr/share/lab")
+	if !strings.HasPrefix(got, want+"\n"+want+" 1\n") || strings.Contains(got, other) {
+		t.Errorf("%s runs %q; want %s and nothing else", address(g), got, want)
+	}
+}
+
+func address(g *lab.Guest) string { return lab.NodeAddress(g.Machine().Number) }
+
+// startReader starts a process in the node that reads the lower root all the
+// time and holds it against the checksums of its version (lab/recipe/reader.sh).
+func startReader(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	in(t, g, "setsid lab-reader >/dev/null 2>&1 &")
+	awaitReader(t, g)
+}
+
+// awaitReader returns when the reader has read two more files.
+func awaitReader(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	const script = `cd /run/lab-reader && files=$(cat files) &&
+		for try in $(seq 600); do
+			[ "$(cat files)" -ge $((files + 2)) ] && exit
+			sleep 0.2
+		done; exit 1`
+	if _, err := tryIn(t, g, script); err != nil {
+		t.Fatalf("%s reads no more: %v", address(g), err)
+	}
+}
+
+// crash kills the daemon under nodes that read, starts it again, and returns
+// when all of them go on. It logs how long the reading paused: after a refused
+// connection Linux waits three seconds (call_connect_status in
+// net/sunrpc/clnt.c), so a daemon that is away for an instant costs either
+// nothing or those.
+func crash(t *testing.T, daemon *lab.Daemon, nodes ...*lab.Guest) {
+	t.Helper()
+	for _, g := range nodes {
+		in(t, g, "rm -f /run/lab-reader/gaps")
+	}
+	killed := time.Now()
+	daemon.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := daemon.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	report := fmt.Sprintf("the daemon was away for %.2f s; reading paused", time.Since(killed).Seconds())
+	for _, g := range nodes {
+		awaitReader(t, g)
+		report += fmt.Sprintf(" %.1f s on %s,", longestGap(t, g).Seconds(), address(g))
+	}
+	t.Log(strings.TrimSuffix(report, ","))
+}
+
+// longestGap is the longest time in which the reader had no file done, 0 if
+// that is under half a second.
+func longestGap(t *testing.T, g *lab.Guest) time.Duration {
+	t.Helper()
+	var longest time.Duration
+	for word := range strings.FieldsSeq(in(t, g, "cat /run/lab-reader/gaps 2>/dev/null || true")) {
+		us, err := strconv.Atoi(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		longest = max(longest, time.Duration(us)*time.Microsecond)
+	}
+	return longest
+}
+
+// checkReader fails the test where the reader found something wrong.
+func checkReader(t *testing.T, g *lab.Guest) {
+	t.Helper()
+	if wrong := in(t, g, "head -20 /run/lab-reader/wrong 2>/dev/null || true"); wrong != "" {
+		t.Errorf("%s read what is not in its version:\n%s", address(g), wrong)
+	}
+	if kernel := in(t, g, "dmesg | grep -iE 'stale file handle|input/output error|nfs.*error' || true"); kernel != "" {
+		t.Errorf("the kernel of %s complained:\n%s", address(g), kernel)
+	}
+	var files, listed int
+	out := in(t, g, "cd /run/lab-reader; cat files; wc -l <manifest")
+	if _, err := fmt.Sscan(out, &files, &listed); err != nil || listed == 0 || files < listed {
+		t.Errorf("%s read %d files, %d are listed (%v); want each once at least", address(g), files, listed, err)
+	}
+	t.Logf("%s read %d files", address(g), files)
+}
