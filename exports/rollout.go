@@ -21,6 +21,15 @@ type Ref struct {
 	Digest  fs.Digest `json:"digest"`
 }
 
+// Is reports whether other is the same version. A Ref without a digest, which
+// stands for a version that cannot be read, goes by the name.
+func (r Ref) Is(other Ref) bool {
+	if r.Digest == (fs.Digest{}) {
+		return r.Version == other.Version
+	}
+	return r.Digest == other.Digest
+}
+
 // Rollout is which version of an image new mounts get, and how it came to that.
 // It is what rollout.json holds.
 type Rollout struct {
@@ -169,11 +178,14 @@ func (s *State) Rollback(by string, exists func(Ref) bool) (from, to Ref, err er
 
 // Remove calls delete to remove a version from the store, unless it is
 // promoted, and notes it. No promote can come between the check and the
-// deletion.
-func (s *State) Remove(ref Ref, by string, delete func() error) error {
+// deletion. A dry run only checks.
+func (s *State) Remove(ref Ref, by string, dryRun bool, delete func() error) error {
 	return s.update(func(r *Rollout) (bool, error) {
-		if promoted, ok := r.Promoted(); ok && promoted.Digest == ref.Digest {
+		if promoted, ok := r.Promoted(); ok && ref.Is(promoted) {
 			return false, fmt.Errorf("%s is promoted: promote another version first", ref.Version)
+		}
+		if dryRun {
+			return false, nil
 		}
 		if err := delete(); err != nil {
 			return false, err

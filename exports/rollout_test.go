@@ -71,11 +71,11 @@ func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 func TestRemoveOfPromoted(t *testing.T) {
 	s := OpenState(t.TempDir())
 	s.Promote(ref("v1"), "me")
-	if err := s.Remove(ref("v1"), "me", func() error { t.Error("it was deleted"); return nil }); err == nil {
+	if err := s.Remove(ref("v1"), "me", false, func() error { t.Error("it was deleted"); return nil }); err == nil {
 		t.Error("the promoted version was removed")
 	}
 	deleted := false
-	if err := s.Remove(ref("v2"), "me", func() error { deleted = true; return nil }); err != nil || !deleted {
+	if err := s.Remove(ref("v2"), "me", false, func() error { deleted = true; return nil }); err != nil || !deleted {
 		t.Errorf("remove of another: %v, deleted %v", err, deleted)
 	}
 }

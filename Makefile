@@ -1,0 +1,75 @@
+# make            build ./rootnfsd
+# make check      gofmt, vet, staticcheck, tests under the race detector, short fuzzing
+# make test       install what the tests need (Debian, root), then run all of them, QEMU boots included
+# make test-long  the same, and the long ones
+# make demo       boot two diskless Debian nodes in QEMU, promote, reboot one
+# make cross      static binaries for all platforms, in dist/
+# make bench      Go benchmarks over loopback
+
+GO          ?= go
+VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+LDFLAGS     := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME    ?= 5s
+# Everything but the black-box tests, which run the real program.
+PACKAGES     = $(shell $(GO) list ./... | grep -v /integration)
+
+export CGO_ENABLED ?= 0
+
+.PHONY: all build check fmt vet staticcheck race fuzz test test-long demo cross bench setup clean
+
+all: build
+
+build:
+	$(GO) build -trimpath -ldflags "$(LDFLAGS)" -o rootnfsd ./cmd/rootnfsd
+
+check: fmt vet staticcheck race fuzz
+
+fmt:
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "gofmt is needed: $$files"; exit 1; }
+
+vet:
+	$(GO) vet ./...
+	GOARCH=arm GOARM=6 $(GO) vet ./...
+
+staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+# The race detector needs cgo.
+race:
+	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
+
+fuzz:
+	@for pkg in $(PACKAGES); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
+			echo "$$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+setup:
+	sh integration/setup.sh
+
+test: setup build
+	ROOTNFSD_TEST_ALL=1 $(GO) test -timeout 25m ./...
+
+test-long: setup build
+	ROOTNFSD_TEST_ALL=1 ROOTNFSD_TEST_LONG=1 $(GO) test -timeout 90m ./...
+
+demo: setup build
+	$(GO) run ./integration/demo
+
+cross:
+	@mkdir -p dist
+	@for platform in amd64: arm64: arm:7 arm:6; do \
+		arch=$${platform%:*} arm=$${platform#*:}; \
+		echo "dist/rootnfsd-linux-$$arch$${arm:+v$$arm}"; \
+		GOOS=linux GOARCH=$$arch GOARM=$$arm $(GO) build -trimpath -ldflags "$(LDFLAGS)" \
+			-o dist/rootnfsd-linux-$$arch$${arm:+v$$arm} ./cmd/rootnfsd || exit 1; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+
+clean:
+	rm -rf rootnfsd dist

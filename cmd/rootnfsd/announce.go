@@ -1,0 +1,101 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+)
+
+// announce says at start what a user needs to know: where the server is, what
+// it serves, and the words for the nodes' kernel command line.
+func announce(w io.Writer, x *exports.Exports, socks *sockets, allow []netip.Prefix) error {
+	addrs := serverAddrs(socks.tcp[0].Addr())
+	var b strings.Builder
+	fmt.Fprintf(&b, "rootnfsd is serving NFS version 3 on %s\n", strings.Join(withPort(addrs, socks.nfs), ", "))
+	switch {
+	case socks.foreign:
+		fmt.Fprintln(&b, "port mapper: that of this machine")
+	case socks.portmap == 0:
+		fmt.Fprintf(&b, "port mapper: off; clients need port=%d,mountport=%d\n", socks.nfs, socks.nfs)
+	default:
+		fmt.Fprintf(&b, "port mapper: port %d, TCP and UDP\n", socks.portmap)
+	}
+	fmt.Fprintf(&b, "allowed: %s\n\n", joinPrefixes(allow))
+	for _, s := range x.Serving() {
+		if s.Promoted.Version == "" {
+			fmt.Fprintf(&b, "/%s  nothing is promoted yet: rootnfsd promote VERSION --export %s\n", s.Image, s.Dir)
+			continue
+		}
+		fmt.Fprintf(&b, "/%s  %s  %s\n", s.Image, s.Promoted.Version, s.Promoted.Digest.Short())
+	}
+	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image))
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// commandLine is what a node boots with. The words are those that both klibc's
+// nfsmount and the kernel's own nfsroot take. Attributes may be cached for a
+// day because a version never changes: without that a boot makes twice the
+// calls. recurse=0 keeps overlayroot from laying a RAM overlay over other
+// mounts of fstab, a home for example.
+func commandLine(server netip.Addr, image string) string {
+	return fmt.Sprintf("root=/dev/nfs rw nfsroot=%s:/%s,v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576 ip=dhcp overlayroot=tmpfs:recurse=0", server, image)
+}
+
+// serverAddrs are the addresses that a listener on at answers, those of this
+// machine if it is a wildcard: IPv4 first, for boot loaders know no other.
+func serverAddrs(at net.Addr) []netip.Addr {
+	bound := at.(*net.TCPAddr).AddrPort().Addr().Unmap()
+	if !bound.IsUnspecified() {
+		return []netip.Addr{bound}
+	}
+	var v4, v6 []netip.Addr
+	ifaddrs, _ := net.InterfaceAddrs()
+	for _, ia := range ifaddrs {
+		p, err := netip.ParsePrefix(ia.String())
+		switch a := p.Addr(); {
+		case err != nil || a.IsLoopback() || a.IsLinkLocalUnicast():
+		case a.Is4():
+			v4 = append(v4, a)
+		default:
+			v6 = append(v6, a)
+		}
+	}
+	if all := append(v4, v6...); len(all) > 0 {
+		return all
+	}
+	return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+}
+
+// nodesSee picks the address to put on the command line: one in a network whose
+// nodes are allowed, as the server is most likely in it too.
+func nodesSee(addrs []netip.Addr, allow []netip.Prefix) netip.Addr {
+	for _, a := range addrs {
+		for _, p := range allow {
+			if a.Is4() && p.Contains(a) {
+				return a
+			}
+		}
+	}
+	return addrs[0]
+}
+
+func withPort(addrs []netip.Addr, port int) []string {
+	var out []string
+	for _, a := range addrs {
+		out = append(out, netip.AddrPortFrom(a, uint16(port)).String())
+	}
+	return out
+}
+
+func joinPrefixes(prefixes []netip.Prefix) string {
+	var out []string
+	for _, p := range prefixes {
+		out = append(out, p.String())
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/urfave/cli/v2"
+)
+
+// version is set by the linker in a release (make build).
+var version = "development"
+
+func newApp() *cli.App {
+	return &cli.App{
+		Name:  "rootnfsd",
+		Usage: "serve versioned golden root file systems to diskless nodes over NFSv3",
+		Description: `A store is a directory of golden trees: images/v1, images/v2, ...
+
+   rootnfsd serve --export images/    seal the trees and serve them
+   rootnfsd promote v2                what nodes get at their next boot
+   rootnfsd rollback                  back to what it was before
+   rootnfsd status                    what is promoted, and who runs what
+
+Nodes that are up stay on the version that they booted.`,
+		Version:                buildVersion(),
+		Suggest:                true,
+		UseShortOptionHandling: true,
+		HideHelpCommand:        true,
+		Commands: []*cli.Command{
+			serveCommand(),
+			sealCommand(),
+			versionsCommand(),
+			promoteCommand(),
+			rollbackCommand(),
+			removeCommand(),
+			statusCommand(),
+			nodesCommand(),
+			verifyCommand(),
+		},
+		// An error is printed once, by main, which also sets the exit status.
+		ExitErrHandler: func(*cli.Context, error) {},
+	}
+}
+
+func buildVersion() string {
+	if info, ok := debug.ReadBuildInfo(); ok && version == "development" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				return version + " " + s.Value
+			}
+		}
+	}
+	return version
+}
+
+// Flags that several commands take. Each call makes a new one, for the library
+// keeps the state of parsing in them.
+
+func exportFlag() cli.Flag {
+	return &cli.StringSliceFlag{
+		Name:    "export",
+		Aliases: []string{"e"},
+		Usage:   "the store: a `[NAME=]DIR` of golden trees (default: ./images)",
+		EnvVars: []string{"ROOTNFSD_EXPORT"},
+	}
+}
+
+func configFlag() cli.Flag {
+	return &cli.StringFlag{
+		Name:    "config",
+		Usage:   "settings that no flag gives are read from this YAML `FILE`",
+		Value:   defaultConfig,
+		EnvVars: []string{"ROOTNFSD_CONFIG"},
+	}
+}
+
+func jsonFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "json", Usage: "print JSON, for scripts"}
+}
+
+// usageError is a mistake in how a command was called. It reminds of the help.
+func usageError(c *cli.Context, format string, args ...any) error {
+	return fmt.Errorf("%s (see rootnfsd %s --help)", fmt.Sprintf(format, args...), c.Command.Name)
+}
+
+// oneName returns the only argument: the name of a version.
+func oneName(c *cli.Context) (string, error) {
+	if c.NArg() != 1 {
+		return "", usageError(c, "want exactly one version, got %d arguments", c.NArg())
+	}
+	return c.Args().First(), nil
+}
+
+// noArguments refuses what a command would silently ignore.
+func noArguments(c *cli.Context) error {
+	if c.NArg() != 0 {
+		return usageError(c, "%q is one argument too many", c.Args().First())
+	}
+	return nil
+}

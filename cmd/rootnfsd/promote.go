@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/fs/image"
+)
+
+func promoteCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "promote",
+		Usage:     "make a version what nodes get at their next boot",
+		ArgsUsage: "VERSION",
+		Description: `Seals the tree <store>/VERSION first, if that is not done yet, and checks what
+is stored against its digests. Then the switch is atomic: a mount after it gets
+VERSION; nodes that are up stay on what they booted until they reboot.
+
+Examples:
+   rootnfsd promote v2
+   rootnfsd promote v2 --no-verify    do not read the whole version again first`,
+		Flags: []cli.Flag{
+			exportFlag(), configFlag(), jsonFlag(),
+			&cli.BoolFlag{Name: "no-verify", Usage: "do not check the stored content first"},
+		},
+		Action: func(c *cli.Context) error {
+			name, err := oneName(c)
+			if err != nil {
+				return err
+			}
+			s, err := openOneStore(c)
+			if err != nil {
+				return err
+			}
+			info, err := s.ready(c.Context, c.App.ErrWriter, name, !c.Bool("no-verify"))
+			if err != nil {
+				return err
+			}
+			before, err := s.state.Promote(refOf(info), operator())
+			if err != nil {
+				return err
+			}
+			return s.reportSwitch(c, before.Version, info.Name, before == refOf(info))
+		},
+	}
+}
+
+// ready returns the version of that name, sealed and whole.
+func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verify bool) (image.Info, error) {
+	info, err := s.info(name)
+	if err == nil && verify {
+		return info, s.check(ctx, name)
+	}
+	if err == nil || !s.hasTree(name) {
+		return info, err
+	}
+	r, err := s.seal(ctx, name, "")
+	if err == nil {
+		reportSeal(w, r)
+	}
+	return r.Info, err
+}
+
+// check re-hashes a version.
+func (s *openedStore) check(ctx context.Context, name string) error {
+	p := newProgress("checking " + name)
+	damage, err := s.Verify(ctx, []string{name}, p.update)
+	p.done()
+	if err != nil {
+		return err
+	}
+	if len(damage) > 0 {
+		return fmt.Errorf("version %s is damaged, nothing was changed: %s: %w (rootnfsd verify %s lists all)", name, damage[0].Path, damage[0].Err, name)
+	}
+	return nil
+}
+
+// switchJSON is what promote and rollback print with --json.
+type switchJSON struct {
+	Before       string   `json:"before"`
+	Promoted     string   `json:"promoted"`
+	Changed      bool     `json:"changed"`
+	RebootNeeded []string `json:"reboot_needed"` // addresses of nodes on another version
+}
+
+// reportSwitch says what is promoted now, and who has to reboot for it.
+func (s *openedStore) reportSwitch(c *cli.Context, before, after string, same bool) error {
+	nodes, err := s.nodes(time.Now())
+	if err != nil {
+		return err
+	}
+	out := switchJSON{Before: before, Promoted: after, Changed: !same, RebootNeeded: []string{}}
+	for _, n := range nodes {
+		if n.RebootNeeded {
+			out.RebootNeeded = append(out.RebootNeeded, n.Address.String())
+		}
+	}
+	if c.Bool("json") {
+		return writeJSON(c.App.Writer, out)
+	}
+	switch {
+	case same:
+		fmt.Fprintf(c.App.Writer, "%s is promoted already\n", after)
+	case before == "":
+		fmt.Fprintf(c.App.Writer, "promoted %s\n", after)
+	default:
+		fmt.Fprintf(c.App.Writer, "promoted %s (before: %s)\n", after, before)
+	}
+	if n := len(out.RebootNeeded); n > 0 {
+		fmt.Fprintf(c.App.Writer, "%s running another version until rebooted (rootnfsd nodes)\n", plural(n, "node")+map[bool]string{true: " is", false: " are"}[n == 1])
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/fs/image"
+)
+
+func removeCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "remove",
+		Usage:     "delete a version that nobody needs",
+		ArgsUsage: "VERSION",
+		Description: `Refuses if VERSION is promoted, or if a node runs it: its files would be gone
+under it. A node counts until it was seen on another version for a minute, or
+was silent for a week. The golden tree <store>/VERSION is yours and stays.
+
+Examples:
+   rootnfsd remove v1 --dry-run
+   rootnfsd remove v1
+   rootnfsd remove v1 --force         even under running nodes, which will fail`,
+		Flags: []cli.Flag{
+			exportFlag(), configFlag(), jsonFlag(),
+			&cli.BoolFlag{Name: "force", Usage: "remove it under nodes that run it"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
+		},
+		Action: func(c *cli.Context) error {
+			name, err := oneName(c)
+			if err != nil {
+				return err
+			}
+			s, err := openOneStore(c)
+			if err != nil {
+				return err
+			}
+			info, err := s.removable(name)
+			if err != nil {
+				return err
+			}
+			if err := s.refuseRunning(info, c.Bool("force")); err != nil {
+				return err
+			}
+			return s.remove(c, info)
+		},
+	}
+}
+
+// removable is info, but finds a damaged version too: removing it is one thing
+// that can still be done with it.
+func (s *openedStore) removable(name string) (image.Info, error) {
+	versions, err := s.Versions()
+	if err != nil {
+		return image.Info{}, err
+	}
+	for _, v := range versions {
+		if v.Name == name {
+			return v, nil
+		}
+	}
+	return s.info(name)
+}
+
+// refuseRunning refuses a version that nodes run, and names them.
+func (s *openedStore) refuseRunning(info image.Info, force bool) error {
+	nodes, err := s.state.Nodes()
+	if err != nil {
+		return err
+	}
+	addrs := runningOn(nodes, refOf(info), time.Now())
+	if len(addrs) == 0 || force {
+		return nil
+	}
+	return fmt.Errorf("%s runs on %s: reboot into another version first, or lose those nodes with --force",
+		info.Name, strings.Join(addrs, ", "))
+}
+
+type removedJSON struct {
+	Name   string `json:"name"`
+	Freed  uint64 `json:"freed_bytes"`
+	DryRun bool   `json:"dry_run"`
+}
+
+func (s *openedStore) remove(c *cli.Context, info image.Info) error {
+	out := removedJSON{Name: info.Name, DryRun: c.Bool("dry-run")}
+	err := s.state.Remove(refOf(info), operator(), out.DryRun, func() (err error) {
+		out.Freed, err = s.Remove(info.Name)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if c.Bool("json") {
+		return writeJSON(c.App.Writer, out)
+	}
+	if out.DryRun {
+		fmt.Fprintf(c.App.Writer, "%s can be removed\n", info.Name)
+		return nil
+	}
+	fmt.Fprintf(c.App.Writer, "removed %s, %s freed\n", info.Name, size(out.Freed))
+	if s.hasTree(info.Name) {
+		fmt.Fprintf(c.App.Writer, "the golden tree %s/%s is still there; rootnfsd seal %s makes a version of it again\n", s.Dir(), info.Name, info.Name)
+	}
+	return nil
+}

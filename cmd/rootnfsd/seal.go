@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+func sealCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "seal",
+		Usage:     "make versions of golden trees",
+		ArgsUsage: "[VERSION...]",
+		Description: `Reads the tree <store>/VERSION and keeps an immutable copy of it: a version.
+Without a VERSION, seals every tree of the store that is not sealed yet.
+
+Editing the tree afterwards changes nothing that is served. Sealing a changed
+tree again makes a new version of that name; nodes that run the old one, and
+the rollout that promoted it, keep it.
+
+Examples:
+   rootnfsd seal                      all new trees of ./images
+   rootnfsd seal v3                   the tree ./images/v3
+   rootnfsd seal v3 --from /srv/chroot  another directory`,
+		Flags: []cli.Flag{
+			exportFlag(), configFlag(), jsonFlag(),
+			&cli.StringFlag{Name: "from", Usage: "read the tree from `DIR` instead of <store>/VERSION"},
+		},
+		Action: func(c *cli.Context) error {
+			s, err := openOneStore(c)
+			if err != nil {
+				return err
+			}
+			names := c.Args().Slice()
+			from := c.String("from")
+			if from != "" && len(names) != 1 {
+				return usageError(c, "--from wants exactly one version")
+			}
+			if len(names) == 0 {
+				if names, err = s.unsealed(); err != nil {
+					return err
+				}
+				if len(names) == 0 && !c.Bool("json") {
+					fmt.Fprintln(c.App.Writer, "nothing to do: every tree is sealed (to seal an edited one again, name it)")
+				}
+			}
+			results := []sealedJSON{}
+			for _, name := range names {
+				r, err := s.seal(c.Context, name, from)
+				if err != nil {
+					return err
+				}
+				results = append(results, sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings})
+				if !c.Bool("json") {
+					reportSeal(c.App.Writer, r)
+				}
+			}
+			if c.Bool("json") {
+				return writeJSON(c.App.Writer, results)
+			}
+			return nil
+		},
+	}
+}
+
+type sealedJSON struct {
+	versionJSON
+	Unchanged bool     `json:"unchanged"`
+	NewBytes  uint64   `json:"new_bytes"`
+	Warnings  []string `json:"warnings,omitempty"`
+}
+
+// unsealed lists the golden trees that no version was made of and that nobody
+// removed the version of: a removed version must not come back by itself.
+func (s *openedStore) unsealed() ([]string, error) {
+	trees, err := s.Trees()
+	if err != nil {
+		return nil, err
+	}
+	versions, err := s.Versions()
+	if err != nil {
+		return nil, err
+	}
+	rollout, err := s.state.Rollout()
+	if err != nil {
+		return nil, err
+	}
+	removed := map[string]bool{}
+	for _, e := range rollout.History {
+		removed[e.Version] = e.Action == "remove"
+	}
+	return slices.DeleteFunc(trees, func(name string) bool {
+		return removed[name] || slices.ContainsFunc(versions, func(v image.Info) bool { return v.Name == name })
+	}), nil
+}
+
+// seal makes a version of the tree at from, or of the store's own tree of that
+// name, and shows the progress.
+func (s *openedStore) seal(ctx context.Context, name, from string) (image.SealResult, error) {
+	if err := image.ValidName(name); err != nil {
+		return image.SealResult{}, err
+	}
+	if from == "" {
+		from = filepath.Join(s.Dir(), name)
+		if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
+			trees, err := s.Trees()
+			if err != nil {
+				return image.SealResult{}, err
+			}
+			if near := nearest(name, trees); len(near) > 0 {
+				return image.SealResult{}, fmt.Errorf("there is no tree %s; did you mean %s?", from, near[0])
+			}
+			return image.SealResult{}, fmt.Errorf("there is no tree %s", from)
+		}
+	}
+	src, err := source.OpenDir(from)
+	if err != nil {
+		return image.SealResult{}, err
+	}
+	p := newProgress("sealing " + name)
+	r, err := s.Seal(ctx, name, src, p.update)
+	p.done()
+	if err != nil {
+		return r, fmt.Errorf("cannot seal %s, nothing was changed: %w", name, err)
+	}
+	return r, nil
+}
+
+func reportSeal(w io.Writer, r image.SealResult) {
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "warning: %s\n", warning)
+	}
+	if r.Unchanged {
+		fmt.Fprintf(w, "%s is sealed already, unchanged: %s\n", r.Name, r.Digest.Short())
+		return
+	}
+	fmt.Fprintf(w, "sealed %s: %s, %d objects, %s, of which %s are new\n", r.Name, r.Digest.Short(), r.Objects, size(r.Bytes), size(r.NewBytes))
+}
+
+// versionJSON is a version in the output of --json.
+type versionJSON struct {
+	Name    string    `json:"name"`
+	Digest  string    `json:"digest"`
+	Sealed  time.Time `json:"sealed,omitzero"`
+	Objects uint64    `json:"objects"`
+	Bytes   uint64    `json:"bytes"`
+	Error   string    `json:"error,omitempty"`
+}
+
+func versionOf(i image.Info) versionJSON {
+	v := versionJSON{Name: i.Name, Digest: i.Digest.String(), Sealed: i.Sealed, Objects: i.Objects, Bytes: i.Bytes}
+	if i.Err != nil {
+		v.Digest, v.Error = "", i.Err.Error()
+	}
+	return v
+}

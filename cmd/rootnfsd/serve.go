@@ -1,0 +1,225 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/nfs"
+)
+
+func serveCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "serve",
+		Usage: "serve the promoted version to the nodes",
+		Description: `Seals the golden trees of the store that are not sealed yet, then answers NFS
+version 3, MOUNT and the port mapper until it is told to stop. Nothing else is
+needed: no kernel NFS server, no rpcbind.
+
+Ports 111 and 2049 need root or CAP_NET_BIND_SERVICE; sealing trees with other
+people's files needs root or CAP_DAC_READ_SEARCH.
+
+Examples:
+   rootnfsd serve --export images/
+   rootnfsd serve --export /srv/images --allow 192.168.1.0/24
+   rootnfsd serve --export pi=/srv/pi --export x86=/srv/x86
+   rootnfsd serve --listen 127.0.0.1:12049 --portmap off      without root, for a try`,
+		Flags: []cli.Flag{
+			exportFlag(), configFlag(),
+			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
+			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
+			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
+			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
+			&cli.StringFlag{Name: "log-format", Value: "console", Usage: "console or json"},
+		},
+		Action: serve,
+	}
+}
+
+func serve(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	cfg, err := readConfig(c)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(str(c, "log-level", cfg.LogLevel), str(c, "log-format", cfg.LogFormat))
+	if err != nil {
+		return err
+	}
+	defer log.Sync()
+	allow, err := parseAllow(list(c, "allow", cfg.Allow))
+	if err != nil {
+		return err
+	}
+	stores, err := openStores(c)
+	if err != nil {
+		return err
+	}
+	for _, s := range stores {
+		unlock, err := lockForServing(s.StateDir())
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+
+	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	// The ports come before the sealing: a port that is taken is better said at
+	// once, and a node that is too early waits in the queue of connections.
+	socks, err := openSockets(ctx, str(c, "listen", cfg.Listen), str(c, "portmap", cfg.Portmap), log)
+	if err != nil {
+		return err
+	}
+	defer socks.close()
+
+	if err := sealNew(ctx, stores, log); err != nil {
+		return err
+	}
+	x, err := exports.New(exports.Config{Images: imagesOf(stores), Allow: allow, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := announce(c.App.Writer, x, socks, allow); err != nil {
+		return err
+	}
+	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
+	err = serveUntil(ctx, x, socks, log)
+	log.Info("stopped")
+	return err
+}
+
+// serveUntil serves until ctx ends or a listener fails, and finishes what is in hand.
+func serveUntil(ctx context.Context, x *exports.Exports, socks *sockets, log *zap.Logger) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	server := nfs.New(nfs.Config{Exports: x, Log: log, Ports: socks.ports()})
+
+	var running sync.WaitGroup
+	for _, ln := range socks.tcp {
+		running.Go(func() {
+			if err := server.Serve(ctx, ln); err != nil {
+				cancel(fmt.Errorf("listen on %s: %w", ln.Addr(), err))
+			}
+		})
+	}
+	for _, pc := range socks.udp {
+		running.Go(func() {
+			if err := server.ServePacket(ctx, pc); err != nil {
+				cancel(fmt.Errorf("listen on %s/udp: %w", pc.LocalAddr(), err))
+			}
+		})
+	}
+	running.Go(func() { x.Run(ctx) })
+	running.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// sealNew seals the trees that are new. One that cannot be sealed does not keep
+// the others from being served: after a power cut the nodes need their server.
+func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error {
+	for _, s := range stores {
+		names, err := s.unsealed()
+		if err != nil {
+			return err
+		}
+		var failed error
+		for _, name := range names {
+			r, err := s.seal(ctx, name, "")
+			if ctx.Err() != nil {
+				return errors.New("stopped while sealing; nothing was changed")
+			}
+			if err != nil {
+				failed = err
+				log.Error("a tree is not served", zap.String("tree", name), zap.Error(err))
+				continue
+			}
+			reportSeal(os.Stderr, r)
+		}
+		versions, err := sealedVersions{s.Store}.Versions()
+		if err != nil {
+			return err
+		}
+		if len(versions) > 0 {
+			continue
+		}
+		if failed != nil {
+			return failed
+		}
+		return fmt.Errorf("the store %s is empty: put a golden tree into it, say %s/v1 (mmdebstrap and debootstrap make one, or copy a root with cp -a)", s.Dir(), s.Dir())
+	}
+	return nil
+}
+
+func imagesOf(stores []*openedStore) []exports.Image {
+	var images []exports.Image
+	for _, s := range stores {
+		images = append(images, exports.Image{Name: s.name, Dir: s.Dir(), StateDir: s.StateDir(), Versions: sealedVersions{s.Store}})
+	}
+	return images
+}
+
+// parseAllow reads the values of --allow: networks or single addresses.
+func parseAllow(values []string) ([]netip.Prefix, error) {
+	if len(values) == 0 {
+		return exports.DefaultAllow(), nil
+	}
+	var prefixes []netip.Prefix
+	for _, v := range values {
+		p, err := parsePrefix(v)
+		if err != nil {
+			return nil, fmt.Errorf("--allow %s: want a network such as 192.168.1.0/24, or an address", v)
+		}
+		prefixes = append(prefixes, p)
+	}
+	return prefixes, nil
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	if strings.Contains(s, "/") {
+		p, err := netip.ParsePrefix(s)
+		return p.Masked(), err
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	return a.Prefix(a.BitLen())
+}
+
+// newLogger returns a logger to standard error.
+func newLogger(level, format string) (*zap.Logger, error) {
+	cfg := zap.NewProductionConfig()
+	cfg.Sampling = nil
+	cfg.DisableStacktrace = true
+	cfg.DisableCaller = true
+	if err := cfg.Level.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
+	}
+	switch format {
+	case "json":
+	case "console":
+		cfg.Encoding = "console"
+		cfg.EncoderConfig = zap.NewDevelopmentEncoderConfig()
+	default:
+		return nil, fmt.Errorf("--log-format %s: want console or json", format)
+	}
+	return cfg.Build()
+}

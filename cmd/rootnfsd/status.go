@@ -1,0 +1,112 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+)
+
+func statusCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "status",
+		Usage: "show the store: who serves it, what is promoted, who runs what",
+		Description: `Examples:
+   rootnfsd status
+   rootnfsd status --export /srv/images --json`,
+		Flags: []cli.Flag{exportFlag(), configFlag(), jsonFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			stores, err := openStores(c)
+			if err != nil {
+				return err
+			}
+			all := []storeStatus{}
+			for _, s := range stores {
+				status, err := s.status(time.Now())
+				if err != nil {
+					return err
+				}
+				all = append(all, status)
+			}
+			if c.Bool("json") {
+				return writeJSON(c.App.Writer, all)
+			}
+			for _, status := range all {
+				if err := status.print(c.App.Writer); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// storeStatus is all there is to say of a store.
+type storeStatus struct {
+	Image    string          `json:"image"`
+	Dir      string          `json:"dir"`
+	ServedBy int             `json:"served_by_pid"` // 0 if nobody serves it
+	Promoted string          `json:"promoted"`
+	Digest   string          `json:"digest"`
+	Since    exports.Event   `json:"since"`
+	Versions []versionUse    `json:"versions"`
+	Unsealed []string        `json:"unsealed_trees"`
+	Nodes    []nodeStatus    `json:"nodes"`
+	History  []exports.Event `json:"history"`
+}
+
+func (s *openedStore) status(now time.Time) (storeStatus, error) {
+	st := storeStatus{Image: s.name, Dir: s.Dir(), ServedBy: servedBy(s.StateDir())}
+	rollout, err := s.state.Rollout()
+	if err != nil {
+		return st, err
+	}
+	if promoted, ok := rollout.Promoted(); ok {
+		st.Promoted, st.Digest = promoted.Version, promoted.Digest.String()
+	}
+	st.History = rollout.History
+	for _, e := range rollout.History {
+		if e.Action != "remove" {
+			st.Since = e
+		}
+	}
+	if st.Versions, err = s.overview(now); err != nil {
+		return st, err
+	}
+	if st.Unsealed, err = s.unsealed(); err != nil {
+		return st, err
+	}
+	st.Nodes, err = s.nodes(now)
+	return st, err
+}
+
+func (st *storeStatus) print(w io.Writer) error {
+	served := "not served (rootnfsd serve)"
+	if st.ServedBy != 0 {
+		served = fmt.Sprintf("served by process %d", st.ServedBy)
+	}
+	fmt.Fprintf(w, "%s  image %s, %s\n", st.Dir, st.Image, served)
+	if st.Promoted == "" {
+		fmt.Fprintln(w, "nothing is promoted (rootnfsd promote VERSION)")
+	} else {
+		fmt.Fprintf(w, "promoted: %s  %s  %s by %s\n", st.Promoted, st.Digest[:12], when(st.Since.Time), st.Since.By)
+	}
+	fmt.Fprintln(w)
+	if err := versionTable(w, st.Versions); err != nil {
+		return err
+	}
+	for _, tree := range st.Unsealed {
+		fmt.Fprintf(w, "%s  not sealed yet (rootnfsd seal %s)\n", tree, tree)
+	}
+	if len(st.Nodes) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w)
+	return nodeTable(w, st.Nodes)
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"github.com/xrash/smetrics"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/image"
+)
+
+// openedStore is a store and what is decided about it.
+type openedStore struct {
+	*image.Store
+	name  string // of the image: clients mount /name
+	state *exports.State
+}
+
+// openStores opens the stores that a command is to work on.
+func openStores(c *cli.Context) ([]*openedStore, error) {
+	cfg, err := readConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	wanted := list(c, "export", cfg.Export)
+	if len(wanted) == 0 {
+		wanted = []string{"images"}
+	}
+	var stores []*openedStore
+	for _, w := range wanted {
+		s, err := openStore(w)
+		if err != nil {
+			return nil, err
+		}
+		stores = append(stores, s)
+	}
+	return stores, nil
+}
+
+// openOneStore opens the store that a command is to work on, where it works on
+// one.
+func openOneStore(c *cli.Context) (*openedStore, error) {
+	stores, err := openStores(c)
+	if err != nil {
+		return nil, err
+	}
+	if len(stores) > 1 {
+		return nil, usageError(c, "several stores are configured: say which one with --export DIR")
+	}
+	return stores[0], nil
+}
+
+// openStore opens the store that a value of --export names: [NAME=]DIR.
+func openStore(arg string) (*openedStore, error) {
+	name, dir, named := strings.Cut(arg, "=")
+	if !named {
+		dir = arg
+	}
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	info, err := os.Stat(abs)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("there is no store at %s: make the directory and put a golden tree into it (%s), or name another with --export DIR", dir, filepath.Join(dir, "v1"))
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		return nil, fmt.Errorf("the store %s is not a directory", dir)
+	case isRoot(abs):
+		return nil, fmt.Errorf("%s is a root file system, not a store: a store holds one directory for each version; use --export %s, and %s is the version's name", dir, filepath.Dir(abs), filepath.Base(abs))
+	}
+	if !named {
+		name = filepath.Base(abs)
+	}
+	if err := image.ValidName(name); err != nil {
+		return nil, fmt.Errorf("the image would be mounted as /%s: %w; give it another name with --export NAME=%s", name, err, dir)
+	}
+	s, err := image.OpenStore(abs)
+	if err != nil {
+		return nil, err
+	}
+	return &openedStore{Store: s, name: name, state: exports.OpenState(s.StateDir())}, nil
+}
+
+// isRoot reports whether dir looks like a root file system, which people used
+// to exporting a directory give instead of a store.
+func isRoot(dir string) bool {
+	for _, name := range []string{"etc", "usr"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.IsDir() {
+			return false
+		}
+	}
+	return true
+}
+
+// info returns the version of that name, or an error with the nearest names.
+func (s *openedStore) info(name string) (image.Info, error) {
+	versions, err := s.Versions()
+	if err != nil {
+		return image.Info{}, err
+	}
+	var names []string
+	for _, v := range versions {
+		if v.Name == name {
+			if v.Err != nil {
+				return v, fmt.Errorf("version %s cannot be used: %w", name, v.Err)
+			}
+			return v, nil
+		}
+		names = append(names, v.Name)
+	}
+	return image.Info{}, s.unknown(name, names)
+}
+
+// unknown is the error for a version that is not there.
+func (s *openedStore) unknown(name string, names []string) error {
+	if len(names) == 0 {
+		return fmt.Errorf("there is no version %s: the store %s has none yet (rootnfsd seal)", name, s.Dir())
+	}
+	near := nearest(name, names)
+	if len(near) == 0 {
+		return fmt.Errorf("there is no version %s (rootnfsd versions lists those that there are)", name)
+	}
+	return fmt.Errorf("there is no version %s; did you mean %s?", name, strings.Join(near, " or "))
+}
+
+// nearest returns those names, three at most, that someone may have meant.
+func nearest(name string, names []string) []string {
+	const similar = 0.7 // of Jaro-Winkler, where 1 is equal
+	var near []string
+	for _, n := range names {
+		if smetrics.JaroWinkler(strings.ToLower(name), strings.ToLower(n), 0.7, 4) >= similar && len(near) < 3 {
+			near = append(near, n)
+		}
+	}
+	return near
+}
+
+// hasTree reports whether the store holds a golden tree of that name.
+func (s *openedStore) hasTree(name string) bool {
+	info, err := os.Stat(filepath.Join(s.Dir(), name))
+	return err == nil && info.IsDir()
+}
+
+func refOf(i image.Info) exports.Ref { return exports.Ref{Version: i.Name, Digest: i.Digest} }
+
+// operator says who runs this command, for the history.
+func operator() string {
+	name := os.Getenv("SUDO_USER")
+	if name == "" {
+		name = "uid " + fmt.Sprint(os.Getuid())
+		if u, err := user.Current(); err == nil {
+			name = u.Username
+		}
+	}
+	if host, err := os.Hostname(); err == nil {
+		name += "@" + host
+	}
+	return name
+}
+
+// sealedVersions shows a store's versions to exports. One whose index is
+// damaged is left out: the others go on.
+type sealedVersions struct{ *image.Store }
+
+func (s sealedVersions) Versions() ([]exports.Version, error) {
+	infos, err := s.Store.Versions()
+	if err != nil {
+		return nil, err
+	}
+	var versions []exports.Version
+	for _, i := range infos {
+		if i.Err == nil {
+			versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.Open(i.Name) }})
+		}
+	}
+	return versions, nil
+}

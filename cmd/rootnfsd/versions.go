@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+)
+
+func versionsCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "versions",
+		Usage: "list the versions of the store",
+		Description: `A version whose tree was sealed again with other content is listed with the
+first digits of its digest behind its name (v1~0123456789ab) until it is removed.
+
+Examples:
+   rootnfsd versions
+   rootnfsd versions --json | jq -r '.[] | select(.promoted) | .name'`,
+		Flags: []cli.Flag{exportFlag(), configFlag(), jsonFlag()},
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
+			s, err := openOneStore(c)
+			if err != nil {
+				return err
+			}
+			versions, err := s.overview(time.Now())
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				return writeJSON(c.App.Writer, versions)
+			}
+			if len(versions) == 0 {
+				fmt.Fprintf(c.App.Writer, "no versions yet: put a golden tree into %s and run rootnfsd seal\n", s.Dir())
+				return nil
+			}
+			return versionTable(c.App.Writer, versions)
+		},
+	}
+}
+
+// versionUse is a version, and what is made of it.
+type versionUse struct {
+	versionJSON
+	Promoted bool     `json:"promoted"`
+	Nodes    []string `json:"nodes"` // the addresses of those that run it
+}
+
+// overview lists the versions with who runs them.
+func (s *openedStore) overview(now time.Time) ([]versionUse, error) {
+	infos, err := s.Versions()
+	if err != nil {
+		return nil, err
+	}
+	rollout, err := s.state.Rollout()
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := s.state.Nodes()
+	if err != nil {
+		return nil, err
+	}
+	promoted, _ := rollout.Promoted()
+	uses := []versionUse{}
+	for _, i := range infos {
+		uses = append(uses, versionUse{
+			versionJSON: versionOf(i),
+			Promoted:    refOf(i).Is(promoted),
+			Nodes:       runningOn(nodes, refOf(i), now),
+		})
+	}
+	return uses, nil
+}
+
+func versionTable(w io.Writer, versions []versionUse) error {
+	rows := [][]string{{"VERSION", "DIGEST", "OBJECTS", "SIZE", "SEALED", "NODES", ""}}
+	for _, v := range versions {
+		if v.Error != "" {
+			rows = append(rows, []string{v.Name, "-", "-", "-", "-", "-", "damaged: " + v.Error})
+			continue
+		}
+		note := ""
+		if v.Promoted {
+			note = "promoted"
+		}
+		rows = append(rows, []string{v.Name, v.Digest[:12], strconv.FormatUint(v.Objects, 10), size(v.Bytes), when(v.Sealed), nodeCount(v.Nodes), note})
+	}
+	return table(w, rows)
+}
+
+func nodeCount(addrs []string) string {
+	const few = 3
+	switch {
+	case len(addrs) == 0:
+		return "-"
+	case len(addrs) <= few:
+		return strings.Join(addrs, ",")
+	default:
+		return strconv.Itoa(len(addrs))
+	}
+}
