@@ -297,3 +297,6 @@ func (x *index) packDigest(i uint64) Digest { return Digest(x.record(secPacks, i
 
 // errVersion says which version an error is about.
 func errVersion(name string, err error) error { return fmt.Errorf("version %s: %w", name, err) }
+
+// isMissing reports whether an error of Open says that there is no such version.
+func isMissing(err error) bool { return errors.Is(err, os.ErrNotExist) }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"runtime/debug"
 	"slices"
 	"sort"
 	"strings"
@@ -48,4 +49,46 @@ func (x *index) dirOfEntry(i uint64) fs.NodeID {
 		return 0
 	}
 	return fs.NodeID(dir(k).inode())
+}
+
+// eachName calls do for every name in the tree, directories before what they
+// contain, and once for the root. It ends early where the index is nonsense.
+func (v *Version) eachName(do func(path string, n *inode)) (err error) {
+	defer v.guard(debug.SetPanicOnFault(true), &err)
+	type directory struct {
+		id   fs.NodeID
+		path string
+	}
+	queue := []directory{{1, ""}}
+	root, err := v.index.inode(1)
+	if err != nil {
+		return err
+	}
+	do("/", root)
+	for seen := uint64(1); len(queue) > 0; queue = queue[1:] {
+		_, d, err := v.index.dir(queue[0].id)
+		if err != nil {
+			return err
+		}
+		for i := range d.count() {
+			e, name, err := v.index.dirent(d, i)
+			if err != nil {
+				return err
+			}
+			n, err := v.index.inode(fs.NodeID(e.inode()))
+			if err != nil {
+				return fs.ErrIO
+			}
+			path := queue[0].path + "/" + string(name)
+			do(path, n)
+			if n.kind() != fs.Directory {
+				continue
+			}
+			if seen++; seen > v.index.counts[secDirs] { // directories that contain each other
+				return fs.ErrIO
+			}
+			queue = append(queue, directory{fs.NodeID(e.inode()), path})
+		}
+	}
+	return nil
 }
