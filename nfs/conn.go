@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
 // errStopping ends a connection because the server is stopping.
@@ -191,12 +192,15 @@ func (c *conn) flushWithSpans() error {
 		return err
 	}
 	call.out.Truncate(0)
+	padding := wire.Pad(call.payload)
 	for i := range spans {
-		if err := c.out.sendSpan(&spans[i], i < len(spans)-1); err != nil {
+		if err := c.out.sendSpan(&spans[i], i < len(spans)-1 || padding > 0); err != nil {
 			return err
 		}
 	}
-	call.out.Padding(call.payload) // goes out with the replies that follow
+	if padding > 0 { // now, or a reply that had to wait gets in before it
+		return c.out.send(zeros[:padding], false)
+	}
 	return nil
 }
 
