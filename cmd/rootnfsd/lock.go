@@ -15,6 +15,9 @@ import (
 const serveLock = "serve.lock"
 
 func lockForServing(stateDir string) (unlock func(), err error) {
+	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(stateDir, serveLock), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err

@@ -52,17 +52,21 @@ Examples:
 // ready returns the version of that name, sealed and whole.
 func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verify bool) (image.Info, error) {
 	info, err := s.info(name)
-	if err == nil && verify {
+	if err != nil {
+		if !s.hasTree(name) {
+			return info, err
+		}
+		r, err := s.seal(ctx, name, "")
+		if err != nil {
+			return info, err
+		}
+		reportSeal(w, r)
+		info = r.Info
+	}
+	if verify { // a fresh seal too: most of its content may lie in older packs
 		return info, s.check(ctx, name)
 	}
-	if err == nil || !s.hasTree(name) {
-		return info, err
-	}
-	r, err := s.seal(ctx, name, "")
-	if err == nil {
-		reportSeal(w, r)
-	}
-	return r.Info, err
+	return info, nil
 }
 
 // check re-hashes a version.

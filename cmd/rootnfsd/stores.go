@@ -126,11 +126,14 @@ func (s *openedStore) unknown(name string, names []string) error {
 	if len(names) == 0 {
 		return fmt.Errorf("there is no version %s: the store %s has none yet (rootnfsd seal)", name, s.Dir())
 	}
-	near := nearest(name, names)
-	if len(near) == 0 {
-		return fmt.Errorf("there is no version %s (rootnfsd versions lists those that there are)", name)
+	if near := nearest(name, names); len(near) > 0 {
+		return fmt.Errorf("there is no version %s; did you mean %s?", name, strings.Join(near, " or "))
 	}
-	return fmt.Errorf("there is no version %s; did you mean %s?", name, strings.Join(near, " or "))
+	const few = 10
+	if len(names) <= few {
+		return fmt.Errorf("there is no version %s; there are %s", name, strings.Join(names, ", "))
+	}
+	return fmt.Errorf("there is no version %s (rootnfsd versions lists those that there are)", name)
 }
 
 // nearest returns those names, three at most, that someone may have meant.

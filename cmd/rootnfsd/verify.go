@@ -50,7 +50,7 @@ Examples:
 				}
 			}
 			if len(list) > 0 {
-				return fmt.Errorf("%s: restore %s from a backup, or seal the tree under a new name and promote that", plural(len(list), "damaged file"), s.StateDir())
+				return fmt.Errorf("%s: restore the packs named from a backup; or move them away and seal the same trees again, which writes what is missing; then restart rootnfsd serve", plural(len(list), "damaged file"))
 			}
 			if !c.Bool("json") {
 				fmt.Fprintln(c.App.Writer, "everything is as it was sealed")
