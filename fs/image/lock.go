@@ -24,9 +24,22 @@ import (
 // context.
 const lockPoll = 50 * time.Millisecond
 
-// lock makes the state directory if need be and takes the store's lock, waiting
-// until ctx ends. Leftovers of a crash are gone when it returns.
+// lock takes the store's lock, waiting until ctx ends. Leftovers of a crash are
+// gone when it returns.
 func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
+	unlock, err = s.lockFile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.removeTemporaries(); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// lockFile makes the state directory if need be and locks the file in it.
+func (s *Store) lockFile(ctx context.Context) (unlock func(), err error) {
 	for _, dir := range []string{s.StateDir(), s.versionsDir(), s.packsDir()} {
 		if err := makeDir(dir); err != nil {
 			return nil, err
@@ -37,10 +50,6 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 		return nil, err
 	}
 	if err := s.acquire(ctx, f); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if err := s.removeTemporaries(); err != nil {
 		f.Close()
 		return nil, err
 	}

@@ -163,7 +163,8 @@ func (v *Version) check(bad map[*pack]map[uint32]error, m *meter) (damage []Dama
 }
 
 // checkFile computes the digest of a file anew from those of its chunks.
-func (v *Version) checkFile(n *inode, bad map[*pack]map[uint32]error) error {
+func (v *Version) checkFile(n *inode, bad map[*pack]map[uint32]error) (err error) {
+	defer v.guard(debug.SetPanicOnFault(true), &err)
 	f, err := v.index.fileOf(n)
 	if err != nil {
 		return err

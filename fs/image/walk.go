@@ -72,6 +72,7 @@ type totals struct{ objects, bytes uint64 }
 func count(ctx context.Context, src billy.Filesystem) (t totals, err error) {
 	seen := make(map[identity]bool)
 	dirs := []string{"/"}
+	t.objects = 1
 	for len(dirs) > 0 {
 		dir := dirs[len(dirs)-1]
 		dirs = dirs[:len(dirs)-1]

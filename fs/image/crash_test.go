@@ -1,0 +1,301 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+// The crash tests run this test binary again, to do one thing to a store and be
+// killed, by SIGKILL from its own hand, at the k-th step of it.
+const (
+	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal or remove
+	crashStore = "ROOTNFSD_TEST_CRASH_STORE" // to which store
+	crashStep  = "ROOTNFSD_TEST_CRASH_STEP"  // and at which step to die, from 1
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(crashDo) != "" {
+		crash()
+		os.Exit(0) // it took fewer steps
+	}
+	os.Exit(m.Run())
+}
+
+// crash is what the child does.
+func crash() {
+	left, err := strconv.Atoi(os.Getenv(crashStep))
+	must(err)
+	s, err := OpenStore(os.Getenv(crashStore))
+	must(err)
+	s.step = func(string) {
+		if left--; left == 0 {
+			must(syscall.Kill(os.Getpid(), syscall.SIGKILL))
+			select {} // until it arrives
+		}
+	}
+	switch os.Getenv(crashDo) {
+	case "seal":
+		src, err := source.OpenDir(filepath.Join(s.Dir(), "v1"))
+		must(err)
+		_, err = s.Seal(context.Background(), "v1", src, nil)
+		must(err)
+	case "remove":
+		_, err := s.Remove("v1")
+		must(err)
+	}
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// crashAt runs the child and reports whether it was killed.
+func crashAt(t *testing.T, do, store string, step int) bool {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), crashDo+"="+do, crashStore+"="+store, crashStep+"="+strconv.Itoa(step))
+	out, err := cmd.CombinedOutput()
+	if err == nil {
+		return false
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("%s: %v\n%s", do, err, out)
+	}
+	return true
+}
+
+// crashedStore is a store with versions v0 and v1, of which the tree of v1 has
+// changed since.
+func crashedStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeTree(t, s, "v0", "keep", fstest.Bytes(70_000))
+	writeTree(t, s, "v1", "old", fstest.Bytes(80_000))
+	for _, v := range []string{"v0", "v1"} {
+		mustSeal(t, s, v)
+	}
+	writeTree(t, s, "v1", "new", fstest.Bytes(90_000))
+	return s
+}
+
+func writeTree(t *testing.T, s *Store, tree, text string, large []byte) {
+	t.Helper()
+	dir := filepath.Join(s.Dir(), tree)
+	err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(dir+"/text", []byte(text), 0o644), os.WriteFile(dir+"/large", large, 0o644))
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustSeal(t *testing.T, s *Store, name string) {
+	t.Helper()
+	src, err := source.OpenDir(filepath.Join(s.Dir(), name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	if _, err := s.Seal(t.Context(), name, src, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// textOf returns the content of /text in a version, empty if there is none.
+func textOf(t *testing.T, s *Store, name string) string {
+	t.Helper()
+	v, err := s.Open(name)
+	if isMissing(err) {
+		return ""
+	}
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	id, err := v.Lookup(rootCred, 1, fs.Name("text"))
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	var b [10]byte
+	n, _, err := v.Read(rootCred, id, 0, b[:], false)
+	if err != nil {
+		t.Error(err)
+	}
+	return string(b[:n])
+}
+
+func files(t *testing.T, pattern string) []string {
+	t.Helper()
+	names, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// checkHealthy makes sure that a store has nothing bad in it, nor leftovers.
+func checkHealthy(t *testing.T, s *Store) {
+	t.Helper()
+	if damage, err := s.Verify(t.Context(), nil, nil); err != nil || len(damage) > 0 {
+		t.Errorf("Verify: %v, %v", damage, err)
+	}
+	if left := files(t, s.StateDir()+"/*/.tmp-*"); len(left) > 0 {
+		t.Errorf("temporary files left: %v", left)
+	}
+}
+
+func TestCrashDuringSeal(t *testing.T) {
+	states := make(map[string]int)
+	for step := 1; ; step++ {
+		s := crashedStore(t)
+		oldName := supersededName("v1", digestOf(t, s, "v1"))
+		killed := crashAt(t, "seal", s.Dir(), step)
+		s, err := OpenStore(s.Dir()) // which also tidies
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkHealthy(t, s)
+		if got := textOf(t, s, "v0"); got != "keep" {
+			t.Errorf("step %d: v0 says %q", step, got)
+		}
+		v1, old := textOf(t, s, "v1"), textOf(t, s, oldName)
+		states[v1]++
+		switch {
+		case v1 == "old" && (old == "" || old == "old"):
+		case v1 == "new" && old == "old":
+		default:
+			t.Errorf("step %d: v1 says %q, and the one before %q", step, v1, old)
+		}
+		mustSeal(t, s, "v1")
+		if got := textOf(t, s, "v1"); got != "new" {
+			t.Errorf("step %d: sealed again, v1 says %q", step, got)
+		}
+		checkHealthy(t, s)
+		if !killed {
+			break
+		}
+	}
+	if states["old"] < 5 || states["new"] < 2 {
+		t.Errorf("the crashes were in these states only: %v", states)
+	}
+}
+
+func digestOf(t *testing.T, s *Store, name string) Digest {
+	t.Helper()
+	h, err := readHeader(s.indexPath(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h.digest
+}
+
+func TestCrashDuringRemove(t *testing.T) {
+	states := make(map[string]int)
+	for step := 1; ; step++ {
+		s := crashedStore(t)
+		killed := crashAt(t, "remove", s.Dir(), step)
+		s, err := OpenStore(s.Dir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkHealthy(t, s)
+		v1 := textOf(t, s, "v1")
+		states[v1]++
+		if v0 := textOf(t, s, "v0"); v0 != "keep" || v1 != "old" && v1 != "" {
+			t.Errorf("step %d: v0 says %q, v1 %q", step, v0, v1)
+		}
+		mustSeal(t, s, "v1")
+		for _, v := range []string{"v1", "v0"} {
+			if _, err := s.Remove(v); err != nil {
+				t.Errorf("step %d: %v", step, err)
+			}
+		}
+		for _, name := range slices.Backward(files(t, s.versionsDir()+"/v1~*")) {
+			if _, err := s.Remove(strings.TrimSuffix(filepath.Base(name), indexSuffix)); err != nil {
+				t.Error(err)
+			}
+		}
+		if left := files(t, s.packsDir()+"/*"); len(left) > 0 {
+			t.Errorf("step %d: everything removed, but %v", step, left)
+		}
+		if !killed {
+			break
+		}
+	}
+	if states["old"] < 1 || states[""] < 2 {
+		t.Errorf("the crashes were in these states only: %v", states)
+	}
+}
+
+// TestLeftoversAreRemoved: they go when nobody is at work, not before.
+func TestLeftoversAreRemoved(t *testing.T) {
+	s := crashedStore(t)
+	left := []string{filepath.Join(s.versionsDir(), ".tmp-1"), filepath.Join(s.packsDir(), ".tmp-2")}
+	for _, path := range left {
+		if err := os.WriteFile(path, bytes.Repeat([]byte{1}, 100), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unlock, err := s.lockFile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := func() int { return len(files(t, s.StateDir()+"/*/.tmp-*")) }
+	if _, err := OpenStore(s.Dir()); err != nil || there() != 2 {
+		t.Errorf("opened beside one at work: %d of 2 temporary files are left, %v", there(), err)
+	}
+	unlock()
+	if _, err := OpenStore(s.Dir()); err != nil || there() != 0 {
+		t.Errorf("opened alone: %d temporary files are left, %v", there(), err)
+	}
+}
+
+func TestCompareNames(t *testing.T) {
+	names := []string{"1", "2", "10", "a", "v", "v1", "v1+x", "v1~0123456789ab", "v02", "v2", "v2.9", "v2.10", "v10", "v10a", "w"}
+	for i, a := range names {
+		for j, b := range names {
+			if got := compareNames(a, b); got < 0 != (i < j) || got > 0 != (i > j) {
+				t.Errorf("compareNames(%q, %q) = %d", a, b, got)
+			}
+		}
+	}
+}
+
+func TestFormatBytes(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 999_949: "999.9 kB", 999_960: "1.0 MB", 5_242_880: "5.2 MB", 1 << 63: "9.2 EB"} {
+		if got := formatBytes(n); got != want {
+			t.Errorf("formatBytes(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestHashSpreads(t *testing.T) {
+	const n = 100_000
+	seen := make(map[uint32]bool)
+	for i := range n {
+		seen[hashName(uint32(i%100+1), fmt.Sprintf("file-%d", i))&(1<<20-1)] = true
+	}
+	// Of n balls thrown at random into 2^20 urns, 95.3 % find an empty one.
+	if len(seen) < n*94/100 {
+		t.Errorf("%d names have only %d hashes", n, len(seen))
+	}
+}
