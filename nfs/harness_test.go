@@ -335,4 +335,3 @@ func (c *client) wantAlive() {
 }
 
 func sample() *fstest.MemTree { return fstest.Sample().Mem(42) }
-

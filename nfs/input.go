@@ -104,10 +104,16 @@ func (in *input) space() []byte { return in.buf[in.fill:] }
 
 func (in *input) filled(n int) { in.fill += n }
 
-// pack moves what is pending to the start of the buffer.
+// pack moves what is pending to the start of the buffer, where most of it stays
+// however often it is called.
 func (in *input) pack() {
-	have := copy(in.buf, in.buf[in.start:in.end])
-	rest := copy(in.buf[have:], in.buf[in.pos:in.fill])
+	have, rest := in.end-in.start, in.fill-in.pos
+	if in.start > 0 {
+		copy(in.buf, in.buf[in.start:in.end])
+	}
+	if have != in.pos {
+		copy(in.buf[have:], in.buf[in.pos:in.fill])
+	}
 	in.start, in.end, in.pos, in.fill = 0, have, have, have+rest
 }
 

@@ -58,7 +58,7 @@ type output struct {
 
 	// What the callbacks work on, and how they ended.
 	bytes []byte
-	flags int
+	more  bool
 	file  int
 	off   int64
 	left  int64
@@ -76,10 +76,7 @@ func (o *output) init(tcp *net.TCPConn, raw syscall.RawConn, limit time.Duration
 // send sends the bytes of b; more says that the rest of the same reply follows
 // at once, so that the kernel need not send a short segment.
 func (o *output) send(b []byte, more bool) error {
-	o.bytes, o.flags = b, unix.MSG_NOSIGNAL
-	if more {
-		o.flags |= unix.MSG_MORE
-	}
+	o.bytes, o.more = b, more
 	err := o.run(o.onBytes)
 	o.bytes = nil
 	return err
@@ -131,7 +128,7 @@ func (o *output) block() bool {
 
 func (o *output) sendBytes(fd uintptr) bool {
 	for len(o.bytes) > 0 {
-		n, err := unix.SendmsgN(int(fd), o.bytes, nil, nil, o.flags)
+		n, err := o.sendSome(int(fd))
 		switch err {
 		case nil:
 			o.bytes = o.bytes[n:]
@@ -144,6 +141,14 @@ func (o *output) sendBytes(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+// sendSome makes the system call. A plain write(2) is the quickest there is.
+func (o *output) sendSome(fd int) (int, error) {
+	if o.more {
+		return unix.SendmsgN(fd, o.bytes, nil, nil, unix.MSG_MORE)
+	}
+	return unix.Write(fd, o.bytes)
 }
 
 func (o *output) sendFile(fd uintptr) bool {
