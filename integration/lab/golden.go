@@ -16,10 +16,11 @@ import (
 //go:embed recipe
 var recipe embed.FS
 
-// packages are what the golden root holds beyond Debian's minimum. busybox is
-// for overlayroot, which calls grep in the initramfs.
+// packages are what the golden root holds beyond Debian's minimum. overlayroot
+// calls busybox's grep in the initramfs, and mount.nfs looks into netbase's
+// /etc/protocols.
 const packages = "systemd-sysv,linux-image-cloud-amd64,initramfs-tools,busybox,overlayroot," +
-	"e2fsprogs,cryptsetup-bin,nfs-common,udev,iproute2,ifupdown,isc-dhcp-client,kmod"
+	"e2fsprogs,cryptsetup-bin,nfs-common,netbase,udev,iproute2,ifupdown,isc-dhcp-client,kmod"
 
 // Golden is a store with two golden Debian roots, v1 and v2, not sealed yet.
 type Golden struct {
