@@ -33,6 +33,9 @@ func withProgram(run func() int) int {
 		defer os.RemoveAll(dir)
 		rootnfsd, err = lab.Build(dir)
 	}
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // for tests that run it as another user
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
