@@ -1,0 +1,172 @@
+package image
+
+import (
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+// FuzzIndex opens an index of which a part was overwritten, its digests made
+// right again, so that the nonsense gets past them, and calls everything on
+// every object. Nothing may panic, hang or read outside of the file.
+func FuzzIndex(f *testing.F) {
+	good, packs := goodIndex(f)
+	h, err := parseHeader(good, int64(len(good)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for i, off := 0, uint64(headerSize); i < numSections; i++ {
+		for _, patch := range [][]byte{{0}, {0xff}, {0xff, 0xff, 0xff, 0xff}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, {1, 0, 0, 0, 0, 0, 0, 0}} {
+			for at := range min(h.lengths[i], 2*recordSizes[i]) {
+				f.Add(uint32(off+at), patch)
+			}
+		}
+		off += padded(h.lengths[i])
+	}
+	for at := range uint32(headerSize) {
+		f.Add(at, []byte{0xff})
+	}
+	f.Fuzz(func(t *testing.T, off uint32, patch []byte) {
+		b := append([]byte(nil), good...)
+		copy(b[int(off)%len(b):], patch)
+		resign(b)
+		x, err := parseIndex(b)
+		if err != nil {
+			return
+		}
+		v := newVersion("fuzz", x)
+		for i := range v.packs {
+			v.packs[i].pack, v.packs[i].err = packs.get(x.packDigest(uint64(i)))
+		}
+		walkAll(v)
+	})
+}
+
+// resign makes the digests of an index right, if it has a header at all.
+func resign(b []byte) {
+	h := &header{}
+	for i := range h.lengths {
+		h.lengths[i] = le.Uint64(b[88+8*i:])
+	}
+	sign := func() {
+		sum := sha256.Sum256(b[:headerSize-digestSize])
+		copy(b[headerSize-digestSize:], sum[:])
+	}
+	sign()
+	if h, err := parseHeader(b, int64(len(b))); err == nil {
+		canonical, derived := partDigests(h, b)
+		copy(b[24:], canonical[:])
+		copy(b[56:], derived[:])
+		sign()
+	}
+}
+
+// goodIndex returns the index of a tree that has everything, and its packs.
+func goodIndex(f *testing.F) ([]byte, *packSet) {
+	f.Helper()
+	s, err := OpenStore(f.TempDir())
+	if err != nil {
+		f.Fatal(err)
+	}
+	tree := fstest.Objects{
+		{Path: "/", Kind: fs.Directory, Mode: 0o755},
+		{Path: "/d", Kind: fs.Directory, Mode: 0o755},
+		{Path: "/d/e", Kind: fs.Directory, Mode: 0o755},
+		{Path: "/d/e/file", Kind: fs.Regular, Mode: 0o644, Content: fstest.Bytes(200_000)},
+		{Path: "/d/holes", Kind: fs.Regular, Mode: 0o644, Content: append(make([]byte, 200_000), 1)},
+		{Path: "/d/link", Kind: fs.Symlink, Mode: 0o777, Target: "../small"},
+		{Path: "/fifo", Kind: fs.FIFO, Mode: 0o644},
+		{Path: "/small", Kind: fs.Regular, Mode: 0o644, Content: []byte("small")},
+	}
+	dir := filepath.Join(s.Dir(), "v1")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		f.Fatal(err)
+	}
+	for i := range tree {
+		tree[i].UID, tree[i].GID = uint32(os.Getuid()), uint32(os.Getgid())
+	}
+	if err := tree.Create(dir); err != nil {
+		f.Fatal(err)
+	}
+	src, err := source.OpenDir(dir)
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer src.Close()
+	if _, err := s.Seal(f.Context(), "v1", &withXattrs{src}, nil); err != nil {
+		f.Fatal(err)
+	}
+	b, err := os.ReadFile(s.indexPath("v1"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return b, s.packs
+}
+
+// withXattrs is a directory in which everything has extended attributes, on
+// file systems without them too.
+type withXattrs struct{ *source.Dir }
+
+func (withXattrs) Xattrs(string) ([]source.Xattr, error) {
+	return []source.Xattr{{Name: "user.a", Value: []byte("1")}, {Name: "user.b"}}, nil
+}
+
+// walkAll makes every call on every object.
+func walkAll(v *Version) {
+	c := &fs.Cred{UID: 5}
+	var a fs.Attr
+	buf, entries, spans := make([]byte, 70_000), make([]fs.DirEntry, 3), make([]fs.Span, 2)
+	for id := range fs.NodeID(v.Statfs().Files + 2) {
+		_ = v.Getattr(id, &a)
+		_, _ = v.Readlink(id)
+		for _, name := range []string{".", "..", "d", "small", "file", "x"} {
+			_, _ = v.Lookup(rootCred, id, fs.Name(name))
+		}
+		for _, cookie := range []uint64{0, 1, 2, 3, 4, 1 << 32, 1<<64 - 1} {
+			_, _, _ = v.ReadDir(c, id, cookie, entries)
+		}
+		for _, off := range []uint64{0, 65536, a.Size - 1, a.Size, 1 << 62, 1<<64 - 1} {
+			_, _, err := v.Read(rootCred, id, off, buf, false)
+			describe(err)
+			_, _, err = v.Read(rootCred, id, off, buf, true)
+			describe(err)
+			_, _, err = v.Spans(rootCred, id, off, 1<<20, spans, false)
+			describe(err)
+		}
+		_, _ = v.xattrs(id)
+		if f, err := v.info(id, "name"); err == nil {
+			_ = f.Sys()
+		}
+		walkData(v, id)
+	}
+	for _, p := range []string{"/", "/d/e/file", "/d/link", "/d/link/x", "/small"} {
+		_, _ = v.Filesystem().Stat(p)
+		_, _ = v.Filesystem().ReadDir(p)
+	}
+	_ = v.check(nil, newMeter(nil, totals{}))
+}
+
+// describe prints an error, which looks for a path.
+func describe(err error) {
+	if err != nil {
+		_ = err.Error()
+	}
+}
+
+// walkData goes through the data of a file as a seal would.
+func walkData(v *Version, id fs.NodeID) {
+	f := &viewFile{v: v, id: id}
+	off := int64(0)
+	for range 100 {
+		_, to, err := f.NextData(off)
+		if err != nil || to <= off {
+			return
+		}
+		off = to
+	}
+}
