@@ -101,6 +101,8 @@ func startOn(t testing.TB, ln net.Listener, tree fs.Tree, limits Limits) *harnes
 	return h
 }
 
+type observedEntry = observer.LoggedEntry
+
 // client is a raw RPC client. It allocates nothing once it is made.
 type client struct {
 	t    testing.TB

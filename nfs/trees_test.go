@@ -3,7 +3,6 @@ package nfs
 import (
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"testing"
 
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -66,18 +65,14 @@ func (t *fileTree) Spans(c *fs.Cred, id fs.NodeID, off uint64, count uint32, spa
 // faultTree is a tree in which a test can make reads fail, wait or panic.
 type faultTree struct {
 	fs.Tree
-	read func(id fs.NodeID, nowait bool) error // nil means no fault
-	// lookups, if set, is called by every Lookup.
-	lookup  func(name fs.Name)
-	waiting atomic.Int32 // reads that wait in read
+	// These are called first, if they are set.
+	read   func(id fs.NodeID, nowait bool) error
+	lookup func(name fs.Name)
 }
 
 func (t *faultTree) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bool) (int, bool, error) {
 	if t.read != nil {
-		t.waiting.Add(1)
-		err := t.read(id, nowait)
-		t.waiting.Add(-1)
-		if err != nil {
+		if err := t.read(id, nowait); err != nil {
 			return 0, false, err
 		}
 	}
