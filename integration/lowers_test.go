@@ -104,7 +104,7 @@ func address(g *lab.Guest) string { return lab.NodeAddress(g.Machine().Number) }
 // time and holds it against the checksums of its version (lab/recipe/reader.sh).
 func startReader(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	in(t, g, "setsid lab-reader >/dev/null 2>&1 &")
+	in(t, g, "setsid lab-reader >/dev/null 2>&1 & while [ ! -s /run/lab-reader/files ]; do sleep 0.2; done")
 	awaitReader(t, g)
 }
 

@@ -6,7 +6,7 @@
 #   gaps      a line for each half second and more in which no file was done: microseconds
 #   files     how many files have been read
 dir=/run/lab-reader
-mkdir -p $dir
+mkdir $dir
 cp /media/root-ro/usr/share/lab/manifest $dir/manifest
 cd /media/root-ro || exit
 files=0
@@ -16,7 +16,7 @@ while echo 3 >/proc/sys/vm/drop_caches; do
         now=${EPOCHREALTIME/./}
         ((now - last >= 500000)) && echo $((now - last)) >>$dir/gaps
         last=$now
-        echo $((++files)) >$dir/files
+        printf '%9d\n' $((++files)) 1<>$dir/files # never empty, not even for an instant
         [[ $line == *': OK' ]] || echo "$line" >>$dir/wrong
     done < <(stdbuf -oL sha256sum --check $dir/manifest 2>&1)
 done
