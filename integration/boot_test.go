@@ -29,7 +29,7 @@ func TestBoot(t *testing.T) {
 	t.Run("a writable overlay lies over NFS", func(t *testing.T) { checkMounts(t, node) })
 	t.Run("an ordinary user can su", func(t *testing.T) { checkSu(t, node) })
 	t.Run("every object is as in the golden tree", func(t *testing.T) {
-		compare(t, node, golden.Tree("v1"), listing)
+		compare(t, node, "/media/root-ro", golden.Tree("v1"), listing)
 	})
 	t.Run("inode numbers fit 32-bit programs", func(t *testing.T) {
 		if wide := in(t, node, "cd /media/root-ro && "+wideInodes); wide != "" {
@@ -37,7 +37,7 @@ func TestBoot(t *testing.T) {
 		}
 	})
 	t.Run("every byte is as in the golden tree", func(t *testing.T) {
-		compare(t, node, golden.Tree("v1"), checksums)
+		compare(t, node, "/media/root-ro", golden.Tree("v1"), checksums)
 	})
 	t.Run("mount without options falls back to version 3", func(t *testing.T) {
 		in(t, node, "mount -t nfs "+lab.UserServer+":/images /mnt")
@@ -100,16 +100,17 @@ const (
 	wideInodes = `find . -xdev -printf '%i %p\n' | awk '$1 >= 4294967296'`
 )
 
-// compare runs a script in the lower root of a node and in the golden tree and
+// compare runs a script in a directory of a node and in the golden tree and
 // names the lines that differ.
-func compare(t *testing.T, node *lab.Guest, tree, script string) {
+func compare(t *testing.T, node *lab.Guest, dir, tree, script string) {
+	t.Helper()
 	local := exec.Command("sh", "-c", script)
 	local.Dir = tree
 	want := finish(t, local)
 	if want.status != 0 {
 		t.Fatalf("in the golden tree: %s", want.stderr)
 	}
-	got := in(t, node, "cd /media/root-ro && "+script)
+	got := in(t, node, "cd "+dir+" && "+script)
 	if got == want.stdout {
 		return
 	}

@@ -101,8 +101,17 @@ func serve(t *testing.T, n *lab.Net, args ...string) *lab.Daemon {
 	return d
 }
 
-// boot starts a node and waits until it is up; where the test failed it shows the console.
+// boot starts a node and waits until it is up.
 func boot(t *testing.T, m lab.Machine) *lab.Guest {
+	t.Helper()
+	g := power(t, m)
+	waitUp(t, g)
+	return g
+}
+
+// power starts a node, which runs until the test ends; where the test failed it
+// shows the console.
+func power(t *testing.T, m lab.Machine) *lab.Guest {
 	t.Helper()
 	m.Console = filepath.Join(t.TempDir(), "console")
 	g, err := lab.Start(m)
@@ -115,7 +124,6 @@ func boot(t *testing.T, m lab.Machine) *lab.Guest {
 			t.Logf("end of the console:\n%s", g.Console(60))
 		}
 	})
-	waitUp(t, g)
 	return g
 }
 

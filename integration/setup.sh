@@ -4,7 +4,7 @@
 set -eu
 packages="mmdebstrap qemu-system-x86 iproute2 libnfs-utils nfs-common rpcbind procps e2fsprogs"
 if [ "${1:-}" = --long ]; then
-    packages="$packages linux-source build-essential flex bison bc libelf-dev xz-utils cpio"
+    packages="$packages linux-source build-essential flex bison bc libelf-dev xz-utils"
 fi
 
 missing=

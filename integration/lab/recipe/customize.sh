@@ -5,9 +5,10 @@ set -eu
 root=$1
 here=$(dirname "$0")
 
-# The host runs commands in the node through this service; the reader is one of them.
+# The host runs commands in the node through lab-control; the reader is one of them.
 install -D -m 755 "$here/control.sh" "$root/usr/local/sbin/lab-control"
 install -D -m 644 "$here/control.service" "$root/etc/systemd/system/lab-control.service"
+install -D -m 755 "$here/init.sh" "$root/usr/local/sbin/lab-init"
 install -D -m 755 "$here/reader.sh" "$root/usr/local/sbin/lab-reader"
 ln -s ../lab-control.service "$root/etc/systemd/system/multi-user.target.wants/lab-control.service"
 
