@@ -14,7 +14,7 @@ import (
 // manyObjects seals a tree of n objects: directories of a hundred small files.
 func manyObjects(b *testing.B, n int) *image.Store {
 	b.Helper()
-	dir := b.TempDir()
+	dir := ramDir(b)
 	for made := 1; made < n; {
 		sub := fmt.Sprintf("%s/dir-%05d", dir, made/101)
 		if err := os.Mkdir(sub, 0o755); err != nil {

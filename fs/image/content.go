@@ -205,17 +205,24 @@ func appendSpan(spans []fs.Span, n int, p *piece) int {
 }
 
 // inMemory reports whether n bytes at off are in the page cache, as far as the
-// kernel tells: it says yes to who could not write to the pack. At most 1 MiB
-// is asked for at a time.
+// kernel tells: it says yes to who could not write to the pack. Cachestat (since
+// Linux 6.5) takes a fifth of the time of mincore, but counts too few pages if a
+// large folio begins before off, so its no is not the last word.
 func (p *pack) inMemory(off, n uint64) bool {
+	page := uint64(os.Getpagesize())
+	var stat unix.Cachestat_t
+	err := unix.Cachestat(uint(p.fd), &unix.CachestatRange{Off: off, Len: n}, &stat, 0)
+	return err == nil && stat.Cache > (off+n-1)/page-off/page || p.mapped(off, n, page)
+}
+
+// mapped is inMemory by mincore, 1 MiB at a time.
+func (p *pack) mapped(off, n, page uint64) bool {
 	const window = 1 << 20
 	var vec [window/4096 + 1]byte // pages have at least 4096 bytes
 	if p.resident == nil {
-		return true // 32-bit machines cannot map large packs: take it for in memory
+		return true // a large pack cannot be mapped on a 32-bit machine
 	}
-	page := uint64(os.Getpagesize())
-	from, end := off&^(page-1), min(off+n, uint64(len(p.resident)))
-	for from < end {
+	for from, end := off&^(page-1), min(off+n, uint64(len(p.resident))); from < end; from += window {
 		size := min(window, end-from)
 		_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&p.resident[from])), uintptr(size), uintptr(unsafe.Pointer(&vec)))
 		if errno != 0 {
@@ -226,7 +233,6 @@ func (p *pack) inMemory(off, n uint64) bool {
 				return false
 			}
 		}
-		from += size
 	}
 	return true
 }

@@ -107,6 +107,21 @@ func sampleDir(t testing.TB) (string, fstest.Objects) {
 	return dir, sample
 }
 
+// ramDir is t.TempDir in memory, where there is such a place.
+func ramDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "rootnfsd-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 // writeFiles makes a tree of files, by path, in a new directory.
 func writeFiles(t testing.TB, files map[string]string) string {
 	t.Helper()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-git/go-billy/v5"
@@ -85,15 +86,18 @@ func TestTreeChanges(t *testing.T) {
 			s := newStore(t)
 			sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
 			src := &meddling{Dir: openDir(t, dir)}
-			lists, done := 0, false
+			var once sync.Once // several blocks of a file are read at once
 			src.onRead = func(p string) {
-				if p == c.file && !done {
-					done = true
+				if p != c.file {
+					return
+				}
+				once.Do(func() {
 					if err := c.change(dir + p); err != nil {
 						t.Error(err)
 					}
-				}
+				})
 			}
+			lists := 0
 			src.onList = func(p string) {
 				if p != c.listed {
 					return
