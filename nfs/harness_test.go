@@ -64,12 +64,11 @@ func start(t testing.TB, tree fs.Tree, limits Limits) *harness {
 func startOn(t testing.TB, ln net.Listener, tree fs.Tree, limits Limits) *harness {
 	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
-	port := uint16(ln.Addr().(*net.TCPAddr).Port)
 	h := &harness{addr: ln.Addr().String(), logs: logs}
 	h.Server = New(Config{
 		Exports: newExports(t, tree),
 		Log:     zap.New(core),
-		Ports:   Ports{NFS: port, Mount: port, MountUDP: port, Portmap: port, PortmapUDP: port},
+		Ports:   anyPorts,
 		Limits:  limits,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -3,6 +3,7 @@ package nfs
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -104,7 +105,7 @@ func TestListings(t *testing.T) {
 		t.Fatalf("%d entries, beginning with %v", len(all), all[:2])
 	}
 	for _, dircount := range []int{-1, 1 << 20, 2000} {
-		for _, count := range []int{512, 1000, 1001, 1003, 4096, 8192, 32768, 65535, 65536, 1 << 20, 0xffffffff} {
+		for _, count := range []int{512, 1000, 1001, 1003, 4096, 8192, 32768, 65535, 65536, 1 << 20, math.MaxInt32} {
 			checkPages(t, c, dir, all, dircount, count)
 		}
 	}
