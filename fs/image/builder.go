@@ -50,7 +50,8 @@ func newBuilder(s *Store, src billy.Filesystem) (_ *builder, err error) {
 		store: s, src: src, xattrs: xattrReader(src),
 		places: make(map[*pack]uint32), fileHash: sha256.New(),
 	}
-	if b.old, err = s.packs.all(); err != nil {
+	var problems []error
+	if b.old, problems, err = s.packs.all(); err != nil {
 		return nil, err
 	}
 	for i := range b.sections {
@@ -66,6 +67,9 @@ func newBuilder(s *Store, src billy.Filesystem) (_ *builder, err error) {
 		src: src, links: make(map[identity]*hardLink),
 		dirs: b.sections[secDirs], dirents: b.sections[secDirents], names: b.sections[secNames],
 	}
+	for _, err := range problems {
+		b.warn(fmt.Sprintf("what was in a damaged pack is stored again: %v", err))
+	}
 	return b, nil
 }
 
@@ -80,6 +84,9 @@ func (b *builder) close() {
 		_ = durable.Discard(b.pack.f) // what it leaves is removed by the next who takes the lock
 	}
 }
+
+// warn adds to what Seal reports. It is not for while the walker runs.
+func (b *builder) warn(text string) { b.walker.warnings = append(b.walker.warnings, text) }
 
 func (b *builder) newBytes() uint64 {
 	if b.pack == nil {

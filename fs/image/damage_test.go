@@ -179,8 +179,12 @@ func TestBadPacks(t *testing.T) {
 				return
 			}
 			// Sealing the same tree again makes good what was lost.
-			if r := sealDir(t, s, "v1", dir); r.Unchanged || r.NewBytes != 100_000 {
+			r := sealDir(t, s, "v1", dir)
+			if r.Unchanged || r.NewBytes != 100_000 {
 				t.Errorf("sealed again: %+v", r)
+			}
+			if name != "missing" && (len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], second)) {
+				t.Errorf("warnings %q, want one that names %s", r.Warnings, second)
 			}
 			if readAll(t, open(t, s, "v1"), "second") != string(fstest.Bytes(100_000)) {
 				t.Error("second is still bad")
@@ -252,11 +256,15 @@ func TestDamagedIndex(t *testing.T) {
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	check := func(what string) {
+	refused := func(what string) {
 		t.Helper()
 		if _, err := s.Open("v1"); err == nil || !strings.Contains(err.Error(), "version v1") {
 			t.Errorf("%s: Open: %v", what, err)
 		}
+	}
+	check := func(what string) {
+		t.Helper()
+		refused(what)
 		open(t, s, "v2")
 		damage, err := s.Verify(t.Context(), nil, nil)
 		if err != nil || len(damage) != 1 || damage[0].Version != "v1" {
@@ -269,7 +277,10 @@ func TestDamagedIndex(t *testing.T) {
 	}
 	for off := range good {
 		flip(t, path, int64(off))
-		check(fmt.Sprintf("byte %d", off))
+		refused(fmt.Sprintf("byte %d", off))
+		if off%32 == 0 {
+			check(fmt.Sprintf("byte %d", off))
+		}
 		if err := os.WriteFile(path, good, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -287,6 +298,12 @@ func TestDamagedIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("a byte more")
+	if err := os.WriteFile(path, good[:100], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := sealDir(t, s, "v1", writeFiles(t, small)); len(r.Warnings) != 1 {
+		t.Errorf("sealed over a damaged index: warnings %q", r.Warnings)
+	}
 	if err := os.WriteFile(path, good, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -101,21 +101,29 @@ func makeDir(dir string) error {
 	return durable.SyncDir(filepath.Dir(dir))
 }
 
-// removeTemporaries deletes what a crash has left. The caller holds the lock, so
-// nobody is using any of it.
-func (s *Store) removeTemporaries() error {
+// temporaries returns the temporary files in the store.
+func (s *Store) temporaries() ([]string, error) {
+	var paths []string
 	for _, dir := range []string{s.versionsDir(), s.packsDir()} {
 		entries, err := os.ReadDir(dir)
-		if err != nil {
-			return err
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
 		}
 		for _, e := range entries {
 			if strings.HasPrefix(e.Name(), durable.TempPattern) {
-				if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-					return err
-				}
+				paths = append(paths, filepath.Join(dir, e.Name()))
 			}
 		}
 	}
-	return nil
+	return paths, nil
+}
+
+// removeTemporaries deletes what a crash has left. The caller holds the lock, so
+// nobody is using any of it.
+func (s *Store) removeTemporaries() error {
+	paths, err := s.temporaries()
+	for _, path := range paths {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }

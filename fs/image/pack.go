@@ -297,19 +297,22 @@ func (s *packSet) get(digest Digest) (*pack, error) {
 	return p, nil
 }
 
-// all returns all packs in the store that can be opened.
-func (s *packSet) all() ([]*pack, error) {
+// all returns the packs in the store that can be opened, and what is wrong with
+// the others.
+func (s *packSet) all() (packs []*pack, problems []error, err error) {
 	digests, err := s.list()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var packs []*pack
 	for _, d := range digests {
-		if p, err := s.get(d); err == nil { // content of a bad one is stored once more
-			packs = append(packs, p)
+		p, err := s.get(d)
+		if err != nil {
+			problems = append(problems, err)
+			continue
 		}
+		packs = append(packs, p)
 	}
-	return packs, nil
+	return packs, problems, nil
 }
 
 // list returns the digests of all packs in the store, good or bad, in order.

@@ -97,8 +97,11 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, pro
 	defer func() { err = errors.Join(err, durable.Discard(index)) }()
 	s.atStep("written")
 
-	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
 	old, oldErr := readHeader(s.indexPath(name))
+	if oldErr != nil && !isMissing(oldErr) {
+		b.warn(fmt.Sprintf("the index that was there is replaced, not kept: %v", oldErr))
+	}
+	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
 	if oldErr == nil && old.digest == h.digest && b.pack == nil {
 		result.Info, result.Unchanged = old.info(name), true
 		return result, nil

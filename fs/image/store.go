@@ -51,14 +51,15 @@ func OpenStore(dir string) (*Store, error) {
 	return s, nil
 }
 
-// tidy removes what a crash has left, if this process may and nobody is busy.
+// tidy removes what a crash has left, if there is something, this process may
+// and nobody is busy. The next Seal or Remove does it otherwise.
 func (s *Store) tidy() {
-	if _, err := os.Stat(s.versionsDir()); err != nil {
-		return // nothing was ever sealed here
+	if left, err := s.temporaries(); err != nil || len(left) == 0 {
+		return
 	}
-	busy, cancel := context.WithCancel(context.Background())
-	cancel()
-	if unlock, err := s.lock(busy); err == nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel() // do not wait
+	if unlock, err := s.lock(ctx); err == nil {
 		unlock()
 	}
 }

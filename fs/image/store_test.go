@@ -193,7 +193,7 @@ func touch(t *testing.T, path string) {
 // TestDeduplication: a version that differs from another in 1 % of its bytes
 // adds about as much.
 func TestDeduplication(t *testing.T) {
-	const files, size = 200, 200_000
+	const files, size, chunk = 100, 130_000, 65536
 	dir := t.TempDir()
 	for i := range files {
 		write(t, fmt.Sprintf("%s/%03d", dir, i), string(fstest.Bytes(size+i)))
@@ -203,12 +203,12 @@ func TestDeduplication(t *testing.T) {
 	if first.NewBytes < files*size || first.Bytes != first.NewBytes {
 		t.Fatalf("v1 added %d bytes of %d", first.NewBytes, first.Bytes)
 	}
-	// 1 % of the bytes, in six places.
-	for i := range 6 {
-		patch(t, fmt.Sprintf("%s/%03d", dir, i*30), 65536, fstest.Bytes(65_537 + i)[:65536])
+	// 1 % of the bytes, in two places.
+	for i := range 2 {
+		patch(t, fmt.Sprintf("%s/%03d", dir, i*30), 0, fstest.Bytes(chunk + 1 + i)[:chunk])
 	}
-	if r := sealDir(t, s, "v2", dir); r.NewBytes != 6*65536 {
-		t.Errorf("changed 6 chunks in place, added %d bytes, want %d", r.NewBytes, 6*65536)
+	if r := sealDir(t, s, "v2", dir); r.NewBytes != 2*chunk {
+		t.Errorf("changed 2 chunks in place, added %d bytes, want %d", r.NewBytes, 2*chunk)
 	}
 	f, err := os.OpenFile(dir+"/000", os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -218,7 +218,7 @@ func TestDeduplication(t *testing.T) {
 	if _, err := f.Write(fstest.Bytes(400_000)); err != nil {
 		t.Fatal(err)
 	}
-	if r := sealDir(t, s, "v3", dir); r.NewBytes < 400_000 || r.NewBytes > 400_000+65536 {
+	if r := sealDir(t, s, "v3", dir); r.NewBytes < 400_000 || r.NewBytes > 400_000+chunk {
 		t.Errorf("appended 400000 bytes, added %d", r.NewBytes)
 	}
 	if r := sealDir(t, s, "v4", dir); r.NewBytes != 0 || r.Unchanged {
@@ -226,9 +226,6 @@ func TestDeduplication(t *testing.T) {
 	}
 	if n := len(packs(t, s)); n != 3 {
 		t.Errorf("%d packs, want 3", n)
-	}
-	for _, v := range []string{"v1", "v2", "v3", "v4"} {
-		open(t, s, v)
 	}
 }
 

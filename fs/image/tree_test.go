@@ -66,7 +66,10 @@ func TestLargeDirectory(t *testing.T) {
 		if k, eof, err = v.ReadDir(root, 1, cookie, entries); err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range entries[:k] {
+		for i, e := range entries[:k] {
+			if i%10 != 0 {
+				continue
+			}
 			if id, err := v.Lookup(root, 1, fs.Name(e.Name)); id != e.ID || err != nil {
 				t.Fatalf("Lookup of %q: %d, %v, want %d", e.Name, id, err, e.ID)
 			}
