@@ -145,28 +145,6 @@ func TestSealIsCancelled(t *testing.T) {
 	checkAsBefore(t, s)
 }
 
-// TestUnreadable seals as a user who may not read one of the files: a child
-// process would be needed to really be one, so a source says it.
-func TestUnreadable(t *testing.T) {
-	s := newStore(t)
-	sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
-	src := &forbidding{Dir: openDir(t, writeFiles(t, map[string]string{"etc/shadow": "secret", "etc/passwd": "open"}))}
-	_, err := s.Seal(t.Context(), "v1", src, nil)
-	if err == nil || !strings.Contains(err.Error(), "/etc/shadow") || !strings.Contains(err.Error(), "CAP_DAC_READ_SEARCH") {
-		t.Errorf("Seal: %v", err)
-	}
-	checkAsBefore(t, s)
-}
-
-type forbidding struct{ *source.Dir }
-
-func (f *forbidding) Open(p string) (billy.File, error) {
-	if p == "/etc/shadow" {
-		return nil, &os.PathError{Op: "open", Path: p, Err: unix.EACCES}
-	}
-	return f.Dir.Open(p)
-}
-
 func TestMountPoint(t *testing.T) {
 	needRoot(t)
 	dir := writeFiles(t, map[string]string{"proc/under": "hidden", "etc/x": "1"})

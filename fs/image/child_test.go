@@ -22,7 +22,7 @@ import (
 // The crash tests run this test binary again, to do one thing to a store and be
 // killed, by SIGKILL from its own hand, at the k-th step of it.
 const (
-	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal or remove
+	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, remove or look
 	crashStore = "ROOTNFSD_TEST_CRASH_STORE" // to which store
 	crashStep  = "ROOTNFSD_TEST_CRASH_STEP"  // and at which step to die, from 1
 )
@@ -56,6 +56,23 @@ func crash() {
 	case "remove":
 		_, err := s.Remove("v1")
 		must(err)
+	case "look":
+		infos, err := s.Versions()
+		must(err)
+		if len(infos) != 2 || infos[0].Err != nil {
+			panic(fmt.Sprint("versions ", infos))
+		}
+		v, err := s.Open("v1")
+		must(err)
+		id, err := v.Lookup(rootCred, 1, fs.Name("text"))
+		must(err)
+		_, _, err = v.Read(rootCred, id, 0, make([]byte, 10), false)
+		must(err)
+		damage, err := s.Verify(context.Background(), nil, nil)
+		must(err)
+		if len(damage) > 0 {
+			panic(fmt.Sprint(damage))
+		}
 	}
 }
 
@@ -266,6 +283,65 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	unlock()
 	if _, err := OpenStore(s.Dir()); err != nil || there() != 0 {
 		t.Errorf("opened alone: %d temporary files are left, %v", there(), err)
+	}
+}
+
+// asNobody runs the child as a user without rights and returns what it said.
+func asNobody(t *testing.T, do string, s *Store) (string, error) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: becomes another user")
+	}
+	// Directories of tests and of go test itself are closed to others.
+	binary := filepath.Join(t.TempDir(), "test")
+	b, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(binary, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Dir(filepath.Dir(binary)), filepath.Dir(filepath.Dir(s.Dir()))} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(binary)
+	cmd.Env = append(os.Environ(), crashDo+"="+do, crashStore+"="+s.Dir(), crashStep+"=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: fs.Nobody, Gid: fs.Nobody}}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// TestLookingNeedsNoRights: who may only read a store can list, open and verify.
+func TestLookingNeedsNoRights(t *testing.T) {
+	s := crashedStore(t)
+	if err := os.WriteFile(s.versionsDir()+"/.tmp-1", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := asNobody(t, "look", s); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestSealingUnreadable: a file that the user may not read is named.
+func TestSealingUnreadable(t *testing.T) {
+	s := crashedStore(t)
+	if err := os.Chmod(s.Dir()+"/v1/text", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{s.StateDir(), s.versionsDir(), s.packsDir(), s.StateDir() + "/lock"} {
+		if err := os.Chown(dir, fs.Nobody, fs.Nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := asNobody(t, "seal", s)
+	if err == nil || !strings.Contains(out, "open /text: permission denied (run as root, or give rootnfsd CAP_DAC_READ_SEARCH)") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	checkHealthy(t, s)
+	if got := textOf(t, s, "v1"); got != "old" {
+		t.Errorf("v1 says %q", got)
 	}
 }
 
