@@ -108,6 +108,7 @@ func debootstrap(dir string) error {
 	for _, command := range [][]string{
 		{"mmdebstrap", "--variant=minbase", "--include=" + packages,
 			"--customize-hook=sh " + scripts + `/customize.sh "$1"`, "bookworm", v1},
+		{"sh", scripts + "/manifest.sh", v1}, // after mmdebstrap has taken its own files away
 		{"cp", "-a", v1, v2},
 		{"sh", scripts + "/upgrade.sh", v2},
 	} {
