@@ -2,8 +2,10 @@ package image
 
 import (
 	"crypto/sha256"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -149,6 +151,64 @@ func walkAll(v *Version) {
 		_, _ = v.Filesystem().ReadDir(p)
 	}
 	_ = v.check(nil, newMeter(nil, totals{}))
+}
+
+// TestSwappedFiles: an index that gives a file the chunks of another, its own
+// digests being right, is found out by the digests of the files.
+func TestSwappedFiles(t *testing.T) {
+	s := crashedStore(t)
+	dir := filepath.Join(s.Dir(), "v2")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(dir+"/a", []byte("one"), 0o644), os.WriteFile(dir+"/b", []byte("two"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	mustSeal(t, s, "v2")
+	path := s.indexPath("v2")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := parseIndex(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	swap(x.record(secLocs, 0), x.record(secLocs, 1))
+	resign(b)
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, b, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	damage, err := s.Verify(t.Context(), []string{"v2"}, nil)
+	if err != nil || len(damage) != 2 {
+		t.Errorf("Verify: %v, %v, want both files", damage, err)
+	}
+}
+
+// TestSwappedChunks: a pack whose table was changed is refused as a whole, even
+// if each chunk has the digest that the table gives it.
+func TestSwappedChunks(t *testing.T) {
+	s := crashedStore(t)
+	v, err := s.Open("v0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := v.packs[0]
+	b, err := os.ReadFile(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := b[p.dataEnd:]
+	swap(table[:chunkRecord], table[chunkRecord:2*chunkRecord])
+	if err := errors.Join(os.Remove(p.path), os.WriteFile(p.path, b, 0o444)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openPack(s.packsDir(), p.digest, nil); err == nil || !strings.Contains(err.Error(), p.path) {
+		t.Errorf("openPack: %v", err)
+	}
+}
+
+func swap(a, b []byte) {
+	for i := range a {
+		a[i], b[i] = b[i], a[i]
+	}
 }
 
 // describe prints an error, which looks for a path.

@@ -66,6 +66,23 @@ func TestValidName(t *testing.T) {
 	}
 }
 
+// TestNamesOfSupersededVersions: what follows the ~ is checked before it becomes
+// part of a path.
+func TestNamesOfSupersededVersions(t *testing.T) {
+	s := newStore(t)
+	for _, name := range []string{"v1~", "v1~12", "v1~../../../etc", "v1~0123456789aB", "v1~0123456789ab~", "~0123456789ab", "v1~0123456789abc"} {
+		if _, err := s.Open(name); err == nil || errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Open of %q: %v, want that this is no name", name, err)
+		}
+		if _, err := s.Remove(name); err == nil || errors.Is(err, os.ErrNotExist) {
+			t.Errorf("Remove of %q: %v, want that this is no name", name, err)
+		}
+	}
+	if _, err := s.Open("v1~0123456789ab"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Open: %v, want that it is not there", err)
+	}
+}
+
 func TestTreesAndVersions(t *testing.T) {
 	s := newStore(t)
 	for _, d := range []string{"v10", "v2", "v1", ".hidden", "lost+found"} {
@@ -118,6 +135,53 @@ func TestSameTreeSameDigest(t *testing.T) {
 	if c := seal(t, newStore(t), "v1", view); c.Digest != a.Digest {
 		t.Error("sealed again from its own view, the digest differs")
 	}
+}
+
+// TestZerosAreHoles: whether a file has holes or zeros is its file system's
+// affair.
+func TestZerosAreHoles(t *testing.T) {
+	content := slices.Concat(fstest.Bytes(70_000), make([]byte, 1<<20), fstest.Bytes(5), make([]byte, 300_000))
+	written, sparse := t.TempDir(), t.TempDir()
+	write(t, written+"/f", string(content))
+	write(t, sparse+"/f", string(content[:70_000]))
+	patch(t, sparse+"/f", 70_000+1<<20, fstest.Bytes(5))
+	if err := os.Truncate(sparse+"/f", int64(len(content))); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{written, sparse} {
+		touch(t, dir+"/f")
+		touch(t, dir)
+	}
+	s := newStore(t)
+	a, b := sealDir(t, s, "written", written), sealDir(t, s, "sparse", sparse)
+	if a.Digest != b.Digest {
+		t.Error("digests differ")
+	}
+	if a.NewBytes > 3*65536 {
+		t.Errorf("stored %d bytes", a.NewBytes)
+	}
+	if readAll(t, open(t, s, "written"), "f") != string(content) {
+		t.Error("wrong bytes")
+	}
+}
+
+// TestOrderOfTheSource does not matter.
+func TestOrderOfTheSource(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"a": "1", "b/c": "2", "b/d": "3", "e": "4"})
+	s := newStore(t)
+	a, b := sealDir(t, s, "v1", dir), seal(t, s, "v2", &backwards{openDir(t, dir)})
+	if a.Digest != b.Digest {
+		t.Error("digests differ")
+	}
+}
+
+// backwards lists directories from the end.
+type backwards struct{ *source.Dir }
+
+func (b *backwards) ReadDir(p string) ([]os.FileInfo, error) {
+	infos, err := b.Dir.ReadDir(p)
+	slices.Reverse(infos)
+	return infos, err
 }
 
 // TestDigestCoversAll changes one thing at a time.
