@@ -40,25 +40,26 @@ func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, pro
 	}
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		return SealResult{}, fmt.Errorf("seal %s: %w", name, explain(err))
+		return SealResult{}, fmt.Errorf("seal %s: %w", name, err)
 	}
 	defer unlock()
 	s.atStep("locked")
 	result, err := s.seal(ctx, name, src, progress)
 	if err != nil {
-		return SealResult{}, fmt.Errorf("seal %s: %w", name, s.explainSpace(explain(err)))
+		return SealResult{}, fmt.Errorf("seal %s: %w", name, s.explainSpace(err))
 	}
 	return result, nil
 }
 
-// explain adds what can be done about an error.
-func explain(err error) error {
+// explainRead adds to an error from reading the tree what can be done about it.
+func explainRead(err error) error {
 	if errors.Is(err, os.ErrPermission) {
 		return fmt.Errorf("%w (run as root, or give rootnfsd CAP_DAC_READ_SEARCH)", err)
 	}
 	return err
 }
 
+// explainSpace adds to the error of a full disk how much room there is.
 func (s *Store) explainSpace(err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
@@ -74,7 +75,7 @@ func (s *Store) explainSpace(err error) error {
 func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, progress func(Progress)) (_ SealResult, err error) {
 	todo, err := count(ctx, src)
 	if err != nil {
-		return SealResult{}, err
+		return SealResult{}, explainRead(err)
 	}
 	if err := s.checkSpace(todo.bytes); err != nil {
 		return SealResult{}, err
@@ -87,7 +88,7 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, pro
 	b.meter = newMeter(progress, todo)
 	s.atStep("begun")
 	if err := b.build(ctx); err != nil {
-		return SealResult{}, err
+		return SealResult{}, explainRead(err)
 	}
 	s.atStep("read")
 	index, h, err := b.write(time.Now())
