@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/integration/lab"
 )
@@ -36,6 +37,34 @@ func TestClients(t *testing.T) {
 		serve(t, net, "--export", store, "--listen", "127.0.0.1:12049", "--portmap", "off")
 		checkLibnfs(t, net, "version=3&nfsport=12049&mountport=12049", big)
 	})
+}
+
+// TestForeignPortMapper serves beside an rpcbind that has port 111.
+func TestForeignPortMapper(t *testing.T) {
+	require(t, "rpcbind", "rpcinfo", "nfs-cat", "unshare")
+	net := newNet(t)
+	// Its socket and its state must not be those of the machine's own rpcbind.
+	rpcbind := net.Command("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && exec rpcbind -f")
+	if err := rpcbind.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		rpcbind.Process.Kill()
+		rpcbind.Wait()
+	})
+	for deadline := time.Now().Add(time.Minute); finish(t, net.Command("rpcinfo", "-p", "127.0.0.1")).status != 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("rpcbind does not answer")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+
+	store := newStore(t, map[string]files{"v1": smallTree})
+	daemon := serve(t, net, "--export", store)
+	if log := daemon.Log(); !strings.Contains(log, "rpcbind") {
+		t.Errorf("the log does not say who has port 111: %s", log)
+	}
+	expectOutput(t, net, "golden\n", "nfs-cat", "nfs://127.0.0.1/images/etc/hostname?version=3")
 }
 
 func checkLibnfs(t *testing.T, net *lab.Net, options, big string) {
