@@ -22,12 +22,17 @@ type Store interface {
 	Versions() ([]Version, error)
 }
 
-// Version is a sealed version as a Store lists it. Open is called at most once
-// at a time, and again only after it failed.
+// Version is a sealed version as a Store lists it.
 type Version struct {
 	Name   string
 	Digest fs.Digest
-	Open   func() (fs.Tree, error)
+	// Open opens the content with this very digest, whatever has happened to the
+	// name since. It is called at most once at a time, and again only after it
+	// failed.
+	Open func() (fs.Tree, error)
+	// Err is why the version cannot be used just now; Digest and Open are then
+	// not set.
+	Err error
 }
 
 // Image is one store that is served.
@@ -53,8 +58,9 @@ type Exports struct {
 	nodes nodes
 	table atomic.Pointer[table]
 
-	refreshing  sync.Mutex // guards the making of a new table, not its use
+	refreshing  sync.Mutex // guards the making of a new table, not its use, and what follows
 	lastRefresh time.Time  // of a refresh asked for by a handle
+	lastFailure string     // of a refresh, so that it is logged once
 }
 
 // New reads the state of the images and makes the first table. An image with
@@ -75,9 +81,7 @@ func New(cfg Config) (*Exports, error) {
 		first.images = append(first.images, &imageView{image: img})
 	}
 	x.table.Store(first)
-	if err := x.nodes.load(first); err != nil {
-		return nil, err
-	}
+	x.nodes.load(first, x.log)
 	if err := x.promoteOnly(); err != nil {
 		return nil, err
 	}
@@ -115,11 +119,11 @@ func (x *Exports) promoteOnly() error {
 		if err != nil {
 			return err
 		}
-		if _, ok := rollout.Promoted(); ok || len(rollout.History) > 0 || len(versions) != 1 {
+		if _, ok := rollout.Promoted(); ok || len(rollout.History) > 0 || len(versions) != 1 || versions[0].Err != nil {
 			continue
 		}
 		only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
-		if _, err := img.state.Promote(only, "rootnfsd serve: the only version"); err != nil {
+		if _, err := img.state.Promote(only, "rootnfsd serve: the only version", func() error { return nil }); err != nil {
 			return err
 		}
 		x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
@@ -141,9 +145,7 @@ func (x *Exports) Run(ctx context.Context) {
 		case <-tick.C:
 			x.nodes.tick()
 			x.nodes.save(x.table.Load().images, x.log, false)
-			if err := x.refreshIfPromoted(); err != nil {
-				x.log.Error("keeping the exports as they were", zap.Error(err))
-			}
+			x.refreshIfPromoted()
 		}
 	}
 }
@@ -157,29 +159,43 @@ func (x *Exports) Refresh() error {
 }
 
 // refreshIfPromoted refreshes if a rollout file was replaced since the table
-// was made.
-func (x *Exports) refreshIfPromoted() error {
+// was made. Where that fails the exports stay as they were, which serves the
+// nodes better than nothing.
+func (x *Exports) refreshIfPromoted() {
 	x.refreshing.Lock()
 	defer x.refreshing.Unlock()
 	for _, img := range x.table.Load().images {
-		if img.state.changed(img.rollout.stamp) {
-			return x.refresh()
+		if !img.state.changed(img.rollout.stamp) {
+			continue
 		}
+		err := x.refresh()
+		if err != nil && err.Error() != x.lastFailure {
+			x.log.Error("keeping the exports as they were", zap.Error(err))
+		}
+		x.lastFailure = ""
+		if err != nil {
+			x.lastFailure = err.Error()
+		}
+		return
 	}
-	return nil
 }
 
 // refreshForHandle refreshes because a handle that this server's key signed
-// names a version that the table lacks: it may have been sealed since. It does
-// so at most once a second, for such a version may also be gone for good.
+// names a version that the table lacks: it may have been sealed since. Such a
+// version may also be gone for good, and its nodes ask again and again; so
+// within a second of the last time it is fs.ErrWouldBlock, which makes a client
+// ask later.
 func (x *Exports) refreshForHandle() error {
 	x.refreshing.Lock()
 	defer x.refreshing.Unlock()
 	if time.Since(x.lastRefresh) < time.Second {
-		return nil
+		return fs.ErrWouldBlock
 	}
 	x.lastRefresh = time.Now()
-	return x.refresh()
+	if err := x.refresh(); err != nil {
+		return errors.Join(fs.ErrIO, err)
+	}
+	return nil
 }
 
 func (x *Exports) refresh() error {
@@ -219,6 +235,13 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	}
 	view := &imageView{image: img, rollout: rollout}
 	for _, l := range listed {
+		if l.Err != nil {
+			view.damaged = true
+			if v := old.named(img, l.Name); v != nil { // its nodes go on with what is open
+				view.versions = append(view.versions, v)
+			}
+			continue
+		}
 		treeID := binary.BigEndian.Uint64(l.Digest[:8])
 		v := old.trees[treeKey{img.id, treeID}]
 		if v == nil || v.name != l.Name {
@@ -262,7 +285,7 @@ func (o *Object) AppendHandle(b []byte, id fs.NodeID) []byte {
 // open it allocates nothing and takes no lock. Errors: fs.ErrBadHandle for a
 // handle that this server never made, fs.ErrStale where the version is gone,
 // fs.ErrAccess where the address of p may not use it, fs.ErrIO where the
-// version cannot be opened.
+// version cannot be opened, fs.ErrWouldBlock where it is to be asked for later.
 func (x *Exports) Resolve(p *Peer, handle []byte, o *Object) error {
 	if len(handle) != versionHandle || handle[0] != handleFormat || handle[1] != kindVersion {
 		return fs.ErrBadHandle
@@ -295,21 +318,19 @@ func (x *Exports) resolved(p *Peer, v *version, handle []byte, o *Object) error 
 // resolveMissing resolves a handle whose version is not in the table: one that
 // was sealed after the table was made, one that is gone, or a forgery.
 func (x *Exports) resolveMissing(p *Peer, handle []byte, o *Object, key treeKey) error {
-	signed := false
-	for _, img := range x.table.Load().images {
-		if img.id == key.export {
-			signed = img.key.sum(handle[:tagOffset]) == binary.BigEndian.Uint64(handle[tagOffset:])
-		}
-	}
-	if !signed {
+	img := x.table.Load().imageOf(key.export)
+	if img == nil || img.key.sum(handle[:tagOffset]) != binary.BigEndian.Uint64(handle[tagOffset:]) {
 		return fs.ErrBadHandle
 	}
 	if err := x.refreshForHandle(); err != nil {
-		return errors.Join(fs.ErrIO, err)
+		return err
 	}
-	v := x.table.Load().trees[key]
-	if v == nil {
-		return fs.ErrStale
+	t := x.table.Load()
+	if v := t.trees[key]; v != nil {
+		return x.resolved(p, v, handle, o)
 	}
-	return x.resolved(p, v, handle, o)
+	if t.imageOf(key.export).damaged {
+		return fs.ErrIO // it may be the one that cannot be read, and come back
+	}
+	return fs.ErrStale
 }

@@ -70,6 +70,8 @@ func testTree(content byte) fs.Tree {
 
 func digestBytes(content byte) []byte { d := digestOf(content); return d[:8] }
 
+func sure() error { return nil }
+
 const host = "10.1.2.3"
 
 // served is an Exports over a memStore on a state directory of its own.
@@ -110,7 +112,7 @@ func (s *served) promote(t *testing.T, name string) {
 	versions, _ := s.store.Versions()
 	for _, v := range versions {
 		if v.Name == name {
-			if _, err := OpenState(s.stateDir).Promote(Ref{v.Name, v.Digest}, "test"); err != nil {
+			if _, err := OpenState(s.stateDir).Promote(Ref{v.Name, v.Digest}, "test", sure); err != nil {
 				t.Fatal(err)
 			}
 			return
@@ -122,7 +124,7 @@ func (s *served) promote(t *testing.T, name string) {
 // content mounts dir and says which version's etc/issue is there.
 func (s *served) content(t *testing.T, dir string) (string, error) {
 	t.Helper()
-	h, err := s.Mount(s.peer, dir)
+	h, err := s.Mount(s.peer, dir, Caller{})
 	if err != nil {
 		return "", err
 	}
@@ -206,16 +208,16 @@ func TestMountPaths(t *testing.T) {
 
 func TestMountRefusalsSayWhatWouldWork(t *testing.T) {
 	s := serve(t, "v1", "v2")
-	_, err := s.Mount(s.peer, "/images")
+	_, err := s.Mount(s.peer, "/images", Caller{})
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "rootnfsd promote") {
 		t.Errorf("nothing promoted: %v; want a word about promote", err)
 	}
 	s.promote(t, "v1")
-	if _, err = s.Mount(s.peer, "/nope"); err == nil || !strings.Contains(err.Error(), "/images@v2") {
+	if _, err = s.Mount(s.peer, "/nope", Caller{}); err == nil || !strings.Contains(err.Error(), "/images@v2") {
 		t.Errorf("unknown path: %v; want the paths that there are", err)
 	}
 	stranger := s.Peer(netip.MustParseAddr("203.0.113.9"))
-	if _, err = s.Mount(stranger, "/"); !errors.Is(err, fs.ErrAccess) || !strings.Contains(err.Error(), "--allow") {
+	if _, err = s.Mount(stranger, "/", Caller{}); !errors.Is(err, fs.ErrAccess) || !strings.Contains(err.Error(), "--allow") {
 		t.Errorf("stranger: %v; want a word about --allow", err)
 	}
 }
@@ -223,7 +225,7 @@ func TestMountRefusalsSayWhatWouldWork(t *testing.T) {
 func TestPromoteIsSeenAtOnceAndRunningNodesStay(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	before, err := s.Mount(s.peer, "/")
+	before, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +258,7 @@ func TestOnlyVersionIsPromoted(t *testing.T) {
 
 func TestHandlesAreAuthentic(t *testing.T) {
 	s := serve(t, "v1")
-	h, err := s.Mount(s.peer, "/etc")
+	h, err := s.Mount(s.peer, "/etc", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +296,7 @@ func TestHandlesAreAuthentic(t *testing.T) {
 func TestHandlesSurvive(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/")
+	h, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +304,7 @@ func TestHandlesSurvive(t *testing.T) {
 	if got, err := s.read(t, h); got != "a" || err != nil {
 		t.Errorf("after a restart: %q, %v", got, err)
 	}
-	again, err := s.Mount(s.peer, "/")
+	again, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil || string(again) != string(h) {
 		t.Errorf("the handle after a restart is %x, %v; was %x", again, err, h)
 	}
@@ -338,7 +340,7 @@ func TestHandleOfVersionSealedSinceIsFound(t *testing.T) {
 	first.store.seal("v2", 'b')
 	second := &served{store: first.store, stateDir: first.stateDir}
 	second.restart(t)
-	h, err := second.Mount(second.peer, "/@v2")
+	h, err := second.Mount(second.peer, "/@v2", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +357,7 @@ func TestVersionThatCannotBeOpened(t *testing.T) {
 	if err := s.Refresh(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Mount(s.peer, "/@v2"); !errors.Is(err, fs.ErrIO) || !strings.Contains(err.Error(), "v2") || !strings.Contains(err.Error(), "cut short") {
+	if _, err := s.Mount(s.peer, "/@v2", Caller{}); !errors.Is(err, fs.ErrIO) || !strings.Contains(err.Error(), "v2") || !strings.Contains(err.Error(), "cut short") {
 		t.Errorf("mount of a damaged version: %v; want an I/O error that names it and says why", err)
 	}
 	if got, err := s.content(t, "/"); got != "a" || err != nil {
@@ -376,7 +378,7 @@ func TestVersionsAreOpenedWhenUsed(t *testing.T) {
 
 func TestResolveAllocatesNothing(t *testing.T) {
 	s := serve(t, "v1")
-	h, err := s.Mount(s.peer, "/")
+	h, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +398,7 @@ func TestResolveAllocatesNothing(t *testing.T) {
 func BenchmarkResolve(b *testing.B) {
 	t := &testing.T{}
 	s := serve(t, "v1")
-	h, _ := s.Mount(s.peer, "/")
+	h, _ := s.Mount(s.peer, "/", Caller{})
 	var o Object
 	for b.Loop() {
 		s.Resolve(s.peer, h, &o)
@@ -451,7 +453,7 @@ func TestSipHash(t *testing.T) {
 
 func FuzzResolve(f *testing.F) {
 	s := serve(&testing.T{}, "v1")
-	h, err := s.Mount(s.peer, "/")
+	h, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -468,7 +470,7 @@ func FuzzResolve(f *testing.F) {
 
 func TestMountsOfShowmount(t *testing.T) {
 	s := serve(t, "v1")
-	if _, err := s.Mount(s.peer, "/images/etc"); err != nil {
+	if _, err := s.Mount(s.peer, "/images/etc", Caller{}); err != nil {
 		t.Fatal(err)
 	}
 	want := fmt.Sprint([]MountEntry{{host, "/images/etc"}})
@@ -488,7 +490,7 @@ func TestMountsOfShowmount(t *testing.T) {
 func TestNodesAreRemembered(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/")
+	h, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -518,7 +520,10 @@ func TestStrangersLeaveNoTrace(t *testing.T) {
 	for i := range 256 {
 		p := s.Peer(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
 		s.Resolve(p, make([]byte, versionHandle), &o)
-		s.Mount(p, "/nope")
+		s.Mount(p, "/nope", Caller{})
+		if _, err := s.Mount(p, "/", Caller{Datagram: true}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if n := len(s.nodes.all()); n != 0 {
 		t.Errorf("%d nodes are remembered that never used anything", n)
@@ -531,19 +536,29 @@ func TestRunning(t *testing.T) {
 	use := func(version string, mounted, last time.Duration) Use {
 		return Use{Ref: Ref{Version: version}, Mounted: ago(mounted), LastCall: ago(last)}
 	}
+	boot := func(version string, booted, last time.Duration) Use {
+		u := use(version, booted, last)
+		u.Booted = u.Mounted
+		return u
+	}
+	const day = 24 * time.Hour
 	for _, c := range []struct {
 		name string
 		uses []Use
 		want string
 	}{
-		{"one version", []Use{use("v1", time.Hour, time.Minute)}, "v1"},
-		{"rebooted an hour ago", []Use{use("v1", 3*time.Hour, 2*time.Hour), use("v2", time.Hour, 0)}, "v2"},
-		{"rebooted just now: it may still be a second mount", []Use{use("v1", 3*time.Hour, 10*time.Second), use("v2", 5*time.Second, 0)}, "v2 v1"},
-		{"mounted another one and goes on with the first", []Use{use("v1", 3*time.Hour, time.Minute), use("v2", time.Hour, time.Hour)}, "v2 v1"},
-		{"idle for a day", []Use{use("v1", 30*time.Hour, 24*time.Hour)}, "v1"},
-		{"silent for a month", []Use{use("v1", 720*time.Hour, 720*time.Hour)}, ""},
+		{"one version", []Use{boot("v1", time.Hour, time.Minute)}, "v1"},
+		{"rebooted an hour ago", []Use{boot("v1", 3*time.Hour, 2*time.Hour), boot("v2", time.Hour, 0)}, "v2"},
+		{"rebooted just now", []Use{boot("v1", 3*time.Hour, 10*time.Second), boot("v2", 5*time.Second, 0)}, "v2 v1"},
+		{"looks at another one and goes on with the first", []Use{boot("v1", 3*time.Hour, time.Minute), use("v2", time.Hour, time.Hour)}, "v1 v2"},
+		{"looked at another one, and its root is silent", []Use{boot("v1", 3*time.Hour, 2*time.Hour), use("v2", time.Hour, time.Hour)}, "v1 v2"},
+		{"without an initramfs, rebooted an hour ago: it cannot be told", []Use{use("v1", 3*time.Hour, 2*time.Hour), use("v2", time.Hour, 0)}, "v2 v1"},
+		{"without an initramfs, rebooted two days ago", []Use{use("v1", 3*day, 2*day+time.Hour), use("v2", 2*day, 0)}, "v2"},
+		{"idle for a day", []Use{boot("v1", 30*time.Hour, day)}, "v1"},
+		{"silent for a month", []Use{boot("v1", 30*day, 30*day)}, ""},
 		{"its mount was before the record began", []Use{{Ref: Ref{Version: "v1"}, LastCall: ago(time.Second)}}, "v1"},
-		{"back to the first", []Use{use("v1", time.Hour, 0), use("v2", 3*time.Hour, 2*time.Hour)}, "v1"},
+		{"back to the first", []Use{boot("v1", time.Hour, 0), boot("v2", 3*time.Hour, 2*time.Hour)}, "v1"},
+		{"the clock was set back", []Use{boot("v1", -time.Hour, -time.Hour), boot("v2", -2*time.Hour, -2*time.Hour)}, "v2 v1"},
 	} {
 		n := Node{Uses: c.uses}
 		var got []string
@@ -563,7 +578,7 @@ func TestManyVersionsOfOneNode(t *testing.T) {
 	}
 	s := serve(t, names...)
 	for _, name := range names {
-		if _, err := s.Mount(s.peer, "/@"+name); err != nil {
+		if _, err := s.Mount(s.peer, "/@"+name, Caller{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -572,10 +587,95 @@ func TestManyVersionsOfOneNode(t *testing.T) {
 	}
 }
 
+func TestForgottenNodeIsKnownAgain(t *testing.T) {
+	s := serve(t, "v1")
+	h, err := s.Mount(s.peer, "/", Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.nodes.mu.Lock()
+	s.nodes.forgetOldest()
+	s.nodes.mu.Unlock()
+	if n := len(s.nodes.all()); n != 0 {
+		t.Fatalf("%d nodes after the only one was forgotten", n)
+	}
+	s.read(t, h)
+	if n := len(s.nodes.all()); n != 1 {
+		t.Errorf("%d nodes after it made a call; want it back", n)
+	}
+}
+
+func TestDamagedRecordOfNodesIsSetAside(t *testing.T) {
+	s := serve(t, "v1")
+	path := filepath.Join(s.stateDir, nodesFile)
+	if err := os.WriteFile(path, []byte(`{"format":1,"nodes":[{"addr`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.restart(t)
+	if _, err := os.Stat(path + ".damaged"); err != nil {
+		t.Errorf("the damaged record was not kept: %v", err)
+	}
+	if got, err := s.content(t, "/"); got != "a" || err != nil {
+		t.Errorf("content %q, %v", got, err)
+	}
+}
+
+// TestSealedAgainWithoutPromote seals other content under the name of the
+// promoted version, which the server does not hear of. What it then opens for
+// the first time must be what is promoted, or nothing.
+func TestSealedAgainWithoutPromote(t *testing.T) {
+	s := serve(t, "v1")
+	s.store.remove("v1")
+	s.store.seal("v1", 'z')
+	versions := s.table.Load().images[0].versions
+	versions[0].open = func() (fs.Tree, error) { return testTree('z'), nil } // by name, as a careless store would
+	if got, err := s.content(t, "/"); err == nil {
+		t.Errorf("content %q is served under the digest of other content", got)
+	}
+}
+
+func TestVersionThatBecomesUnreadable(t *testing.T) {
+	s := serve(t, "v1", "v2")
+	s.promote(t, "v1")
+	h, err := s.Mount(s.peer, "/", Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.read(t, h)
+	s.store.versions[0] = Version{Name: "v1", Err: errors.New("header is damaged")}
+	s.promote(t, "v2")
+	if got, err := s.content(t, "/"); got != "b" || err != nil {
+		t.Fatalf("mount after promote v2: %q, %v", got, err)
+	}
+	if got, err := s.read(t, h); got != "a" || err != nil {
+		t.Errorf("a node that has v1 open: %q, %v; want it to go on", got, err)
+	}
+	s.restart(t)
+	if _, err := s.read(t, h); !errors.Is(err, fs.ErrIO) {
+		t.Errorf("after a restart: %v; want an I/O error, which ends when the version is restored, not ErrStale", err)
+	}
+}
+
+func TestVersionSealedWhileServing(t *testing.T) {
+	s := serve(t, "v1")
+	s.store.seal("v3", 'c')
+	for _, path := range []string{"/srv/images/v3", "/@v3", "/images@v3"} {
+		if got, err := s.content(t, path); got != "c" || err != nil {
+			t.Errorf("%s: %q, %v", path, got, err)
+		}
+		s.restart(t)
+		s.store.remove("v3")
+		if err := s.Refresh(); err != nil {
+			t.Fatal(err)
+		}
+		s.store.seal("v3", 'c')
+	}
+}
+
 func TestTableIsSwappedUnderLoad(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/")
+	h, err := s.Mount(s.peer, "/", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -600,9 +700,7 @@ func TestTableIsSwappedUnderLoad(t *testing.T) {
 	}
 	for i := range 50 {
 		s.promote(t, []string{"v2", "v1"}[i%2])
-		if err := s.refreshIfPromoted(); err != nil {
-			t.Fatal(err)
-		}
+		s.refreshIfPromoted()
 		s.nodes.tick()
 		s.nodes.save(s.table.Load().images, s.log, true)
 	}

@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"path"
@@ -33,6 +34,17 @@ func (e *MountError) Error() string {
 // Unwrap returns the kind.
 func (e *MountError) Unwrap() error { return e.Kind }
 
+// Caller is what a mount call tells of who makes it.
+type Caller struct {
+	// Booting is set for a call without credentials, as klibc's nfsmount makes
+	// it in an initramfs: the node has no other mounts from before. Whatever
+	// mounts later on a node says who it is.
+	Booting bool
+	// Datagram is set for a call whose source nobody has checked. It leaves no
+	// record: the first call that uses the handle will.
+	Datagram bool
+}
+
 // Mount resolves a path for p and returns the handle of the directory there.
 // The error is a *MountError, of kind fs.ErrNotExist, fs.ErrAccess,
 // fs.ErrNotDir, fs.ErrInvalid or fs.ErrNameTooLong, or fs.ErrIO for a version
@@ -41,7 +53,7 @@ func (e *MountError) Unwrap() error { return e.Kind }
 // A promote that has returned counts: Mount looks whether a rollout file was
 // replaced before it answers, so nobody is told an old version however soon
 // they ask.
-func (x *Exports) Mount(p *Peer, dir string) ([]byte, error) {
+func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	refuse := func(kind fs.Error, format string, args ...any) ([]byte, error) {
 		return nil, &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
 	}
@@ -52,37 +64,33 @@ func (x *Exports) Mount(p *Peer, dir string) ([]byte, error) {
 	if err != nil {
 		return refuse(fs.KindOf(err), "want an absolute path without \"..\"")
 	}
-	if err := x.refreshIfPromoted(); err != nil {
-		return refuse(fs.ErrIO, "%v", err)
-	}
+	x.refreshIfPromoted()
 	t := x.table.Load()
 	target := t.find(names)
-	if target.version == nil && target.wanted != "" {
+	id, err := target.walk()
+	if errors.Is(err, fs.ErrNotExist) {
 		// Sealed a moment ago, perhaps.
 		if err := x.Refresh(); err != nil {
 			return refuse(fs.ErrIO, "%v", err)
 		}
 		t = x.table.Load()
 		target = t.find(names)
+		id, err = target.walk()
 	}
-	if target.version == nil {
-		return refuse(fs.ErrNotExist, "%s", t.hint(target))
-	}
-	tree, err := target.version.Tree()
-	if err != nil {
-		return refuse(fs.ErrIO, "%v", err)
-	}
-	id, err := walk(tree, target.rest)
-	switch kind := fs.KindOf(err); kind {
-	case 0:
-	case fs.ErrNotExist:
+	switch kind := fs.KindOf(err); {
+	case kind == 0:
+	case target.version == nil:
+		return refuse(kind, "%s", t.hint(target))
+	case kind == fs.ErrNotExist:
 		return refuse(kind, "version %s has no such directory; %s", target.version.name, t.hint(target))
-	case fs.ErrNotDir:
+	case kind == fs.ErrNotDir:
 		return refuse(kind, "only a directory can be mounted, and symlinks are not followed")
 	default:
 		return refuse(kind, "%v", err)
 	}
-	p.mounted(target.version, path.Clean(dir))
+	if !from.Datagram {
+		p.mounted(target, path.Clean(dir), from.Booting)
+	}
 	return appendHandle(nil, target.version, id), nil
 }
 
@@ -111,16 +119,21 @@ func splitPath(dir string) ([]string, error) {
 	return names, nil
 }
 
-// walk looks the names up from the root, as the superuser: what a mount may
+// walk looks the target up from the root, as the superuser: what a mount may
 // reach is decided by address.
-func walk(tree fs.Tree, names []string) (fs.NodeID, error) {
+func (to *target) walk() (fs.NodeID, error) {
+	if to.version == nil {
+		return 0, fs.ErrNotExist
+	}
+	tree, err := to.version.Tree()
+	if err != nil {
+		return 0, err
+	}
 	id := tree.Root()
-	for _, name := range names {
-		next, err := tree.Lookup(&fs.Cred{}, id, fs.Name(name))
-		if err != nil {
+	for _, name := range to.rest {
+		if id, err = tree.Lookup(&fs.Cred{}, id, fs.Name(name)); err != nil {
 			return 0, err
 		}
-		id = next
 	}
 	var a fs.Attr
 	if err := tree.Getattr(id, &a); err != nil {
@@ -136,7 +149,7 @@ func walk(tree fs.Tree, names []string) (fs.NodeID, error) {
 type target struct {
 	image   *imageView
 	version *version
-	wanted  string // the version that was asked for by name
+	wanted  string // the version that was asked for by name, if one was
 	rest    []string
 }
 

@@ -44,16 +44,20 @@ type use struct {
 	ref     Ref
 	first   int64
 	mounted atomic.Int64           // when the node last mounted it; 0 if that was not seen
+	booted  atomic.Int64           // when it last did so while booting; 0 as above
 	last    atomic.Int64           // when it last made a call with one of its handles
+	exact   atomic.Bool            // it asked for this version, not for the promoted one
 	path    atomic.Pointer[string] // what was mounted, until it is unmounted
 }
 
 const (
-	mostNodes = 65536 // beyond, the one that was silent for longest is forgotten
-	mostUses  = 8     // versions remembered of one node: it runs one and may look at another
+	mostNodes = 4096 // beyond, the one that was silent for longest is forgotten
+	mostUses  = 8    // versions remembered of one node: it runs one and may look at another
 )
 
-func (n *nodes) tick() { n.now.Store(time.Now().Unix()) }
+// tick sets the clock. It never goes back: a Pi without a clock of its own
+// starts in the past, and the order of mounts and calls must stay what it was.
+func (n *nodes) tick() { n.now.Store(max(n.now.Load(), time.Now().Unix())) }
 
 func (n *nodes) get(addr netip.Addr) *node {
 	n.mu.Lock()
@@ -105,6 +109,7 @@ func (n *nodes) forgetOldest() {
 		}
 	}
 	delete(n.byAddr, oldest.addr)
+	oldest.uses.Store(&[]*use{}) // so that it is known again with its next call
 }
 
 func (nd *node) lastCall() int64 {
@@ -129,6 +134,8 @@ func (nd *node) use(v *version, now int64) *use {
 		// Known from disk, or from before the version was given another name.
 		fresh.first = uses[i].first
 		fresh.mounted.Store(uses[i].mounted.Load())
+		fresh.booted.Store(uses[i].booted.Load())
+		fresh.exact.Store(uses[i].exact.Load())
 		fresh.last.Store(uses[i].last.Load())
 		fresh.path.Store(uses[i].path.Load())
 		uses[i] = fresh
@@ -150,23 +157,28 @@ type Node struct {
 // Use is what is known of a node's use of one version.
 type Use struct {
 	Ref
-	Path      string    `json:"path,omitempty"` // as mounted; empty if unmounted or not seen
+	Path      string    `json:"path,omitempty"`  // as mounted; empty if unmounted or not seen
+	Exact     bool      `json:"exact,omitempty"` // the mount asked for this version, not for the promoted one
 	FirstSeen time.Time `json:"first_seen"`
 	Mounted   time.Time `json:"mounted,omitzero"`
+	Booted    time.Time `json:"booted,omitzero"` // the last mount from an initramfs
 	LastCall  time.Time `json:"last_call,omitzero"`
 }
 
 // A node that reboots says nothing: it mounts, and its calls then carry other
-// handles. So a version still counts as running on a node for settleTime after
-// the node mounted another one, until it is clear that no call will come. A
-// node that was silent for goneTime is taken to be gone.
+// handles. A node that looks at another version beside its root does just the
+// same, and its root may be silent for long, as attributes are cached. They
+// differ in that a node which boots by an initramfs mounts without credentials.
+// Where that was not seen, only the lack of any call for longer than attributes
+// may be cached shows that a version does not run any more.
 const (
-	settleTime = time.Minute
-	goneTime   = 7 * 24 * time.Hour
+	settleTime = time.Minute        // after a boot into another version
+	cacheTime  = 25 * time.Hour     // after any other mount of another version
+	goneTime   = 7 * 24 * time.Hour // a node that was silent for so long is taken to be gone
 )
 
 // Running returns the versions that the node runs at the time now, as far as
-// the record shows it, the last mounted first.
+// the record shows it: first that which it booted last, as far as that was seen.
 func (n *Node) Running(now time.Time) []Use {
 	var running []Use
 	for _, u := range n.Uses {
@@ -174,7 +186,9 @@ func (n *Node) Running(now time.Time) []Use {
 			running = append(running, u)
 		}
 	}
-	slices.SortStableFunc(running, func(a, b Use) int { return b.Mounted.Compare(a.Mounted) })
+	slices.SortStableFunc(running, func(a, b Use) int {
+		return cmp.Or(b.Booted.Compare(a.Booted), b.Mounted.Compare(a.Mounted))
+	})
 	return running
 }
 
@@ -183,8 +197,9 @@ func (n *Node) runs(u Use, now time.Time) bool {
 		return false
 	}
 	for _, other := range n.Uses {
-		superseded := other.Mounted.After(u.Mounted) && other.Mounted.After(u.LastCall)
-		if superseded && now.Sub(other.Mounted) > settleTime {
+		gone := other.Booted.After(u.seen()) && now.Sub(other.Booted) > settleTime ||
+			other.Mounted.After(u.seen()) && now.Sub(other.Mounted) > cacheTime
+		if gone {
 			return false
 		}
 	}
@@ -234,35 +249,35 @@ func (s *State) Nodes() ([]Node, error) {
 	return disk.Nodes, nil
 }
 
-// load reads the record of all images.
-func (n *nodes) load(t *table) error {
+// load reads the record of all images. One that is damaged is set aside: the
+// nodes that make calls will be known again, and they need their server now.
+func (n *nodes) load(t *table, log *zap.Logger) {
 	n.tick()
 	n.byAddr = map[netip.Addr]*node{}
 	for _, img := range t.images {
 		saved, err := img.state.Nodes()
 		if err != nil {
-			return err
+			path := filepath.Join(img.state.dir, nodesFile)
+			log.Error("starting with no record of nodes, and keeping the old one beside it", zap.Error(err), zap.NamedError("rename", os.Rename(path, path+".damaged")))
 		}
 		for _, s := range saved {
 			nd := n.node(s.Addr)
 			uses := *nd.uses.Load()
 			for _, u := range s.Uses {
 				uses = append(uses, restoreUse(img.name, u))
+				n.now.Store(max(n.now.Load(), u.seen().Unix()))
 			}
 			nd.uses.Store(&uses)
 		}
 	}
-	return nil
 }
 
 func restoreUse(image string, saved Use) *use {
-	u := &use{image: image, ref: saved.Ref, first: saved.FirstSeen.Unix()}
-	if !saved.Mounted.IsZero() {
-		u.mounted.Store(saved.Mounted.Unix())
-	}
-	if !saved.LastCall.IsZero() {
-		u.last.Store(saved.LastCall.Unix())
-	}
+	u := &use{image: image, ref: saved.Ref, first: seconds(saved.FirstSeen)}
+	u.mounted.Store(seconds(saved.Mounted))
+	u.booted.Store(seconds(saved.Booted))
+	u.last.Store(seconds(saved.LastCall))
+	u.exact.Store(saved.Exact)
 	if saved.Path != "" {
 		u.path.Store(&saved.Path)
 	}
@@ -307,15 +322,31 @@ func usersOf(image string, all []*node) []Node {
 }
 
 func (u *use) export() Use {
-	e := Use{Ref: u.ref, FirstSeen: time.Unix(u.first, 0).UTC()}
-	if at := u.mounted.Load(); at != 0 {
-		e.Mounted = time.Unix(at, 0).UTC()
-	}
-	if at := u.last.Load(); at != 0 {
-		e.LastCall = time.Unix(at, 0).UTC()
+	e := Use{
+		Ref:       u.ref,
+		Exact:     u.exact.Load(),
+		FirstSeen: instant(u.first),
+		Mounted:   instant(u.mounted.Load()),
+		Booted:    instant(u.booted.Load()),
+		LastCall:  instant(u.last.Load()),
 	}
 	if path := u.path.Load(); path != nil {
 		e.Path = *path
 	}
 	return e
+}
+
+// instant returns a time in seconds since the epoch as a time.Time; 0 is none.
+func instant(sec int64) time.Time {
+	if sec == 0 {
+		return time.Time{}
+	}
+	return time.Unix(sec, 0).UTC()
+}
+
+func seconds(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.Unix()
 }

@@ -2,6 +2,7 @@ package exports
 
 import (
 	"net/netip"
+	"path"
 	"sync/atomic"
 )
 
@@ -43,10 +44,15 @@ func (p *Peer) touch(v *version) {
 	p.nodes.use(p, v).last.Store(now)
 }
 
-// mounted notes that p mounted path, which is in v.
-func (p *Peer) mounted(v *version, path string) {
-	u := p.nodes.use(p, v)
-	u.mounted.Store(p.nodes.now.Load())
+// mounted notes that p mounted path, which led to the target.
+func (p *Peer) mounted(to target, path string, booting bool) {
+	u := p.nodes.use(p, to.version)
+	now := p.nodes.now.Load()
+	u.mounted.Store(now)
+	if booting {
+		u.booted.Store(now)
+	}
+	u.exact.Store(to.wanted != "")
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)
 }
@@ -69,8 +75,8 @@ func (x *Exports) Mounts() []MountEntry {
 }
 
 // Unmount notes that p says it has unmounted path.
-func (x *Exports) Unmount(p *Peer, path string) {
-	p.unmounted(func(mounted string) bool { return mounted == path })
+func (x *Exports) Unmount(p *Peer, dir string) {
+	p.unmounted(func(mounted string) bool { return mounted == path.Clean(dir) })
 }
 
 // UnmountAll notes that p says it has unmounted all it had.

@@ -139,10 +139,14 @@ func (s *State) changed(last stamp) bool {
 	return stampOf(info) != last
 }
 
-// Promote makes ref what new mounts get. It returns what was promoted before;
-// promoting that again changes nothing.
-func (s *State) Promote(ref Ref, by string) (before Ref, err error) {
+// Promote makes ref what new mounts get, unless check, which nobody can remove a
+// version during, says that it is not there. It returns what was promoted
+// before; promoting that again changes nothing.
+func (s *State) Promote(ref Ref, by string, check func() error) (before Ref, err error) {
 	err = s.update(func(r *Rollout) (bool, error) {
+		if err := check(); err != nil {
+			return false, err
+		}
 		before, _ = r.Promoted()
 		if before == ref {
 			return false, nil
@@ -158,9 +162,12 @@ func (s *State) Promote(ref Ref, by string) (before Ref, err error) {
 // ErrNothingBefore is the error of a rollback that has nowhere to go.
 var ErrNothingBefore = errors.New("no version was promoted before this one")
 
+// ErrPromoted is the error of removing what new mounts get.
+var ErrPromoted = errors.New("it is promoted: promote another version first")
+
 // Rollback makes what was promoted before the promoted version what new mounts
 // get, and returns both. Versions for which exists is false, because they were
-// removed since, are passed over.
+// removed since, are passed over; nobody can remove one meanwhile.
 func (s *State) Rollback(by string, exists func(Ref) bool) (from, to Ref, err error) {
 	err = s.update(func(r *Rollout) (bool, error) {
 		from, _ = r.Promoted()
@@ -176,15 +183,15 @@ func (s *State) Rollback(by string, exists func(Ref) bool) (from, to Ref, err er
 	return from, to, err
 }
 
-// Remove calls delete to remove a version from the store, unless it is
-// promoted, and notes it. No promote can come between the check and the
-// deletion. A dry run only checks.
-func (s *State) Remove(ref Ref, by string, dryRun bool, delete func() error) error {
+// Remove calls delete to remove a version from the store and notes it, unless
+// it is promoted: that is ErrPromoted. No promote can come between the check and
+// the deletion. Without delete it only checks.
+func (s *State) Remove(ref Ref, by string, delete func() error) error {
 	return s.update(func(r *Rollout) (bool, error) {
 		if promoted, ok := r.Promoted(); ok && ref.Is(promoted) {
-			return false, fmt.Errorf("%s is promoted: promote another version first", ref.Version)
+			return false, ErrPromoted
 		}
-		if dryRun {
+		if delete == nil {
 			return false, nil
 		}
 		if err := delete(); err != nil {
@@ -216,6 +223,9 @@ func (s *State) update(change func(*Rollout) (bool, error)) error {
 // lock keeps two operators from changing the rollout at once. It is held for
 // milliseconds, so whoever comes second waits.
 func (s *State) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(s.dir, 0o755); err != nil {
+		return nil, err
+	}
 	f, err := os.OpenFile(filepath.Join(s.dir, "rollout.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err

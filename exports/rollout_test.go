@@ -33,7 +33,7 @@ func TestPromoteAndRollback(t *testing.T) {
 		t.Errorf("rollback of nothing: %v", err)
 	}
 	for _, v := range []string{"v1", "v2", "v2", "v3"} {
-		if _, err := s.Promote(ref(v), "me"); err != nil {
+		if _, err := s.Promote(ref(v), "me", sure); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +61,7 @@ func TestPromoteAndRollback(t *testing.T) {
 func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 	s := OpenState(t.TempDir())
 	for _, v := range []string{"v1", "v2", "v3"} {
-		s.Promote(ref(v), "me")
+		s.Promote(ref(v), "me", sure)
 	}
 	if _, to, err := s.Rollback("me", func(r Ref) bool { return r.Version != "v2" }); err != nil || to.Version != "v1" {
 		t.Errorf("rollback to %s, %v; want v1, v2 being removed", to.Version, err)
@@ -70,12 +70,15 @@ func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 
 func TestRemoveOfPromoted(t *testing.T) {
 	s := OpenState(t.TempDir())
-	s.Promote(ref("v1"), "me")
-	if err := s.Remove(ref("v1"), "me", false, func() error { t.Error("it was deleted"); return nil }); err == nil {
+	s.Promote(ref("v1"), "me", sure)
+	if err := s.Remove(ref("v1"), "me", func() error { t.Error("it was deleted"); return nil }); err == nil {
 		t.Error("the promoted version was removed")
 	}
+	if _, err := s.Promote(ref("v3"), "me", func() error { return errors.New("gone") }); err == nil || promoted(t, s) != "v1" {
+		t.Errorf("a version that is gone was promoted: %v, %s", err, promoted(t, s))
+	}
 	deleted := false
-	if err := s.Remove(ref("v2"), "me", false, func() error { deleted = true; return nil }); err != nil || !deleted {
+	if err := s.Remove(ref("v2"), "me", func() error { deleted = true; return nil }); err != nil || !deleted {
 		t.Errorf("remove of another: %v, deleted %v", err, deleted)
 	}
 }
@@ -86,7 +89,7 @@ func TestOperatorsAtOnceLoseNothing(t *testing.T) {
 	for i := range 8 {
 		wait.Go(func() {
 			for k := range 10 {
-				if _, err := OpenState(dir).Promote(ref(fmt.Sprintf("v%d-%d", i, k)), "me"); err != nil {
+				if _, err := OpenState(dir).Promote(ref(fmt.Sprintf("v%d-%d", i, k)), "me", sure); err != nil {
 					t.Error(err)
 				}
 			}
@@ -115,7 +118,7 @@ func TestStateFilesThatAreNotOurs(t *testing.T) {
 		if _, err := s.Rollout(); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want an error with the file's path and %q", c.name, err, c.want)
 		}
-		if _, err := s.Promote(ref("v1"), "me"); err == nil {
+		if _, err := s.Promote(ref("v1"), "me", sure); err == nil {
 			t.Errorf("%s: promote went over a state that it could not read", c.name)
 		}
 		if b, _ := os.ReadFile(path); string(b) != c.content {

@@ -17,6 +17,21 @@ type table struct {
 	trees  map[treeKey]*version
 }
 
+// imageOf returns the image with an export id, or nil.
+func (t *table) imageOf(export uint32) *imageView {
+	for _, img := range t.images {
+		if img.id == export {
+			return img
+		}
+	}
+	return nil
+}
+
+// named returns the version of an image by its name, or nil.
+func (t *table) named(img *image, name string) *version {
+	return t.imageOf(img.id).named(name)
+}
+
 // treeKey finds a version by what a handle says of it.
 type treeKey struct {
 	export uint32
@@ -39,6 +54,7 @@ type imageView struct {
 	rollout  Rollout
 	versions []*version
 	promoted *version // what a mount of the bare name gets; nil if nothing is
+	damaged  bool     // there is a version that cannot be read
 }
 
 // named returns the version of that name, or nil.
@@ -82,6 +98,9 @@ func (v *version) Tree() (fs.Tree, error) {
 		return nil, fs.ErrStale
 	}
 	t, err := v.open()
+	if err == nil && t.FSID() != max(1, v.treeID) {
+		err = fmt.Errorf("%w: it has the content of another version", fs.ErrIO)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open version %s of %s: %w", v.name, v.image.name, err)
 	}

@@ -4,6 +4,7 @@ import (
 	gonfs "github.com/willscott/go-nfs"
 	"go.uber.org/zap"
 
+	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
@@ -40,7 +41,10 @@ func (c *call) mnt() wire.AcceptStat {
 	if !c.args.Done() {
 		return wire.GarbageArgs
 	}
-	handle, err := c.srv.exports.Mount(c.peer, string(path))
+	handle, err := c.srv.exports.Mount(c.peer, string(path), exports.Caller{
+		Booting:  c.header.Cred.Flavor == wire.AuthNone,
+		Datagram: c.datagram,
+	})
 	c.out.Uint32(uint32(mountStatus(err)))
 	if err != nil {
 		c.srv.log.Warn("mount refused", zap.Stringer("client", c.remote.Addr()), zap.Error(err))

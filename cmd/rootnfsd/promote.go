@@ -2,8 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -40,7 +45,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			before, err := s.state.Promote(refOf(info), operator())
+			before, err := s.state.Promote(refOf(info), operator(), func() error { return s.holds(refOf(info)) })
 			if err != nil {
 				return err
 			}
@@ -63,10 +68,39 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 		reportSeal(w, r)
 		info = r.Info
 	}
+	s.warnIfEdited(w, info)
 	if verify { // a fresh seal too: most of its content may lie in older packs
 		return info, s.check(ctx, name)
 	}
 	return info, nil
+}
+
+// warnIfEdited says so if the golden tree is not what was sealed any more: what
+// is promoted is the sealed version, which may not be what somebody means.
+func (s *openedStore) warnIfEdited(w io.Writer, info image.Info) {
+	errFound := errors.New("found")
+	root := filepath.Join(s.Dir(), info.Name)
+	var edited string
+	err := filepath.WalkDir(root, func(path string, d iofs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		stat, err := d.Info()
+		if err == nil && changedAt(stat).After(info.Sealed) {
+			edited = path
+			return errFound
+		}
+		return err
+	})
+	if err == errFound { // any other error: there is no tree, or none that can be compared
+		fmt.Fprintf(w, "warning: %s was changed after %s was sealed; what was sealed is promoted. To take the change: rootnfsd seal %s, and promote it again\n", edited, info.Name, info.Name)
+	}
+}
+
+// changedAt is when an object was last changed in any way.
+func changedAt(info os.FileInfo) time.Time {
+	st := info.Sys().(*syscall.Stat_t)
+	return time.Unix(int64(st.Ctim.Sec), int64(st.Ctim.Nsec))
 }
 
 // check re-hashes a version.

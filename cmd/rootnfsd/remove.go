@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 )
 
@@ -16,8 +20,9 @@ func removeCommand() *cli.Command {
 		Usage:     "delete a version that nobody needs",
 		ArgsUsage: "VERSION",
 		Description: `Refuses if VERSION is promoted, or if a node runs it: its files would be gone
-under it. A node counts until it was seen on another version for a minute, or
-was silent for a week. The golden tree <store>/VERSION is yours and stays.
+under it. A node counts until it has booted another version, or was silent for a
+week. (One that boots without an initramfs counts for a day after it mounted
+another version: that may have been just a look.) The golden tree <store>/VERSION is yours and stays.
 
 Examples:
    rootnfsd remove v1 --dry-run
@@ -41,10 +46,15 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if err := s.refuseRunning(info, c.Bool("force")); err != nil {
+			out := removedJSON{Name: info.Name, DryRun: c.Bool("dry-run")}
+			if out.Freed, err = s.remove(info, c.Bool("force"), out.DryRun); err != nil {
 				return err
 			}
-			return s.remove(c, info)
+			if c.Bool("json") {
+				return writeJSON(c.App.Writer, out)
+			}
+			s.reportRemoved(c.App.Writer, out)
+			return nil
 		},
 	}
 }
@@ -84,25 +94,32 @@ type removedJSON struct {
 	DryRun bool   `json:"dry_run"`
 }
 
-func (s *openedStore) remove(c *cli.Context, info image.Info) error {
-	out := removedJSON{Name: info.Name, DryRun: c.Bool("dry-run")}
-	err := s.state.Remove(refOf(info), operator(), out.DryRun, func() (err error) {
-		out.Freed, err = s.Remove(info.Name)
-		return err
-	})
-	if err != nil {
+// remove deletes a version that nobody needs.
+func (s *openedStore) remove(info image.Info, force, dryRun bool) (freed uint64, err error) {
+	if err := s.refuseRunning(info, force); err != nil {
+		return 0, err
+	}
+	remove := func() (err error) {
+		freed, err = s.Remove(info.Name)
 		return err
 	}
-	if c.Bool("json") {
-		return writeJSON(c.App.Writer, out)
+	if dryRun {
+		remove = nil
 	}
+	err = s.state.Remove(refOf(info), operator(), remove)
+	if errors.Is(err, exports.ErrPromoted) {
+		err = fmt.Errorf("%s stays: %w", info.Name, err)
+	}
+	return freed, err
+}
+
+func (s *openedStore) reportRemoved(w io.Writer, out removedJSON) {
 	if out.DryRun {
-		fmt.Fprintf(c.App.Writer, "%s can be removed\n", info.Name)
-		return nil
+		fmt.Fprintf(w, "%s can be removed\n", out.Name)
+		return
 	}
-	fmt.Fprintf(c.App.Writer, "removed %s, %s freed\n", info.Name, size(out.Freed))
-	if s.hasTree(info.Name) {
-		fmt.Fprintf(c.App.Writer, "the golden tree %s/%s is still there; rootnfsd seal %s makes a version of it again\n", s.Dir(), info.Name, info.Name)
+	fmt.Fprintf(w, "removed %s, %s freed\n", out.Name, size(out.Freed))
+	if s.hasTree(out.Name) {
+		fmt.Fprintf(w, "the golden tree %s is still there; rootnfsd seal %s makes a version of it again\n", filepath.Join(s.Dir(), out.Name), out.Name)
 	}
-	return nil
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/exports"
-	"github.com/rootnfsd/rootnfsd/fs/image"
 )
 
 func rollbackCommand() *cli.Command {
@@ -29,13 +27,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			versions, err := s.Versions()
-			if err != nil {
-				return err
-			}
-			from, to, err := s.state.Rollback(operator(), func(ref exports.Ref) bool {
-				return slices.ContainsFunc(versions, func(v image.Info) bool { return v.Err == nil && v.Digest == ref.Digest })
-			})
+			from, to, err := s.state.Rollback(operator(), func(ref exports.Ref) bool { return s.holds(ref) == nil })
 			if errors.Is(err, exports.ErrNothingBefore) {
 				return errors.New("there is nothing to go back to: no version that still exists was promoted before (rootnfsd versions lists those that can be promoted)")
 			}

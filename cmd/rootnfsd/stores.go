@@ -39,9 +39,20 @@ func openStores(c *cli.Context) ([]*openedStore, error) {
 		if err != nil {
 			return nil, err
 		}
+		for _, other := range stores {
+			if sameFile(s.Dir(), other.Dir()) {
+				return nil, fmt.Errorf("--export names %s twice", s.Dir())
+			}
+		}
 		stores = append(stores, s)
 	}
 	return stores, nil
+}
+
+func sameFile(a, b string) bool {
+	ia, errA := os.Stat(a)
+	ib, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(ia, ib)
 }
 
 // openOneStore opens the store that a command is to work on, where it works on
@@ -154,6 +165,20 @@ func (s *openedStore) hasTree(name string) bool {
 	return err == nil && info.IsDir()
 }
 
+// holds returns nil if the store has that very version, under whatever name.
+func (s *openedStore) holds(ref exports.Ref) error {
+	versions, err := s.Versions()
+	if err != nil {
+		return err
+	}
+	for _, v := range versions {
+		if v.Err == nil && v.Digest == ref.Digest {
+			return nil
+		}
+	}
+	return fmt.Errorf("version %s was removed meanwhile", ref.Version)
+}
+
 func refOf(i image.Info) exports.Ref { return exports.Ref{Version: i.Name, Digest: i.Digest} }
 
 // operator says who runs this command, for the history.
@@ -171,8 +196,7 @@ func operator() string {
 	return name
 }
 
-// sealedVersions shows a store's versions to exports. One whose index is
-// damaged is left out: the others go on.
+// sealedVersions shows a store's versions to exports.
 type sealedVersions struct{ *image.Store }
 
 func (s sealedVersions) Versions() ([]exports.Version, error) {
@@ -182,9 +206,11 @@ func (s sealedVersions) Versions() ([]exports.Version, error) {
 	}
 	var versions []exports.Version
 	for _, i := range infos {
-		if i.Err == nil {
-			versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.Open(i.Name) }})
+		if i.Err != nil {
+			versions = append(versions, exports.Version{Name: i.Name, Err: i.Err})
+			continue
 		}
+		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.Open(i.Name) }})
 	}
 	return versions, nil
 }
