@@ -124,7 +124,7 @@ func dial(t testing.TB, addr string) *client {
 	c := &client{t: t, conn: conn, cred: authSys(0, 0), in: make([]byte, 4<<20)}
 	c.out.Reset(make([]byte, 2<<20))
 	// A test that goes wrong should say so rather than hang.
-	conn.SetDeadline(time.Now().Add(30 * time.Second))
+	conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	return c
 }
 

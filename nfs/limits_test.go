@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"runtime"
 	"sync"
 	"syscall"
@@ -86,7 +87,7 @@ func TestIncompleteCalls(t *testing.T) {
 // TestIdleConnections is about clients that are silent between calls, who may be
 // so for long, but not forever.
 func TestIdleConnections(t *testing.T) {
-	h := start(t, sample(), Limits{Idle: 200 * time.Millisecond, Record: time.Hour})
+	h := start(t, sample(), Limits{Idle: 3 * time.Second, Record: time.Hour})
 	silent, busy := h.dial(t), h.dial(t)
 	silent.wantAlive()
 	closed := make(chan struct{})
@@ -101,20 +102,33 @@ func TestIdleConnections(t *testing.T) {
 	}
 }
 
-// An old deadline must not end a connection that never had to wait since.
+// Deadlines that passed while the connection was not waiting must not end it.
 func TestStaleDeadlines(t *testing.T) {
-	h := start(t, sample(), Limits{})
+	entered, release := make(chan struct{}), make(chan struct{})
+	tree := &faultTree{Tree: sample(), lookup: func(name fs.Name) {
+		if string(name) == "wait" {
+			entered <- struct{}{}
+			<-release
+		}
+	}}
+	h := start(t, tree, Limits{})
 	c := h.dial(t)
-	c.wantAlive()
-	eventually(t, "the connection waits", func() bool { return h.idle() == 1 })
-	h.mu.Lock()
-	for conn := range h.conns {
-		conn.out.deadline.until(time.Unix(1, 0)) // nothing is being sent
-	}
-	h.mu.Unlock()
+	root := c.mount("/")
+	eventually(t, "the connection has waited, and so has deadlines", func() bool { return h.idle() == 1 })
 	for range 3 {
-		c.wantAlive()
+		c.push(progNFS, 3, uint32(gonfs.NFSProcedureLookup), lookupArgs(root, "wait"))
+		c.flush()
+		<-entered
+		h.mu.Lock()
+		for conn := range h.conns {
+			conn.out.deadline.until(time.Unix(1, 0))
+			conn.tcp.SetReadDeadline(time.Unix(1, 0))
+		}
+		h.mu.Unlock()
+		release <- struct{}{}
+		c.reply()
 	}
+	c.wantAlive()
 }
 
 // TestClientThatNeverReads has one ask for a gigabyte in READs and read nothing,
@@ -398,6 +412,27 @@ func TestLargeCallsAreBounded(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// A call that is given back holds on to no tree, so that one can be dropped.
+func TestFreedCallsForget(t *testing.T) {
+	tree := newFileTree(t, fstest.Bytes(100_000))
+	h := start(t, tree, Limits{})
+	c := h.dial(t)
+	loopback := netip.MustParseAddrPort("127.0.0.1:1")
+	for _, call := range everyCall(c) {
+		server := h.newCall(h.exports.Peer(loopback.Addr()), loopback, loopback)
+		c.out.Truncate(0)
+		c.header(call.prog, call.vers, call.proc)
+		call.args(&c.out)
+		server.answer(c.out.Bytes())
+		c.out.Truncate(0)
+		server.spans[0], server.nspans = fs.Span{File: tree.file}, 1 // as a large READ does
+		h.freeCall(server)
+		if server.obj.Tree != nil || server.obj2.Tree != nil || server.spans[0].File != nil || server.entries[0].Name != nil {
+			t.Errorf("%s leaves something behind", call.name)
+		}
+	}
 }
 
 func TestBudget(t *testing.T) {

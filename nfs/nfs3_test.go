@@ -160,9 +160,14 @@ func TestLookup(t *testing.T) {
 	}
 }
 
+// Rights are the same whether a call is answered at once or has to wait.
 func TestPermissions(t *testing.T) {
-	h := start(t, sample(), Limits{})
-	c := h.dial(t)
+	t.Run("at once", func(t *testing.T) { testPermissions(t, sample()) })
+	t.Run("later", func(t *testing.T) { testPermissions(t, coldTree(sample())) })
+}
+
+func testPermissions(t *testing.T, tree fs.Tree) {
+	c := start(t, tree, Limits{}).dial(t)
 	const r, l, x = accessRead, accessLookup, accessExecute
 	type who struct {
 		name string

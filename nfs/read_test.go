@@ -31,12 +31,7 @@ func ways(t *testing.T, content []byte) map[string]fs.Tree {
 	}
 	memory := sample()
 	memory.WriteFile("/big", 0o644, content)
-	cold := &faultTree{Tree: newFileTree(t, content).MemTree, read: func(_ fs.NodeID, nowait bool) error {
-		if nowait {
-			return fs.ErrWouldBlock
-		}
-		return nil
-	}}
+	cold := coldTree(memory)
 	return map[string]fs.Tree{"one span": spans, "many spans": pieces, "copied": memory, "cold": cold}
 }
 
@@ -239,13 +234,7 @@ func TestReadBlocksOthersOnlyAtLimits(t *testing.T) {
 
 // The bound of the whole server holds over connections, and all get on.
 func TestReadManyWait(t *testing.T) {
-	fault := &faultTree{Tree: sample(), read: func(_ fs.NodeID, nowait bool) error {
-		if nowait {
-			return fs.ErrWouldBlock
-		}
-		return nil
-	}}
-	h := start(t, fault, Limits{PendingConn: 2 * replySize, Pending: replySize, Disk: 1})
+	h := start(t, coldTree(sample()), Limits{PendingConn: 2 * replySize, Pending: replySize, Disk: 1})
 	var all sync.WaitGroup
 	for range 8 {
 		c := h.dial(t)

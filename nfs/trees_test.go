@@ -85,3 +85,13 @@ func (t *faultTree) Lookup(c *fs.Cred, dir fs.NodeID, name fs.Name) (fs.NodeID, 
 	}
 	return t.Tree.Lookup(c, dir, name)
 }
+
+// coldTree is a tree none of whose content is in memory.
+func coldTree(tree fs.Tree) *faultTree {
+	return &faultTree{Tree: tree, read: func(_ fs.NodeID, nowait bool) error {
+		if nowait {
+			return fs.ErrWouldBlock
+		}
+		return nil
+	}}
+}
