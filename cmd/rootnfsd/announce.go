@@ -17,10 +17,10 @@ func announce(w io.Writer, x *exports.Exports, socks *sockets, allow []netip.Pre
 	var b strings.Builder
 	fmt.Fprintf(&b, "rootnfsd is serving NFS version 3 on %s\n", strings.Join(withPort(addrs, socks.nfs), ", "))
 	switch {
-	case socks.foreign:
+	case socks.unregister != nil:
 		fmt.Fprintln(&b, "port mapper: that of this machine")
 	case socks.portmap == 0:
-		fmt.Fprintf(&b, "port mapper: off; clients need port=%d,mountport=%d\n", socks.nfs, socks.nfs)
+		fmt.Fprintf(&b, "port mapper: none; clients need port=%d,mountport=%d, which klibc's nfsmount in an initramfs does not know\n", socks.nfs, socks.nfs)
 	default:
 		fmt.Fprintf(&b, "port mapper: port %d, TCP and UDP\n", socks.portmap)
 	}
@@ -32,7 +32,7 @@ func announce(w io.Writer, x *exports.Exports, socks *sockets, allow []netip.Pre
 		}
 		fmt.Fprintf(&b, "/%s  %s  %s\n", s.Image, s.Promoted.Version, s.Promoted.Digest.Short())
 	}
-	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image))
+	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image, socks))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -42,8 +42,16 @@ func announce(w io.Writer, x *exports.Exports, socks *sockets, allow []netip.Pre
 // day because a version never changes: without that a boot makes twice the
 // calls. recurse=0 keeps overlayroot from laying a RAM overlay over other
 // mounts of fstab, a home for example.
-func commandLine(server netip.Addr, image string) string {
-	return fmt.Sprintf("root=/dev/nfs rw nfsroot=%s:/%s,v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576 ip=dhcp overlayroot=tmpfs:recurse=0", server, image)
+func commandLine(server netip.Addr, image string, socks *sockets) string {
+	options := "v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576"
+	if socks.nfs != 2049 || socks.portmap == 0 && socks.unregister == nil {
+		options += fmt.Sprintf(",port=%d", socks.nfs)
+	}
+	address := server.String()
+	if !server.Is4() { // no boot loader, and not klibc, takes another one
+		address = "SERVER-IPV4"
+	}
+	return fmt.Sprintf("root=/dev/nfs rw nfsroot=%s:/%s,%s ip=dhcp overlayroot=tmpfs:recurse=0", address, image, options)
 }
 
 // serverAddrs are the addresses that a listener on at answers, those of this

@@ -22,10 +22,11 @@ func newApp() *cli.App {
    rootnfsd status                    what is promoted, and who runs what
 
 Nodes that are up stay on the version that they booted.`,
-		Version:                buildVersion(),
-		Suggest:                true,
-		UseShortOptionHandling: true,
-		HideHelpCommand:        true,
+		Version:                   buildVersion(),
+		Suggest:                   true,
+		UseShortOptionHandling:    true,
+		HideHelpCommand:           true,
+		DisableSliceFlagSeparator: true, // a path may have a comma in it
 		Commands: []*cli.Command{
 			serveCommand(),
 			sealCommand(),

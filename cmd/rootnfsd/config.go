@@ -53,13 +53,16 @@ func str(c *cli.Context, flag, configured string) string {
 	return c.String(flag)
 }
 
-// list is str for a flag that can be given more than once, or several values
-// with commas between them.
+// list is str for a flag that can be given more than once.
 func list(c *cli.Context, flag string, configured []string) []string {
-	values := c.StringSlice(flag)
 	if !c.IsSet(flag) && len(configured) > 0 {
-		values = configured
+		return configured
 	}
+	return c.StringSlice(flag)
+}
+
+// splitCommas splits each value at its commas.
+func splitCommas(values []string) []string {
 	var out []string
 	for _, v := range values {
 		for part := range strings.SplitSeq(v, ",") {

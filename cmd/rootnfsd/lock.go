@@ -25,6 +25,9 @@ func lockForServing(stateDir string) (unlock func(), err error) {
 	lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
 	if err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &lock); err != nil {
 		f.Close()
+		if err != syscall.EAGAIN && err != syscall.EACCES {
+			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+		}
 		return nil, fmt.Errorf("the store %s is served already, by process %d: stop that one first, or use its status", filepath.Dir(stateDir), servedBy(stateDir))
 	}
 	return func() { f.Close() }, nil

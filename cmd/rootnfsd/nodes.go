@@ -48,15 +48,14 @@ Examples:
 
 // nodeStatus is one node and what it runs.
 type nodeStatus struct {
-	Address      netip.Addr  `json:"address"`
-	Running      string      `json:"running"` // empty if it was silent for a week
-	Digest       string      `json:"digest"`
-	Promised     string      `json:"promised"` // what it gets at its next boot
-	RebootNeeded bool        `json:"reboot_needed"`
-	Mounted      time.Time   `json:"mounted,omitzero"`
-	LastCall     time.Time   `json:"last_call,omitzero"`
-	Also         []string    `json:"also,omitempty"` // other versions that it has in use
-	running      exports.Use // the zero Use if none
+	Address      netip.Addr `json:"address"`
+	Running      string     `json:"running"` // empty if it was silent for a week
+	Digest       string     `json:"digest"`
+	Promised     string     `json:"promised"` // what it gets at its next boot
+	RebootNeeded bool       `json:"reboot_needed"`
+	Mounted      time.Time  `json:"mounted,omitzero"`
+	LastCall     time.Time  `json:"last_call,omitzero"`
+	Also         []string   `json:"also,omitempty"` // other versions that it may have in use
 }
 
 func (s *openedStore) nodes(now time.Time) ([]nodeStatus, error) {
@@ -68,7 +67,7 @@ func (s *openedStore) nodes(now time.Time) ([]nodeStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	promised, _ := rollout.Promoted()
+	promised, anything := rollout.Promoted()
 	list := []nodeStatus{}
 	for _, n := range known {
 		status := nodeStatus{Address: n.Addr, Promised: promised.Version}
@@ -82,8 +81,12 @@ func (s *openedStore) nodes(now time.Time) ([]nodeStatus, error) {
 				status.Also = append(status.Also, u.Version)
 				continue
 			}
-			status.Running, status.Digest, status.Mounted, status.running = u.Version, u.Digest.String(), u.Mounted, u
-			status.RebootNeeded = u.Digest != promised.Digest
+			status.Running, status.Digest, status.Mounted = u.Version, u.Digest.String(), u.Mounted
+			if u.Exact { // its command line names the version: it will get that again
+				status.Promised = u.Version
+				continue
+			}
+			status.RebootNeeded = anything && u.Digest != promised.Digest
 		}
 		list = append(list, status)
 	}
@@ -93,17 +96,15 @@ func (s *openedStore) nodes(now time.Time) ([]nodeStatus, error) {
 func nodeTable(w io.Writer, nodes []nodeStatus) error {
 	rows := [][]string{{"NODE", "RUNNING", "DIGEST", "PROMISED", "MOUNTED", "LAST CALL", ""}}
 	for _, n := range nodes {
-		running, digest, note := n.Running, "-", ""
-		switch {
-		case running == "":
-			running, note = "-", "gone"
-		case n.RebootNeeded:
+		if n.Running == "" {
+			rows = append(rows, []string{n.Address.String(), "-", "-", n.Promised, "-", when(n.LastCall), "gone"})
+			continue
+		}
+		note := ""
+		if n.RebootNeeded {
 			note = "reboot needed"
 		}
-		if n.Digest != "" {
-			digest = n.Digest[:12]
-		}
-		rows = append(rows, []string{n.Address.String(), running, digest, n.Promised, when(n.Mounted), when(n.LastCall), note})
+		rows = append(rows, []string{n.Address.String(), n.Running, n.Digest[:12], n.Promised, when(n.Mounted), when(n.LastCall), note})
 	}
 	return table(w, rows)
 }

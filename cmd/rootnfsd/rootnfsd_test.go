@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -119,6 +121,28 @@ func TestHelp(t *testing.T) {
 			if !strings.Contains(f.String(), "\t") || strings.HasSuffix(strings.TrimSpace(f.String()), "\t") {
 				t.Errorf("%s --%s has no usage", cmd.Name, f.Names()[0])
 			}
+		}
+	}
+}
+
+func TestCommandLine(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.168.1.66"), netip.MustParseAddr("fd00::1")
+	registered := func(context.Context) error { return nil }
+	for _, c := range []struct {
+		server netip.Addr
+		socks  sockets
+		want   string
+		not    string
+	}{
+		{v4, sockets{nfs: 2049, portmap: 111}, "nfsroot=192.168.1.66:/images,v3,tcp,", "port="},
+		{v4, sockets{nfs: 2049, unregister: registered}, "nfsroot=192.168.1.66:/images,v3,tcp,", "port="},
+		{v4, sockets{nfs: 2049}, ",port=2049 ", "IPV4"},
+		{v4, sockets{nfs: 12049, portmap: 111}, ",port=12049 ", "IPV4"},
+		{v6, sockets{nfs: 2049, portmap: 111}, "nfsroot=SERVER-IPV4:/images,", "fd00"},
+	} {
+		line := commandLine(c.server, "images", &c.socks)
+		if !strings.Contains(line, c.want) || strings.Contains(line, c.not) {
+			t.Errorf("%v, %+v: %s; want %q and no %q", c.server, c.socks, line, c.want, c.not)
 		}
 	}
 }

@@ -51,14 +51,16 @@ Examples:
 					return err
 				}
 				if len(names) == 0 && !c.Bool("json") {
-					fmt.Fprintln(c.App.Writer, "nothing to do: every tree is sealed (to seal an edited one again, name it)")
+					fmt.Fprintln(c.App.Writer, "nothing to do: every tree is sealed (to seal one again that was edited, or whose version was removed, name it)")
 				}
 			}
 			results := []sealedJSON{}
+			var failed []error
 			for _, name := range names {
 				r, err := s.seal(c.Context, name, from)
 				if err != nil {
-					return err
+					failed = append(failed, err)
+					continue
 				}
 				results = append(results, sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings})
 				if !c.Bool("json") {
@@ -66,9 +68,9 @@ Examples:
 				}
 			}
 			if c.Bool("json") {
-				return writeJSON(c.App.Writer, results)
+				failed = append(failed, writeJSON(c.App.Writer, results))
 			}
-			return nil
+			return errors.Join(failed...)
 		},
 	}
 }
@@ -131,7 +133,7 @@ func (s *openedStore) seal(ctx context.Context, name, from string) (image.SealRe
 	r, err := s.Seal(ctx, name, src, p.update)
 	p.done()
 	if err != nil {
-		return r, fmt.Errorf("cannot seal %s, nothing was changed: %w", name, err)
+		return r, fmt.Errorf("nothing was changed: %w", err)
 	}
 	return r, nil
 }

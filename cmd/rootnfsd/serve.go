@@ -60,9 +60,12 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer log.Sync()
-	allow, err := parseAllow(list(c, "allow", cfg.Allow))
+	allow, err := parseAllow(splitCommas(list(c, "allow", cfg.Allow)))
 	if err != nil {
 		return err
+	}
+	if c.IsSet("allow") && len(c.StringSlice("allow")) == 0 {
+		return usageError(c, "--allow is empty: nobody could mount")
 	}
 	stores, err := openStores(c)
 	if err != nil {
@@ -78,6 +81,7 @@ func serve(c *cli.Context) error {
 
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
 	// The ports come before the sealing: a port that is taken is better said at
 	// once, and a node that is too early waits in the queue of connections.
@@ -124,8 +128,16 @@ func serveUntil(ctx context.Context, x *exports.Exports, socks *sockets, log *za
 			}
 		})
 	}
-	running.Go(func() { x.Run(ctx) })
+	// The record of nodes is saved when the last call has been answered.
+	recording, record := context.WithCancel(context.WithoutCancel(ctx))
+	recorded := make(chan struct{})
+	go func() {
+		defer close(recorded)
+		x.Run(recording)
+	}()
 	running.Wait()
+	record()
+	<-recorded
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}

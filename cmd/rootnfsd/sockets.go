@@ -22,9 +22,9 @@ type sockets struct {
 	udp []net.PacketConn
 
 	nfs     int // port
-	portmap int // port, 0 if it is off or somebody else's
-	foreign bool
-	// unregister takes back what was registered with somebody else's.
+	portmap int // port, 0 if the port mapper is off or somebody else's
+	// unregister takes back what was registered with somebody else's; nil if
+	// nothing was.
 	unregister func(context.Context) error
 }
 
@@ -45,9 +45,13 @@ func openSockets(ctx context.Context, listen, portmap string, log *zap.Logger) (
 	if portmap == "off" {
 		return s, nil
 	}
+	before := *s
 	s.portmap, err = s.open(portmap, "--portmap")
 	if errors.Is(err, syscall.EADDRINUSE) && strings.HasSuffix(portmap, ":111") {
-		s.foreign = true
+		if len(s.tcp) > len(before.tcp) { // it was UDP that is taken: leave TCP too, half a port mapper is none
+			s.tcp[len(s.tcp)-1].Close()
+			s.tcp = before.tcp
+		}
 		return s, s.useForeign(ctx, listen, err, log)
 	}
 	return s, err
@@ -89,7 +93,7 @@ func (s *sockets) useForeign(ctx context.Context, listen string, taken error, lo
 	}
 	s.tcp = append(s.tcp, ln)
 	log.Warn("port 111 is taken, and NFS cannot be registered there: nodes need port=2049, and MOUNT is answered on port 627 too, where klibc looks; better stop that program (systemctl disable --now rpcbind.socket rpcbind)",
-		zap.Error(taken), zap.Error(err))
+		zap.NamedError("port 111", taken), zap.NamedError("register", err))
 	return nil
 }
 
@@ -99,7 +103,7 @@ func explain(err error, network, flag, port string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		who := holder(network, n)
-		if _, nfsd := os.Stat("/proc/fs/nfsd/threads"); nfsd == nil && n == 2049 {
+		if threads, _ := os.ReadFile("/proc/fs/nfsd/threads"); n == 2049 && len(threads) > 0 && threads[0] != '0' {
 			who = "the kernel's own NFS server (systemctl disable --now nfs-server)"
 		}
 		return fmt.Errorf("port %s/%s is taken by %s: stop it, or choose another with %s: %w", port, network, who, flag, err)

@@ -53,6 +53,13 @@ Examples:
 				return fmt.Errorf("%s: restore the packs named from a backup; or move them away and seal the same trees again, which writes what is missing; then restart rootnfsd serve", plural(len(list), "damaged file"))
 			}
 			if !c.Bool("json") {
+				versions, err := s.Versions()
+				if err != nil {
+					return err
+				}
+				if len(versions) == 0 {
+					return fmt.Errorf("the store %s has no versions to check", s.Dir())
+				}
 				fmt.Fprintln(c.App.Writer, "everything is as it was sealed")
 			}
 			return nil

@@ -3,11 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/fs/image"
 )
 
 func versionsCommand() *cli.Command {
@@ -67,12 +70,16 @@ func (s *openedStore) overview(now time.Time) ([]versionUse, error) {
 		return nil, err
 	}
 	promoted, _ := rollout.Promoted()
+	byName := slices.ContainsFunc(infos, func(i image.Info) bool { return refOf(i) == promoted })
 	uses := []versionUse{}
 	for _, i := range infos {
+		ref := refOf(i)
 		uses = append(uses, versionUse{
 			versionJSON: versionOf(i),
-			Promoted:    refOf(i).Is(promoted),
-			Nodes:       runningOn(nodes, refOf(i), now),
+			// Another name for the same content is not what was promoted, but
+			// where that name is gone it is what is served.
+			Promoted: ref.Is(promoted) && (ref == promoted || !byName),
+			Nodes:    runningOn(nodes, ref, now),
 		})
 	}
 	return uses, nil
