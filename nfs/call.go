@@ -175,6 +175,8 @@ func (c *call) procedure() (procedure, wire.AcceptStat) {
 		return c.mountProcedure()
 	case progPortmap:
 		return c.portmapProcedure()
+	case progACL:
+		return c.aclProcedure()
 	}
 	return nil, wire.ProgUnavail
 }

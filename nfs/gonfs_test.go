@@ -47,7 +47,7 @@ var differences = map[string]string{
 	"FSSTAT":         "RFC 1813, section 3.3.18: the size of the file system",
 	"version 2":      "RFC 5531, section 9: PROG_MISMATCH with the versions that there are",
 	"version 4":      "RFC 5531, section 9: PROG_MISMATCH, or mount(8) without options never falls back; go-nfs takes COMPOUND for GETATTR",
-	"NFSACL":         "RFC 5531, section 9: PROG_UNAVAIL for a program that is not there",
+	"NFSACL":         "RFC 5531, section 9: PROG_UNAVAIL for a program that is not there, not PROC_UNAVAIL; here it is, for overlayfs (acl.go)",
 	"no procedure":   "RFC 5531, section 9: PROC_UNAVAIL",
 	"garbage":        "RFC 5531, section 9: GARBAGE_ARGS, and the connection stays",
 	"trailing bytes": "RFC 5531, section 9: GARBAGE_ARGS for arguments that are not what the procedure takes",
