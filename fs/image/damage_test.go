@@ -312,3 +312,69 @@ func TestDamagedIndex(t *testing.T) {
 	}
 	checkStore(t, s)
 }
+
+// TestSealMends: sealing the same tree again makes good an index that is damaged
+// or refers to a pack that is gone, though there is no new content.
+func TestSealMends(t *testing.T) {
+	for name, harm := range map[string]func(t *testing.T, s *image.Store, first string){
+		"index":  func(t *testing.T, s *image.Store, _ string) { flip(t, indexOf(s, "v1"), 300) },
+		"header": func(t *testing.T, s *image.Store, _ string) { flip(t, indexOf(s, "v1"), 20) },
+		"pack": func(t *testing.T, _ *image.Store, first string) {
+			if err := os.Remove(first); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t)
+			dir := writeFiles(t, map[string]string{"a": "content"})
+			want := sealDir(t, s, "v1", dir)
+			first := packs(t, s)[0]
+			harm(t, s, first)
+			// Another version's pack has the content too where that of v1 is gone.
+			sealDir(t, s, "v2", writeFiles(t, map[string]string{"a": "content", "b": "more"}))
+			if r := sealDir(t, s, "v1", dir); r.Unchanged || r.NewBytes != 0 || r.Digest != want.Digest {
+				t.Errorf("sealed again: %+v", r)
+			}
+			v := open(t, s, "v1")
+			if got := readAll(t, v, "a"); got != "content" || len(v.Problems()) != 0 {
+				t.Errorf("a: %q, problems %v", got, v.Problems())
+			}
+			if r := sealDir(t, s, "v1", dir); !r.Unchanged {
+				t.Errorf("sealed a third time: %+v", r)
+			}
+		})
+	}
+}
+
+// TestSealMendsSuperseded: what is kept of a version when it is sealed anew is
+// whole, even where a damaged copy has its name.
+func TestSealMendsSuperseded(t *testing.T) {
+	s := newStore(t)
+	one, two := writeFiles(t, map[string]string{"a": "one"}), writeFiles(t, map[string]string{"a": "two"})
+	old := "v1~" + sealDir(t, s, "v1", one).Digest.Short()
+	for _, dir := range []string{two, one} {
+		sealDir(t, s, "v1", dir)
+	}
+	flip(t, indexOf(s, old), 300)
+	sealDir(t, s, "v1", two)
+	if got := readAll(t, open(t, s, old), "a"); got != "one" {
+		t.Errorf("the version that was replaced says %q", got)
+	}
+	// The other way round a good copy must survive the bad one.
+	sealDir(t, s, "v1", one)
+	flip(t, indexOf(s, "v1"), 300)
+	sealDir(t, s, "v1", two)
+	if got := readAll(t, open(t, s, old), "a"); got != "one" {
+		t.Errorf("replaced by a damaged one, it says %q", got)
+	}
+	// After a crash one file may have both names.
+	sealDir(t, s, "v1", one)
+	if err := errors.Join(os.Remove(indexOf(s, old)), os.Link(indexOf(s, "v1"), indexOf(s, old))); err != nil {
+		t.Fatal(err)
+	}
+	sealDir(t, s, "v1", two)
+	if got := readAll(t, open(t, s, old), "a"); got != "one" {
+		t.Errorf("kept by a crash, it says %q", got)
+	}
+}

@@ -103,7 +103,7 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, pro
 		b.warn(fmt.Sprintf("the index that was there is replaced, not kept: %v", oldErr))
 	}
 	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
-	if oldErr == nil && old.digest == h.digest && b.pack == nil {
+	if oldErr == nil && old.digest == h.digest && b.pack == nil && s.intact(name) {
 		result.Info, result.Unchanged = old.info(name), true
 		return result, nil
 	}
@@ -122,11 +122,7 @@ func (s *Store) publish(name string, b *builder, index *os.File, old *header, di
 	}
 	s.atStep("pack published")
 	if old != nil && old.digest != digest {
-		err := os.Link(s.indexPath(name), s.indexPath(supersededName(name, old.digest)))
-		if err != nil && !errors.Is(err, os.ErrExist) {
-			return err
-		}
-		if err := durable.SyncDir(s.versionsDir()); err != nil {
+		if err := s.keep(name, supersededName(name, old.digest)); err != nil {
 			return err
 		}
 	}
@@ -135,6 +131,45 @@ func (s *Store) publish(name string, b *builder, index *os.File, old *header, di
 		return err
 	}
 	s.atStep("index published")
+	return nil
+}
+
+// intact reports whether a version can be read, as far as opening it tells.
+func (s *Store) intact(name string) bool {
+	v, err := s.Open(name)
+	return err == nil && len(v.Problems()) == 0
+}
+
+// keep gives the version that is about to be replaced a name of its own. If an
+// earlier seal left the same version there, that may be damaged by now, and is
+// replaced by one that is not.
+func (s *Store) keep(name, kept string) error {
+	err := os.Link(s.indexPath(name), s.indexPath(kept))
+	if errors.Is(err, os.ErrExist) {
+		err = nil
+		if s.intact(name) {
+			err = s.linkOver(s.indexPath(name), s.indexPath(kept))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return durable.SyncDir(s.versionsDir())
+}
+
+// linkOver makes to another name of the file from, whatever was there.
+func (s *Store) linkOver(from, to string) error {
+	temp := filepath.Join(s.versionsDir(), durable.TempPattern+"kept")
+	if err := os.Link(from, temp); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, to); err != nil {
+		return errors.Join(err, os.Remove(temp))
+	}
+	// Between two names of one file rename(2) does nothing at all.
+	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 
