@@ -22,7 +22,7 @@ import (
 // The crash tests run this test binary again, to do one thing to a store and be
 // killed, by SIGKILL from its own hand, at the k-th step of it.
 const (
-	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, remove or look
+	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, remove, look or starve
 	crashStore = "ROOTNFSD_TEST_CRASH_STORE" // to which store
 	crashStep  = "ROOTNFSD_TEST_CRASH_STEP"  // and at which step to die, from 1
 )
@@ -73,6 +73,28 @@ func crash() {
 		if len(damage) > 0 {
 			panic(fmt.Sprint(damage))
 		}
+	case "starve":
+		starve(s)
+	}
+}
+
+// starve opens version v1, which has two packs, with one file descriptor left,
+// and then with enough.
+func starve(s *Store) {
+	f, err := os.Open(os.DevNull)
+	must(err)
+	var enough syscall.Rlimit
+	must(syscall.Getrlimit(syscall.RLIMIT_NOFILE, &enough))
+	must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: uint64(f.Fd()) + 1, Max: enough.Max}))
+	must(f.Close())
+	if _, err := s.Open("v1"); !errors.Is(err, syscall.EMFILE) {
+		panic(fmt.Sprint("Open: ", err))
+	}
+	must(syscall.Setrlimit(syscall.RLIMIT_NOFILE, &enough))
+	v, err := s.Open("v1")
+	must(err)
+	if len(v.packs) != 2 || len(v.Problems()) > 0 {
+		panic(fmt.Sprint(len(v.packs), " packs, problems ", v.Problems()))
 	}
 }
 
@@ -322,6 +344,15 @@ func TestLookingNeedsNoRights(t *testing.T) {
 	if out, err := asNobody(t, "look", s); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// TestOpenIsTriedAgain: a version that cannot be opened for want of something is
+// not one whose files are lost.
+func TestOpenIsTriedAgain(t *testing.T) {
+	s := crashedStore(t)
+	writeTree(t, s, "v1", "text is new, large is not", fstest.Bytes(80_000))
+	mustSeal(t, s, "v1")
+	crashAt(t, "starve", s.Dir(), 0)
 }
 
 // TestSealingUnreadable: a file that the user may not read is named.

@@ -93,12 +93,24 @@ func packPath(dir string, digest Digest) string {
 	return filepath.Join(dir, hex.EncodeToString(digest[:])+packSuffix)
 }
 
-var errNoPack = errors.New("not a pack, or cut short")
+var (
+	errNoPack   = errors.New("not a pack, or cut short")
+	errBadTable = errors.New("its table of chunks is damaged, or another pack's")
+)
+
+// isLost reports whether an error of openPack says that the content is gone or
+// damaged, and not just out of reach for now.
+func isLost(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, errNoPack) || errors.Is(err, errBadTable)
+}
 
 func (p *pack) load() (err error) {
 	stat, err := p.file.Stat()
 	if err != nil {
 		return err
+	}
+	if !stat.Mode().IsRegular() {
+		return errNoPack
 	}
 	size := stat.Size()
 	tableOff, err := p.readFooter(size)
@@ -126,7 +138,7 @@ func (p *pack) load() (err error) {
 	tableLen := int(p.count) * chunkRecord
 	p.table, p.sorted = tail[:tableLen], tail[tableLen:][:int(p.count)*sortedRecord]
 	if sha256.Sum256(p.table) != p.digest {
-		return errors.New("its table of chunks is damaged, or another pack's")
+		return errBadTable
 	}
 	p.verified = make([]atomic.Uint32, (p.count+31)/32)
 	runtime.AddCleanup(p, mapping.unmap, m)
@@ -297,8 +309,8 @@ func (s *packSet) get(digest Digest) (*pack, error) {
 	return p, nil
 }
 
-// all returns the packs in the store that can be opened, and what is wrong with
-// the others.
+// all returns the packs in the store, and what is wrong with those that are
+// damaged.
 func (s *packSet) all() (packs []*pack, problems []error, err error) {
 	digests, err := s.list()
 	if err != nil {
@@ -306,11 +318,14 @@ func (s *packSet) all() (packs []*pack, problems []error, err error) {
 	}
 	for _, d := range digests {
 		p, err := s.get(d)
-		if err != nil {
+		switch {
+		case err == nil:
+			packs = append(packs, p)
+		case isLost(err):
 			problems = append(problems, err)
-			continue
+		default:
+			return nil, nil, err
 		}
-		packs = append(packs, p)
 	}
 	return packs, problems, nil
 }

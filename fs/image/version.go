@@ -30,8 +30,9 @@ type versionPack struct {
 
 // Open opens a version for reading. The error wraps os.ErrNotExist if there is
 // none of that name. That a pack is missing or damaged is not an error: the
-// files that lie elsewhere can be read.
-func (s *Store) Open(name string) (*Version, error) {
+// files that lie elsewhere can be read. That one is out of reach for now, as for
+// want of memory or of file descriptors, is an error, and may pass.
+func (s *Store) Open(name string) (_ *Version, err error) {
 	if err := validVersion(name); err != nil {
 		return nil, err
 	}
@@ -40,8 +41,13 @@ func (s *Store) Open(name string) (*Version, error) {
 		return nil, errVersion(name, err)
 	}
 	v := newVersion(name, x)
+	defer v.guard(debug.SetPanicOnFault(true), &err)
 	for i := range v.packs {
-		v.packs[i].pack, v.packs[i].err = s.packs.get(x.packDigest(uint64(i)))
+		p, err := s.packs.get(x.packDigest(uint64(i)))
+		if err != nil && !isLost(err) {
+			return nil, errVersion(name, err)
+		}
+		v.packs[i] = versionPack{p, err}
 	}
 	return v, nil
 }
