@@ -40,10 +40,16 @@ func (s *Store) lock(ctx context.Context) (unlock func(), err error) {
 
 // lockFile makes the state directory if need be and locks the file in it.
 func (s *Store) lockFile(ctx context.Context) (unlock func(), err error) {
-	for _, dir := range []string{s.StateDir(), s.versionsDir(), s.packsDir()} {
-		if err := makeDir(dir); err != nil {
+	for _, dir := range []string{s.StateDir(), s.versionsDir()} {
+		if err := makeDir(dir, 0o755); err != nil {
 			return nil, err
 		}
+	}
+	if err := makeDir(s.packsDir(), packsMode); err != nil {
+		return nil, err
+	}
+	if err := closeToOthers(s.packsDir()); err != nil {
+		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(s.StateDir(), "lock"), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -89,13 +95,24 @@ func holder(f *os.File) string {
 	return "another rootnfsd (pid " + pid + ")"
 }
 
-// makeDir makes a directory durably; one that exists is fine.
-func makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o755)
-	if errors.Is(err, os.ErrExist) {
-		return nil
+// packsMode is the mode of the directory of packs. In them is the content of all
+// files of a tree, /etc/shadow among them, so they are for their owner only; the
+// indexes hold names and attributes and may be read by all.
+const packsMode = 0o700
+
+// closeToOthers gives the directory of packs its mode if it has another.
+func closeToOthers(dir string) error {
+	stat, err := os.Stat(dir)
+	if err != nil || stat.Mode().Perm() == packsMode {
+		return err
 	}
-	if err != nil {
+	return os.Chmod(dir, packsMode)
+}
+
+// makeDir makes a directory durably; one that exists is fine, but may not be
+// durable yet, if a crash came in between.
+func makeDir(dir string, mode os.FileMode) error {
+	if err := os.Mkdir(dir, mode); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	return durable.SyncDir(filepath.Dir(dir))

@@ -27,7 +27,7 @@ type packWriter struct {
 }
 
 func newPackWriter(dir string) (*packWriter, error) {
-	f, err := durable.CreateTemp(dir, 0o444)
+	f, err := durable.CreateTemp(dir, 0o400)
 	if err != nil {
 		return nil, err
 	}

@@ -29,7 +29,8 @@ type Store struct {
 }
 
 // OpenStore opens the store at dir, which exists. What sealing makes lives in
-// dir/.rootnfsd, which the first Seal creates. It needs only the right to read.
+// dir/.rootnfsd, which the first Seal creates. Everybody may list the versions;
+// to read content one must be who sealed it, or root.
 func OpenStore(dir string) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {

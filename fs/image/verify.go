@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 
@@ -65,7 +66,7 @@ func (s *Store) openAll(names []string) (versions []*Version, damage []Damage, e
 		switch {
 		case err == nil:
 			versions = append(versions, v)
-		case isMissing(err):
+		case isMissing(err), errors.Is(err, os.ErrPermission):
 			return nil, nil, err
 		default:
 			damage = append(damage, Damage{Version: name, Err: err})
