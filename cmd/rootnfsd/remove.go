@@ -47,8 +47,13 @@ Examples:
 				return err
 			}
 			out := removedJSON{Name: info.Name, DryRun: c.Bool("dry-run")}
-			if out.Freed, err = s.remove(info, c.Bool("force"), out.DryRun); err != nil {
+			r, err := s.remove(info, c.Bool("force"), out.DryRun)
+			if err != nil {
 				return err
+			}
+			out.Freed = r.Freed
+			if r.Kept != nil {
+				fmt.Fprintln(c.App.ErrWriter, "warning:", r.Kept)
 			}
 			if c.Bool("json") {
 				return writeJSON(c.App.Writer, out)
@@ -95,12 +100,12 @@ type removedJSON struct {
 }
 
 // remove deletes a version that nobody needs.
-func (s *openedStore) remove(info image.Info, force, dryRun bool) (freed uint64, err error) {
+func (s *openedStore) remove(info image.Info, force, dryRun bool) (r image.RemoveResult, err error) {
 	if err := s.refuseRunning(info, force); err != nil {
-		return 0, err
+		return r, err
 	}
 	remove := func() (err error) {
-		freed, err = s.Remove(info.Name)
+		r, err = s.Remove(info.Name, info.Digest)
 		return err
 	}
 	if dryRun {
@@ -110,7 +115,7 @@ func (s *openedStore) remove(info image.Info, force, dryRun bool) (freed uint64,
 	if errors.Is(err, exports.ErrPromoted) {
 		err = fmt.Errorf("%s stays: %w", info.Name, err)
 	}
-	return freed, err
+	return r, err
 }
 
 func (s *openedStore) reportRemoved(w io.Writer, out removedJSON) {

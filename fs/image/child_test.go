@@ -54,7 +54,7 @@ func crash() {
 		_, err = s.Seal(context.Background(), "v1", src, nil)
 		must(err)
 	case "remove":
-		_, err := s.Remove("v1")
+		_, err := s.Remove("v1", Digest{})
 		must(err)
 	case "look":
 		infos, err := s.Versions()
@@ -259,12 +259,12 @@ func TestCrashDuringRemove(t *testing.T) {
 		}
 		mustSeal(t, s, "v1")
 		for _, v := range []string{"v1", "v0"} {
-			if _, err := s.Remove(v); err != nil {
+			if _, err := s.Remove(v, Digest{}); err != nil {
 				t.Errorf("step %d: %v", step, err)
 			}
 		}
 		for _, name := range slices.Backward(files(t, s.versionsDir()+"/v1~*")) {
-			if _, err := s.Remove(strings.TrimSuffix(filepath.Base(name), indexSuffix)); err != nil {
+			if _, err := s.Remove(strings.TrimSuffix(filepath.Base(name), indexSuffix), Digest{}); err != nil {
 				t.Error(err)
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/image"
 )
 
 // inUse counts how often this process has files below dir open or mapped.
@@ -101,7 +102,7 @@ func TestReadersBesideWriters(t *testing.T) {
 			if name == "v1" {
 				continue
 			}
-			if _, err := s.Remove(name); err != nil {
+			if _, err := s.Remove(name, image.Digest{}); err != nil {
 				t.Error(err)
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs/durable"
@@ -14,38 +16,64 @@ import (
 // removeWait is how long Remove waits for others who change the store.
 const removeWait = 5 * time.Second
 
-// Remove deletes a version and the packs that no other version needs, and
-// returns the bytes freed. What was opened before stays readable, and its space
-// is freed when it is let go. While the index of another version is damaged, it
-// deletes the version but no pack, since nobody knows which are needed; the
-// error says so.
-func (s *Store) Remove(name string) (freed uint64, err error) {
+// RemoveResult tells what a removal did.
+type RemoveResult struct {
+	Freed uint64 // bytes of the files that were deleted
+	// Kept says why packs were left that maybe nobody needs; it is nil if none
+	// was. The next Remove tries again.
+	Kept error
+}
+
+// Remove deletes a version and the packs that no other version needs. What was
+// opened before stays readable, and its space is freed when it is let go. While
+// the index of another version is damaged, it deletes the version but no pack,
+// since nobody knows which are needed.
+//
+// The version is left alone, with an error, if it does not have that digest: it
+// was sealed anew since the caller looked. The zero Digest stands for whatever
+// is there, as the digest of a damaged index is not known.
+func (s *Store) Remove(name string, digest Digest) (RemoveResult, error) {
 	if err := validVersion(name); err != nil {
-		return 0, err
+		return RemoveResult{}, err
 	}
 	if _, err := os.Lstat(s.indexPath(name)); err != nil {
-		return 0, errVersion(name, err)
+		return RemoveResult{}, errVersion(name, err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), removeWait)
 	defer cancel()
 	unlock, err := s.lock(ctx)
 	if err != nil {
-		return 0, fmt.Errorf("remove %s: %w", name, err)
+		return RemoveResult{}, fmt.Errorf("remove %s: %w", name, err)
 	}
 	defer unlock()
 	s.atStep("locked")
-	if freed, err = removeFile(s.indexPath(name)); err != nil {
-		return 0, errVersion(name, err)
-	}
-	if err := durable.SyncDir(s.versionsDir()); err != nil {
-		return freed, err
+	freed, err := s.removeIndex(name, digest)
+	if err != nil {
+		return RemoveResult{}, errVersion(name, err)
 	}
 	s.atStep("index removed")
 	more, err := s.removeUnused()
 	if err != nil {
 		err = fmt.Errorf("%s is removed, but not what only it needs: %w", name, err)
 	}
-	return freed + more, err
+	return RemoveResult{Freed: freed + more, Kept: err}, nil
+}
+
+// removeIndex deletes the index of a version that has this digest.
+func (s *Store) removeIndex(name string, digest Digest) (freed uint64, err error) {
+	if digest != (Digest{}) {
+		h, err := readHeader(s.indexPath(name))
+		if err != nil {
+			return 0, err
+		}
+		if h.digest != digest {
+			return 0, fmt.Errorf("it was sealed again meanwhile, with other content (%s), and is left alone", h.digest.Short())
+		}
+	}
+	if freed, err = removeFile(s.indexPath(name)); err != nil {
+		return 0, err
+	}
+	return freed, durable.SyncDir(s.versionsDir())
 }
 
 // removeUnused deletes the packs that no version refers to. The caller holds
@@ -75,7 +103,8 @@ func (s *Store) removeUnused() (freed uint64, err error) {
 
 // usedPacks returns the packs that the versions of the store refer to. Any
 // index that cannot be read in full is an error.
-func (s *Store) usedPacks() (map[Digest]bool, error) {
+func (s *Store) usedPacks() (_ map[Digest]bool, err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
 	names, err := s.versionNames()
 	if err != nil {
 		return nil, err
@@ -89,6 +118,7 @@ func (s *Store) usedPacks() (map[Digest]bool, error) {
 		for i := range x.counts[secPacks] {
 			used[x.packDigest(i)] = true
 		}
+		runtime.KeepAlive(x)
 	}
 	return used, nil
 }

@@ -38,7 +38,7 @@ func TestOpenStore(t *testing.T) {
 	if _, err := s.Open("v1"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Open in an empty store: %v", err)
 	}
-	if _, err := s.Remove("v1"); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.Remove("v1", image.Digest{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Remove in an empty store: %v", err)
 	}
 	if _, err := os.Stat(s.StateDir()); !errors.Is(err, os.ErrNotExist) {
@@ -74,7 +74,7 @@ func TestNamesOfSupersededVersions(t *testing.T) {
 		if _, err := s.Open(name); err == nil || errors.Is(err, os.ErrNotExist) {
 			t.Errorf("Open of %q: %v, want that this is no name", name, err)
 		}
-		if _, err := s.Remove(name); err == nil || errors.Is(err, os.ErrNotExist) {
+		if _, err := s.Remove(name, image.Digest{}); err == nil || errors.Is(err, os.ErrNotExist) {
 			t.Errorf("Remove of %q: %v, want that this is no name", name, err)
 		}
 	}
@@ -352,7 +352,7 @@ func TestSealAgain(t *testing.T) {
 	if open(t, s, old).Info().Digest != first.Digest {
 		t.Error("the superseded version has another digest")
 	}
-	if _, err := s.Remove(old); err != nil {
+	if _, err := s.Remove(old, first.Digest); err != nil {
 		t.Error(err)
 	}
 	if got := versionNames(t, s); !slices.Equal(got, []string{"v1"}) {
@@ -368,9 +368,9 @@ func TestRemove(t *testing.T) {
 	sealDir(t, s, "v2", dir)
 	running := open(t, s, "v2")
 
-	freed, err := s.Remove("v2")
-	if err != nil || freed < 50_000 || freed > 60_000 {
-		t.Errorf("Remove: %d, %v", freed, err)
+	r, err := s.Remove("v2", image.Digest{})
+	if err != nil || r.Kept != nil || r.Freed < 50_000 || r.Freed > 60_000 {
+		t.Errorf("Remove: %+v, %v", r, err)
 	}
 	if n := len(packs(t, s)); n != 1 {
 		t.Errorf("%d packs, want that of v1", n)
@@ -384,8 +384,8 @@ func TestRemove(t *testing.T) {
 	if readAll(t, open(t, s, "v1"), "shared") != string(fstest.Bytes(100_000)) {
 		t.Error("v1 is damaged")
 	}
-	if freed, err := s.Remove("v1"); err != nil || freed < 100_000 {
-		t.Errorf("Remove: %d, %v", freed, err)
+	if r, err := s.Remove("v1", image.Digest{}); err != nil || r.Kept != nil || r.Freed < 100_000 {
+		t.Errorf("Remove: %+v, %v", r, err)
 	}
 	if n := len(packs(t, s)); n != 0 {
 		t.Errorf("%d packs in an empty store", n)
@@ -393,21 +393,47 @@ func TestRemove(t *testing.T) {
 	sealDir(t, s, "v1", dir)
 }
 
+// TestRemoveOfAnother: what was sealed since the caller looked is not what it
+// wants to be rid of.
+func TestRemoveOfAnother(t *testing.T) {
+	s := newStore(t)
+	dir := writeFiles(t, map[string]string{"a": "old"})
+	seen := sealDir(t, s, "v1", dir).Digest
+	write(t, dir+"/a", "newer")
+	sealDir(t, s, "v1", dir)
+	if _, err := s.Remove("v1", seen); err == nil || !strings.Contains(err.Error(), "sealed again meanwhile") {
+		t.Errorf("Remove: %v", err)
+	}
+	if got := readAll(t, open(t, s, "v1"), "a"); got != "newer" {
+		t.Errorf("a is %q", got)
+	}
+	if _, err := s.Remove("v1", open(t, s, "v1").Info().Digest); err != nil {
+		t.Error(err)
+	}
+	if got := versionNames(t, s); !slices.Equal(got, []string{"v1~" + seen.Short()}) {
+		t.Errorf("versions %v", got)
+	}
+}
+
 // TestRemoveBesideDamage: no pack is deleted that a version may need whose
-// index cannot be read.
+// index cannot be read, but the version is.
 func TestRemoveBesideDamage(t *testing.T) {
 	s := newBrokenStore(t)
 	sealDir(t, s, "v1", writeFiles(t, map[string]string{"a": "1"}))
 	sealDir(t, s, "v2", writeFiles(t, map[string]string{"a": "2"}))
 	flip(t, indexOf(s, "v1"), 300)
-	if _, err := s.Remove("v2"); err == nil || !strings.Contains(err.Error(), "version v1") {
-		t.Errorf("Remove: %v", err)
+	r, err := s.Remove("v2", image.Digest{})
+	if err != nil || r.Kept == nil || !strings.Contains(r.Kept.Error(), "version v1") {
+		t.Errorf("Remove: %+v, %v, want that packs are kept because of v1", r, err)
+	}
+	if _, err := s.Open("v2"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Open of what was removed: %v", err)
 	}
 	if n := len(packs(t, s)); n != 2 {
 		t.Errorf("%d packs, want 2", n)
 	}
-	if _, err := s.Remove("v1"); err != nil {
-		t.Errorf("Remove of a damaged version: %v", err)
+	if r, err := s.Remove("v1", image.Digest{}); err != nil || r.Kept != nil {
+		t.Errorf("Remove of a damaged version: %+v, %v", r, err)
 	}
 	if n := len(packs(t, s)); n != 0 {
 		t.Errorf("%d packs, want none", n)
