@@ -53,7 +53,8 @@ setup:
 test: setup build
 	ROOTNFSD_TEST_ALL=1 $(GO) test -timeout 25m ./...
 
-test-long: setup build
+test-long: build
+	sh integration/setup.sh --long
 	ROOTNFSD_TEST_ALL=1 ROOTNFSD_TEST_LONG=1 $(GO) test -timeout 90m ./...
 
 demo: setup build

@@ -86,9 +86,15 @@ func openGolden(t *testing.T) *lab.Golden {
 // serve runs the daemon until the test ends; where the test failed it shows the log.
 func serve(t *testing.T, n *lab.Net, args ...string) *lab.Daemon {
 	t.Helper()
+	return serveBy(t, lab.Serve, n, args...)
+}
+
+// serveBy is serve by another function of the lab.
+func serveBy(t *testing.T, start func(ctx context.Context, n *lab.Net, log, binary string, args ...string) (*lab.Daemon, error), n *lab.Net, args ...string) *lab.Daemon {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	d, err := lab.Serve(ctx, n, filepath.Join(t.TempDir(), "log"), rootnfsd, args...)
+	d, err := start(ctx, n, filepath.Join(t.TempDir(), "log"), rootnfsd, args...)
 	if err != nil {
 		t.Fatal(err)
 	}

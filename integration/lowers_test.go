@@ -19,7 +19,7 @@ func TestConsistentLowers(t *testing.T) {
 	net := newNet(t)
 	store := "--export=" + golden.Store
 	cli(t, "promote", "v1", store)
-	daemon := serve(t, net, store, "--allow=192.0.2.0/24")
+	daemon := serveBy(t, lab.ServeHeld, net, store, "--allow=192.0.2.0/24")
 
 	a := node(t, golden, net, 1, "v1")
 	in(t, a, "echo scratch >/written; echo scratch >>/etc/version-marker; rm /etc/hostname; sync")
@@ -138,9 +138,10 @@ func awaitReader(t *testing.T, g *lab.Guest) time.Duration {
 }
 
 // crash kills the daemon under nodes that read, starts it again, and returns
-// when all of them go on. It logs how long the reading paused: a client whose
-// connection breaks connects again at once, and if that is refused, because the
-// daemon is away, waits three seconds (call_connect_status in net/sunrpc/clnt.c).
+// when all of them go on. It logs how long the reading paused. The sockets stay
+// open meanwhile, as they do under systemd: a client whose connection breaks
+// connects again at once, and were that refused it would wait three seconds
+// (call_connect_status in net/sunrpc/clnt.c).
 func crash(t *testing.T, daemon *lab.Daemon, nodes ...*lab.Guest) {
 	t.Helper()
 	killed := time.Now()

@@ -21,6 +21,8 @@ type sockets struct {
 	tcp []net.Listener
 	udp []net.PacketConn
 
+	inherited inherited
+
 	nfs     int // port
 	portmap int // port, 0 if the port mapper is off or somebody else's
 	// unregister takes back what was registered with somebody else's; nil if
@@ -33,7 +35,7 @@ type sockets struct {
 const klibcMountPort = 627
 
 func openSockets(ctx context.Context, listen, portmap string, log *zap.Logger) (_ *sockets, err error) {
-	s := &sockets{}
+	s := &sockets{inherited: inherit()}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -42,6 +44,7 @@ func openSockets(ctx context.Context, listen, portmap string, log *zap.Logger) (
 	if s.nfs, err = s.open(listen, "--listen"); err != nil {
 		return nil, err
 	}
+	defer s.inherited.warnUnused(log)
 	if portmap == "off" {
 		return s, nil
 	}
@@ -63,16 +66,20 @@ func (s *sockets) open(addr, flag string) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s %s: want HOST:PORT or :PORT", flag, addr)
 	}
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		return 0, explain(err, "tcp", flag, port)
+	ln := s.inherited.listener(port)
+	if ln == nil {
+		if ln, err = net.Listen("tcp", addr); err != nil {
+			return 0, explain(err, "tcp", flag, port)
+		}
 	}
 	s.tcp = append(s.tcp, ln)
 	// With port 0 the kernel has chosen one for TCP; UDP must be the same.
 	n := ln.Addr().(*net.TCPAddr).Port
-	pc, err := net.ListenPacket("udp", net.JoinHostPort(host, strconv.Itoa(n)))
-	if err != nil {
-		return 0, explain(err, "udp", flag, port)
+	pc := s.inherited.packetConn(port)
+	if pc == nil {
+		if pc, err = net.ListenPacket("udp", net.JoinHostPort(host, strconv.Itoa(n))); err != nil {
+			return 0, explain(err, "udp", flag, port)
+		}
 	}
 	s.udp = append(s.udp, pc)
 	return n, nil

@@ -14,8 +14,9 @@ import (
 // Daemon is rootnfsd serve, running in a network.
 type Daemon struct {
 	net    *Net
-	args   []string // program and arguments
-	log    string   // file
+	args   []string   // program and arguments
+	log    string     // file
+	held   []*os.File // its sockets, if they outlive it
 	cmd    *exec.Cmd
 	exited chan struct{} // closed when cmd has ended
 }
@@ -24,10 +25,18 @@ type Daemon struct {
 // when it says that it is ready. Its output is appended to the file log.
 func Serve(ctx context.Context, n *Net, log, binary string, args ...string) (*Daemon, error) {
 	d := &Daemon{net: n, log: log, args: append([]string{binary, "serve"}, args...)}
-	if err := d.Start(ctx); err != nil {
+	return d, d.Start(ctx)
+}
+
+// ServeHeld is Serve with sockets that are held by this process, as systemd holds
+// those of a .socket unit, and outlive a crash of the daemon.
+func ServeHeld(ctx context.Context, n *Net, log, binary string, args ...string) (*Daemon, error) {
+	held, err := n.openSockets()
+	if err != nil {
 		return nil, err
 	}
-	return d, nil
+	d := &Daemon{net: n, log: log, held: held, args: append([]string{binary, "serve"}, args...)}
+	return d, d.Start(ctx)
 }
 
 // Start starts a daemon that has been killed, with the arguments it had.
@@ -42,8 +51,11 @@ func (d *Daemon) Start(ctx context.Context) error {
 		return err
 	}
 	defer notify.close()
-	d.cmd = d.net.Command(d.args[0], d.args[1:]...)
-	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.path)
+	// The shell says which process the sockets are for (sd_listen_fds(3)); the
+	// daemon then takes its place.
+	d.cmd = d.net.Command("sh", append([]string{"-c", `export LISTEN_PID=$$; exec "$@"`, "sh"}, d.args...)...)
+	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.path, fmt.Sprintf("LISTEN_FDS=%d", len(d.held)))
+	d.cmd.ExtraFiles = d.held
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
 		return err

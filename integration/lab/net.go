@@ -2,10 +2,14 @@ package lab
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 // ServerAddress is the address of the server on the bridge of a Net.
@@ -68,6 +72,53 @@ func (n *Net) Node(number int) (Machine, error) {
 
 // NodeAddress is the address of a machine that Node returned.
 func NodeAddress(number int) string { return fmt.Sprintf("192.0.2.1%d", number) }
+
+// openSockets opens the ports of an NFS server in this network.
+func (n *Net) openSockets() (files []*os.File, err error) {
+	err = n.enter(func() error {
+		for _, port := range []string{":2049", ":111"} {
+			ln, err := net.Listen("tcp", port)
+			if err != nil {
+				return err
+			}
+			defer ln.Close()
+			pc, err := net.ListenPacket("udp", port)
+			if err != nil {
+				return err
+			}
+			defer pc.Close()
+			for _, s := range []interface{ File() (*os.File, error) }{ln.(*net.TCPListener), pc.(*net.UDPConn)} {
+				f, err := s.File()
+				if err != nil {
+					return err
+				}
+				files = append(files, f)
+			}
+		}
+		return nil
+	})
+	return files, err
+}
+
+// enter calls f in this network.
+func (n *Net) enter(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread cannot go back, so it ends
+		ns, err := os.Open("/run/netns/" + n.name)
+		if err != nil {
+			done <- err
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
 
 func (n *Net) ip(args string) error {
 	return run(exec.Command("ip", append([]string{"-n", n.name}, strings.Fields(args)...)...))
