@@ -94,7 +94,7 @@ func serve(c *cli.Context) error {
 	if err := sealNew(ctx, stores, log); err != nil {
 		return err
 	}
-	x, err := exports.New(exports.Config{Images: imagesOf(stores), Allow: allow, Log: log})
+	x, err := exports.New(exports.Config{Images: imagesOf(stores, log), Allow: allow, Log: log})
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error 
 			}
 			reportSeal(os.Stderr, r)
 		}
-		versions, err := sealedVersions{s.Store}.Versions()
+		versions, err := sealedVersions{s.Store, log}.Versions()
 		if err != nil {
 			return err
 		}
@@ -180,10 +180,10 @@ func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error 
 	return nil
 }
 
-func imagesOf(stores []*openedStore) []exports.Image {
+func imagesOf(stores []*openedStore, log *zap.Logger) []exports.Image {
 	var images []exports.Image
 	for _, s := range stores {
-		images = append(images, exports.Image{Name: s.name, Dir: s.Dir(), StateDir: s.StateDir(), Versions: sealedVersions{s.Store}})
+		images = append(images, exports.Image{Name: s.name, Dir: s.Dir(), StateDir: s.StateDir(), Versions: sealedVersions{s.Store, log}})
 	}
 	return images
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"github.com/xrash/smetrics"
+	"go.uber.org/zap"
 
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -197,7 +198,10 @@ func operator() string {
 }
 
 // sealedVersions shows a store's versions to exports.
-type sealedVersions struct{ *image.Store }
+type sealedVersions struct {
+	*image.Store
+	log *zap.Logger
+}
 
 func (s sealedVersions) Versions() ([]exports.Version, error) {
 	infos, err := s.Store.Versions()
@@ -210,7 +214,19 @@ func (s sealedVersions) Versions() ([]exports.Version, error) {
 			versions = append(versions, exports.Version{Name: i.Name, Err: i.Err})
 			continue
 		}
-		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.Open(i.Name) }})
+		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.open(i) }})
 	}
 	return versions, nil
+}
+
+// open opens what was listed, whatever became of its name since.
+func (s sealedVersions) open(i image.Info) (fs.Tree, error) {
+	v, err := s.OpenDigest(i.Name, i.Digest)
+	if err != nil {
+		return nil, err
+	}
+	for _, problem := range v.Problems() {
+		s.log.Error("files of a version cannot be read", zap.Error(problem))
+	}
+	return v, nil
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/willscott/go-nfs/file"
 	"golang.org/x/sys/unix"
 
+	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 	"github.com/rootnfsd/rootnfsd/fs/source"
@@ -357,6 +359,81 @@ func TestSealAgain(t *testing.T) {
 	}
 	if got := versionNames(t, s); !slices.Equal(got, []string{"v1"}) {
 		t.Errorf("versions %v", got)
+	}
+}
+
+// TestOpenDigest follows one version through its names.
+func TestOpenDigest(t *testing.T) {
+	s := newBrokenStore(t)
+	one, two := writeFiles(t, map[string]string{"a": "old"}), writeFiles(t, map[string]string{"a": "newer"})
+	d := sealDir(t, s, "v1", one).Digest
+	old := "v1~" + d.Short()
+	check := func(what string, names ...string) {
+		t.Helper()
+		for _, name := range names {
+			v, err := s.OpenDigest(name, d)
+			if err != nil || readAll(t, v, "a") != "old" {
+				t.Errorf("%s: OpenDigest of %s: %v", what, name, err)
+			}
+		}
+	}
+	check("sealed", "v1", old)
+	newer := sealDir(t, s, "v1", two).Digest
+	check("superseded", "v1", old)
+	flip(t, indexOf(s, "v1"), 20)
+	check("beside damage", "v1", old)
+	if _, err := s.OpenDigest("v1", newer); err == nil || errors.Is(err, fs.ErrStale) {
+		t.Errorf("damaged: %v, want an error that may pass", err)
+	}
+	remove := func(name string) {
+		t.Helper()
+		if _, err := s.Remove(name, image.Digest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove("v1")
+	check("its successor removed", "v1", old)
+	sealDir(t, s, "v1", one)
+	remove(old)
+	check("sealed again", "v1", old)
+	sealDir(t, s, "v1", two)
+	remove(old)
+	for _, name := range []string{"v1", old, "v2"} {
+		if _, err := s.OpenDigest(name, d); !errors.Is(err, fs.ErrStale) {
+			t.Errorf("removed: OpenDigest of %s: %v, want ErrStale", name, err)
+		}
+	}
+	if _, err := s.OpenDigest("../v1", d); err == nil || errors.Is(err, fs.ErrStale) {
+		t.Errorf("OpenDigest of what is no name: %v", err)
+	}
+}
+
+// TestOpenDigestBesideSeals opens a version all the while that another takes its
+// name.
+func TestOpenDigestBesideSeals(t *testing.T) {
+	s := newStore(t)
+	one, two := writeFiles(t, map[string]string{"a": "one"}), writeFiles(t, map[string]string{"a": "two"})
+	for i := range 20 {
+		name := fmt.Sprint("v", i)
+		d := sealDir(t, s, name, one).Digest
+		done := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				if _, err := s.OpenDigest(name, d); err != nil {
+					t.Error(err)
+					return
+				}
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+		sealDir(t, s, name, two)
+		close(done)
+		wg.Wait()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -50,6 +51,30 @@ func (s *Store) Open(name string) (_ *Version, err error) {
 		v.packs[i] = versionPack{p, err}
 	}
 	return v, nil
+}
+
+// OpenDigest opens the version of that name that has this digest, also if the
+// name stands for another one by now and the version lives on as superseded. The
+// error wraps fs.ErrStale if the store does not have it any more.
+func (s *Store) OpenDigest(name string, d Digest) (*Version, error) {
+	base, _, _ := strings.Cut(name, "~")
+	var unread error
+	// A seal gives a version its second name before it takes the first away. The
+	// first again, last: meanwhile the version may have been sealed anew and
+	// what was superseded removed.
+	for _, n := range []string{name, supersededName(base, d), base} {
+		v, err := s.Open(n)
+		switch {
+		case err == nil && v.index.digest == d:
+			return v, nil
+		case err != nil && !isMissing(err) && unread == nil:
+			unread = err // it may be the one
+		}
+	}
+	if unread != nil {
+		return nil, unread
+	}
+	return nil, fmt.Errorf("version %s with digest %s is not in the store any more: %w", name, d.Short(), fs.ErrStale)
 }
 
 func newVersion(name string, x *index) *Version {
