@@ -27,6 +27,9 @@ func (x *Exports) Peer(addr netip.Addr) *Peer {
 // Addr is the address.
 func (p *Peer) Addr() netip.Addr { return p.addr }
 
+// Allowed reports whether the address may mount anything.
+func (p *Peer) Allowed() bool { return p.allowed }
+
 // touch notes that p made a call with a handle of v. It is on the path of every
 // call: where nothing new is learnt it loads a few words and stores none.
 func (p *Peer) touch(v *version) {

@@ -106,6 +106,8 @@ func (c *conn) logEnd(err error) {
 // A panic ends it too: whatever state a call left behind is its own and the
 // connection's, so nobody else needs to suffer.
 func (c *conn) answerAll() (err error) {
+	// Names and texts that trees hand out may lie in mapped files.
+	debug.SetPanicOnFault(true)
 	defer func() {
 		if r := recover(); r != nil {
 			err = c.srv.panicked(r, c.call)

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/exports"
@@ -46,8 +45,8 @@ type Limits struct {
 	// Record is how long a call may take from its first byte to its last, 30
 	// seconds by default.
 	Record time.Duration
-	// Write is how long a reply may wait for the client to read, 60 seconds by
-	// default. A reply that did not block at first may have half of that.
+	// Write is how long a reply may wait for the client to read, 30 seconds by
+	// default, as in the kernel (sk_sndtimeo in net/sunrpc/svcsock.c). A reply that did not block at first may have half of that.
 	Write time.Duration
 	// Drain is how long calls in hand may take when the server stops, 5 seconds
 	// by default.
@@ -69,7 +68,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Conns, maxConns())
 	setDefault(&l.Idle, 15*time.Minute)
 	setDefault(&l.Record, 30*time.Second)
-	setDefault(&l.Write, 60*time.Second)
+	setDefault(&l.Write, 30*time.Second)
 	setDefault(&l.Drain, 5*time.Second)
 	setDefault(&l.Pending, 64<<20)
 	setDefault(&l.PendingConn, 4<<20)
@@ -107,8 +106,9 @@ type Server struct {
 	disk     chan struct{} // a token for each read of a disk that goes on
 	lists    listRate
 
-	mu    sync.Mutex // guards conns
-	conns map[*conn]struct{}
+	mu        sync.Mutex // guards what follows
+	conns     map[*conn]struct{}
+	strangers int // connections of addresses that may not mount anything
 }
 
 // New returns a server. It does nothing until it is given listeners.
@@ -125,14 +125,6 @@ func New(cfg Config) *Server {
 		disk:     make(chan struct{}, limits.Disk),
 		conns:    make(map[*conn]struct{}),
 	}
-}
-
-// throttled returns a logger that says the same thing at most ten times a
-// minute: whatever a client can cause to be logged it can cause a million times.
-func throttled(log *zap.Logger) *zap.Logger {
-	return log.WithOptions(zap.WrapCore(func(core zapcore.Core) zapcore.Core {
-		return zapcore.NewSamplerWithOptions(core, time.Minute, 10, 0)
-	}))
 }
 
 // Serve answers calls on connections that ln accepts, which must be TCP, until
@@ -158,15 +150,17 @@ func (s *Server) accept(ctx context.Context, ln net.Listener, g *group) error {
 		case err == nil:
 			pause.reset()
 			s.admit(c, g)
-		case outOfResources(err):
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case errors.Is(err, unix.ECONNABORTED):
+		default: // a fault of one connection, or of the machine: accept(2) says to go on
 			s.log.Warn("cannot accept a connection", zap.Error(err))
-			s.evict()
+			if outOfResources(err) {
+				s.evict()
+			}
 			if !pause.wait(ctx) {
 				return err
 			}
-		case errors.Is(err, unix.ECONNABORTED):
-		default:
-			return err
 		}
 	}
 }
@@ -212,7 +206,7 @@ func (s *Server) admit(nc net.Conn, g *group) {
 		return
 	}
 	if !s.register(c) {
-		s.log.Warn("too many connections, and none of them idle", zap.Int("connections", s.limits.Conns), zap.Stringer("refused", c.remote))
+		s.log.Warn("too many connections, and none of them idle", zap.Int("connections", s.limits.Conns), zap.Stringer("client", c.remote))
 		tcp.Close()
 		return
 	}
@@ -224,20 +218,41 @@ func (s *Server) admit(nc net.Conn, g *group) {
 	}()
 }
 
+// strangersShare is the part of all connections that addresses may have which
+// may not mount anything. They can still ask for ports and exports.
+const strangersShare = 8
+
 func (s *Server) register(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.conns) >= s.limits.Conns && !s.evictLocked() {
+	stranger := !c.peer.Allowed()
+	switch {
+	case stranger && s.strangers >= max(1, s.limits.Conns/strangersShare):
+		return false
+	case len(s.conns) >= s.limits.Conns && !s.evictLocked():
 		return false
 	}
 	s.conns[c] = struct{}{}
+	if stranger {
+		s.strangers++
+	}
 	return true
 }
 
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.forgetLocked(c)
+}
+
+func (s *Server) forgetLocked(c *conn) {
+	if _, ok := s.conns[c]; !ok {
+		return // evicted
+	}
 	delete(s.conns, c)
+	if !c.peer.Allowed() {
+		s.strangers--
+	}
 }
 
 // evict closes the connection that has been idle longest.
@@ -260,7 +275,7 @@ func (s *Server) evictLocked() bool {
 	}
 	s.log.Warn("closing the connection that has been idle longest", zap.Stringer("client", oldest.remote))
 	oldest.tcp.Close()
-	delete(s.conns, oldest)
+	s.forgetLocked(oldest)
 	return true
 }
 
