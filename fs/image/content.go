@@ -25,28 +25,31 @@ type piece struct {
 	chunk uint32       // this one
 }
 
-// next returns the piece at off, which is within the file, that is at most most
-// bytes long. It may be shorter than it could be, but never empty.
-func (v *Version) next(f *file, off, most uint64) (piece, error) {
+// next makes p the piece at off, which is within the file, that is at most most
+// bytes long. It may be shorter than it could be, but never empty. Whatever the
+// error, p says which pack it is about.
+func (v *Version) next(f *file, off, most uint64, p *piece) error {
+	*p = piece{}
 	most = min(most, f.size-off)
 	number := off / chunkSize
 	i := f.seek(number)
 	if i == f.numExtents() || f.extent(i).chunk() > f.size/chunkSize {
-		return piece{len: most}, nil
+		p.len = most
+		return nil
 	}
 	e := f.extent(i)
 	if e.chunk() > number {
-		return piece{len: min(most, e.chunk()*chunkSize-off)}, nil
+		p.len = min(most, e.chunk()*chunkSize-off)
+		return nil
 	}
 	if uint64(e.pack()) >= uint64(len(v.packs)) {
-		return piece{}, fs.ErrIO
+		return fs.ErrIO
 	}
-	p := piece{pack: &v.packs[e.pack()]}
+	p.pack = &v.packs[e.pack()]
 	if p.pack.err != nil {
-		return p, p.pack.err
+		return p.pack.err
 	}
-	err := p.follow(f, e, off, most)
-	return p, err
+	return p.follow(f, e, off, most)
 }
 
 // follow makes p the piece of extent e that begins at off. It goes on as long
@@ -79,13 +82,14 @@ func (p *piece) follow(f *file, e *extent, off, most uint64) error {
 
 // Read implements fs.Tree. It waits for a disk only without nowait.
 func (v *Version) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bool) (n int, eof bool, err error) {
-	defer v.guard(debug.SetPanicOnFault(true), &err)
+	var part piece
+	defer v.guardContent(debug.SetPanicOnFault(true), id, &part, &err)
 	f, err := v.readable(c, id)
 	if err != nil {
 		return 0, false, err
 	}
 	for n < len(p) && off < f.size {
-		part, err := v.next(&f, off, uint64(len(p)-n))
+		err := v.next(&f, off, uint64(len(p)-n), &part)
 		if err == nil {
 			err = part.read(p[n:][:part.len], off, nowait)
 		}
@@ -152,14 +156,15 @@ func readNow(fd int, b []byte, off int64) error {
 // Spans implements fs.Spanner. With nowait it answers ErrWouldBlock if not all
 // of the bytes are in memory, as far as the kernel tells.
 func (v *Version) Spans(c *fs.Cred, id fs.NodeID, off uint64, count uint32, spans []fs.Span, nowait bool) (n int, eof bool, err error) {
-	defer v.guard(debug.SetPanicOnFault(true), &err)
+	var part piece
+	defer v.guardContent(debug.SetPanicOnFault(true), id, &part, &err)
 	f, err := v.readable(c, id)
 	if err != nil {
 		return 0, false, err
 	}
 	left := uint64(count)
 	for left > 0 && off < f.size && n < len(spans) {
-		part, err := v.next(&f, off, left)
+		err := v.next(&f, off, left, &part)
 		if err == nil {
 			err = part.makeReady(nowait)
 		}

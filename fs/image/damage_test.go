@@ -210,8 +210,19 @@ func TestPackShrinksInUse(t *testing.T) {
 		if path == "d/empty" {
 			continue
 		}
-		if _, err := content(v, lookup(t, v, path)); !errors.Is(err, fs.ErrIO) {
-			t.Errorf("%s: %v, want ErrIO", path, err)
+		id := lookup(t, v, path)
+		_, byRead := content(v, id)
+		_, bySpans := sendAll(v, id)
+		for _, err := range []error{byRead, bySpans} {
+			if !errors.Is(err, fs.ErrIO) {
+				t.Errorf("%s: %v, want ErrIO", path, err)
+				continue
+			}
+			for _, want := range []string{"version v1", `"/` + path + `"`, packs(t, s)[0]} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%s: %v, want it to name %s", path, err, want)
+				}
+			}
 		}
 	}
 	if damage, err := s.Verify(t.Context(), nil, nil); err != nil || len(damage) != len(small)-1 {
@@ -237,7 +248,7 @@ func TestIndexShrinksInUse(t *testing.T) {
 	if _, _, err := v.ReadDir(root, 1, 0, make([]fs.DirEntry, 3)); err != fs.ErrIO {
 		t.Errorf("ReadDir: %v", err)
 	}
-	if _, _, err := v.Read(root, 2, 0, make([]byte, 3), false); err != fs.ErrIO {
+	if _, _, err := v.Read(root, 2, 0, make([]byte, 3), false); !errors.Is(err, fs.ErrIO) || !strings.Contains(err.Error(), "version v1") {
 		t.Errorf("Read: %v", err)
 	}
 }

@@ -169,6 +169,21 @@ func (x *index) dirent(d *dirRecord, i uint32) (*dirent, []byte, error) {
 	return e, name, nil
 }
 
+// whole reports whether a name or text, which is going to be handed out, can be
+// read. It reads from every page, so that a fault is the guard's and not that of
+// who gets it, and looks at the last byte, since what is behind the end of a file
+// that was cut short reads as zeros up to the end of the page. That a file is cut
+// short while somebody holds b, nothing can be done about.
+func whole(b []byte) bool {
+	const page = 4096 // or a multiple of it
+	for i := 0; i < len(b); i += page {
+		if b[i] == 0 {
+			return false
+		}
+	}
+	return len(b) == 0 || b[len(b)-1] != 0
+}
+
 // lookup finds a name in the directory id, of which d is the record.
 func (x *index) lookup(id fs.NodeID, d *dirRecord, name []byte) (fs.NodeID, error) {
 	slots := x.counts[secSlots]
@@ -225,7 +240,7 @@ func (x *index) text(n *inode) ([]byte, error) {
 		return nil, fs.ErrInvalid
 	}
 	text := x.span(secTexts, n.ref(), n.size())
-	if text == nil {
+	if text == nil || !whole(text) {
 		return nil, fs.ErrIO
 	}
 	return text, nil

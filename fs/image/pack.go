@@ -268,13 +268,21 @@ func readFull(fd int, p []byte, off int64) error {
 // fails then makes an ErrIO of the access, not the end of the process.
 func guard(old bool, err *error) {
 	debug.SetPanicOnFault(old)
-	switch r := recover().(type) {
-	case nil:
-	case interface{ Addr() uintptr }: // the runtime's error for a fault
+	if isFault(recover()) {
 		*err = fs.ErrIO
-	default:
-		panic(r)
 	}
+}
+
+// isFault reports whether what was recovered is the runtime's panic for a fault.
+// It lets any other go on.
+func isFault(recovered any) bool {
+	switch recovered.(type) {
+	case nil:
+		return false
+	case interface{ Addr() uintptr }:
+		return true
+	}
+	panic(recovered)
 }
 
 // packSet opens each pack of a store once, for as long as somebody holds it.

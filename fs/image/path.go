@@ -28,6 +28,15 @@ func (x *index) pathOf(id fs.NodeID) string {
 	return "unknown"
 }
 
+// pathOf is that of the index, for who is not guarded: an index that cannot be
+// read knows no path.
+func (v *Version) pathOf(id fs.NodeID) (path string) {
+	path = "unknown"
+	var fault error
+	defer v.guard(debug.SetPanicOnFault(true), &fault)
+	return v.index.pathOf(id)
+}
+
 // nameOf returns the first name of an object and the directory that it is in.
 func (x *index) nameOf(id fs.NodeID) (parent fs.NodeID, name []byte) {
 	for i := range x.counts[secDirents] {

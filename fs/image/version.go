@@ -114,11 +114,17 @@ func (v *Version) Statfs() fs.Statfs {
 
 func (v *Version) guard(old bool, err *error) {
 	debug.SetPanicOnFault(old)
-	if r := recover(); r != nil {
-		if _, ok := r.(interface{ Addr() uintptr }); !ok {
-			panic(r)
-		}
+	if isFault(recover()) {
 		*err = fs.ErrIO
+	}
+	runtime.KeepAlive(v)
+}
+
+// guardContent is guard for what reads the piece p of the file id.
+func (v *Version) guardContent(old bool, id fs.NodeID, p *piece, err *error) {
+	debug.SetPanicOnFault(old)
+	if isFault(recover()) {
+		*err = v.contentError(id, p, fs.ErrIO)
 	}
 	runtime.KeepAlive(v)
 }
@@ -201,6 +207,9 @@ func (v *Version) entry(dir fs.NodeID, d *dirRecord, cookie uint64, e *fs.DirEnt
 		if err != nil {
 			return err
 		}
+		if !whole(name) {
+			return fs.ErrIO
+		}
 		e.ID, e.Kind, e.Name = fs.NodeID(r.inode()), r.kind(), name
 	}
 	e.FileID = uint64(e.ID)
@@ -254,7 +263,7 @@ func (e *contentError) Error() string {
 	if e.pack != "" {
 		where = " in " + e.pack
 	}
-	return fmt.Sprintf("version %s: cannot read %q%s: %v", e.version.name, e.version.index.pathOf(e.id), where, e.err)
+	return fmt.Sprintf("version %s: cannot read %q%s: %v", e.version.name, e.version.pathOf(e.id), where, e.err)
 }
 
 // Unwrap makes every such error an ErrIO.
