@@ -85,11 +85,28 @@ func (d *Dir) openat(rel string, flags int) (fd int, err error) {
 	for {
 		fd, err = unix.Openat2(int(d.root.Fd()), rel, &how)
 		if err == unix.ENOSYS { // before Linux 5.6
-			fd, err = unix.Openat(int(d.root.Fd()), rel, flags, 0)
+			fd, err = openEach(int(d.root.Fd()), rel, flags)
 		}
 		if err != unix.EINTR && err != unix.EAGAIN { // EAGAIN: a rename raced with RESOLVE_BENEATH
 			return fd, err
 		}
+	}
+}
+
+// openEach opens the path rel, which has no "..", below the directory dir, one
+// component after the other: O_NOFOLLOW in flags is about the last one only.
+func openEach(dir int, rel string, flags int) (fd int, err error) {
+	const through = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	for {
+		first, rest, more := strings.Cut(rel, "/")
+		if !more {
+			return unix.Openat(dir, first, flags, 0)
+		}
+		if dir, err = unix.Openat(dir, first, through, 0); err != nil {
+			return -1, err
+		}
+		defer unix.Close(dir)
+		rel = rest
 	}
 }
 
@@ -192,10 +209,20 @@ func (d *Dir) OpenFile(p string, flag int, _ os.FileMode) (billy.File, error) {
 // capabilities, ACLs and those of users. What a machine adds for itself, such
 // as SELinux labels, would make the same tree differ between machines.
 func (d *Dir) Xattrs(p string) ([]Xattr, error) {
-	full := d.Root() + "/" + relative(p)
-	list, err := growing(func(buf []byte) (int, error) { return unix.Llistxattr(full, buf) })
+	f, err := d.open(p, unix.O_PATH)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	// By way of /proc, as there is no fgetxattr(2) for O_PATH. Unlike a path to
+	// the object itself this passes through nothing that others may swap.
+	self := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	list, err := growing(func(buf []byte) (int, error) { return unix.Listxattr(self, buf) })
 	if err == unix.ENOTSUP || len(list) == 0 && err == nil {
 		return nil, nil
+	}
+	if err == unix.ENOENT {
+		err = errors.New("extended attributes cannot be read without /proc")
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "listxattr", Path: p, Err: err}
@@ -205,7 +232,7 @@ func (d *Dir) Xattrs(p string) ([]Xattr, error) {
 		if !carried(name) {
 			continue
 		}
-		value, err := growing(func(buf []byte) (int, error) { return unix.Lgetxattr(full, name, buf) })
+		value, err := growing(func(buf []byte) (int, error) { return unix.Getxattr(self, name, buf) })
 		if err != nil {
 			return nil, &os.PathError{Op: "getxattr " + name, Path: p, Err: err}
 		}

@@ -177,6 +177,9 @@ func TestSourceStaysInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Setxattr(top+"/outside/secret", "user.secret", []byte("secret"), 0); err != nil {
+		t.Fatal(err)
+	}
 	for link, text := range map[string]string{"abs": top + "/outside", "rel": "../outside", "file": "x"} {
 		if err := os.Symlink(text, filepath.Join(top, "tree", link)); err != nil {
 			t.Fatal(err)
@@ -188,6 +191,9 @@ func TestSourceStaysInside(t *testing.T) {
 			b, _ := io.ReadAll(f)
 			f.Close()
 			t.Errorf("read %q by %s", b, p)
+		}
+		if xattrs, _ := d.Xattrs(p); len(xattrs) > 0 {
+			t.Errorf("read %+v by %s", xattrs, p)
 		}
 		if _, err := d.ReadDir(filepath.Dir(p)); err == nil && filepath.Dir(p) != "." && filepath.Dir(p) != "../outside" {
 			t.Errorf("listed %s", filepath.Dir(p))
