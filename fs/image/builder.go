@@ -130,7 +130,7 @@ func (b *builder) patchLinks() error {
 
 // prepare does what does not depend on other objects. Many run at once.
 func (b *builder) prepare(o *object) (err error) {
-	if o.listed {
+	if o.listed || o.meta.MountPoint {
 		return nil
 	}
 	if o.xattrs, err = b.xattrs(o.path); err != nil {

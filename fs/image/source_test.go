@@ -156,6 +156,13 @@ func TestMountPoint(t *testing.T) {
 		}
 	})
 	write(t, dir+"/proc/over", "not of the tree")
+	if err := errors.Join(os.Chown(dir+"/proc", 5, 6), os.Chmod(dir+"/proc", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	// A tmpfs has such attributes since Linux 6.6.
+	if err := unix.Setxattr(dir+"/proc", "user.over", []byte("1"), 0); err != nil && err != unix.ENOTSUP {
+		t.Fatal(err)
+	}
 	s := newStore(t)
 	r := sealDir(t, s, "v1", dir)
 	if r.Objects != 4 || len(r.Warnings) != 1 || !strings.Contains(r.Warnings[0], `"/proc"`) {
@@ -170,8 +177,19 @@ func TestMountPoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Unmount(dir+"/proc", unix.MNT_DETACH)
-	if r := sealDir(t, s, "v2", dir); r.Objects != 4 || len(r.Warnings) != 1 {
-		t.Errorf("with a bind mount: %d objects, warnings %q", r.Objects, r.Warnings)
+	bound := sealDir(t, s, "v2", dir)
+	if bound.Objects != 4 || len(bound.Warnings) != 1 {
+		t.Errorf("with a bind mount: %d objects, warnings %q", bound.Objects, bound.Warnings)
+	}
+	if bound.Digest != r.Digest {
+		t.Error("the digest depends on what is mounted")
+	}
+	var top, proc fs.Attr
+	if err := errors.Join(v.Getattr(1, &top), v.Getattr(lookup(t, v, "proc"), &proc)); err != nil {
+		t.Fatal(err)
+	}
+	if proc.Mode != 0o755 || proc.UID != 0 || proc.GID != 0 || proc.Mtime != top.Mtime {
+		t.Errorf("/proc is %+v", proc)
 	}
 }
 

@@ -223,16 +223,25 @@ func (w *walker) list(d *directory, emit func(*object) error) error {
 // tree has an empty one there.
 func (w *walker) contents(d *directory) ([]entry, error) {
 	if d.meta.MountPoint {
-		w.warnings = append(w.warnings, fmt.Sprintf("%q is a mount point: it is sealed as an empty directory", d.path))
+		w.warnings = append(w.warnings, fmt.Sprintf("%q is a mount point: it is sealed as an empty directory of root, mode 0755", d.path))
 		return nil, nil
 	}
 	return readDir(w.src, d.path)
+}
+
+// underMount stands for a directory that something else is mounted on, and that
+// cannot be seen: what it is taken for must not depend on what is mounted.
+func underMount(parent *source.Meta) *source.Meta {
+	return &source.Meta{Kind: fs.Directory, Mode: 0o755, Mtime: parent.Mtime, MountPoint: true}
 }
 
 // enter writes the record of a name in d, and numbers the object if it is new.
 func (w *walker) enter(d *directory, e entry, emit func(*object) error) error {
 	if e.meta.MountPoint && e.meta.Kind != fs.Directory {
 		return fmt.Errorf("%q is a mount point: unmount it first", e.path)
+	}
+	if e.meta.MountPoint {
+		e.meta = underMount(d.meta)
 	}
 	inode, isNew := w.number(e.meta)
 	var r dirent

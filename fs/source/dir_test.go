@@ -177,7 +177,7 @@ func TestSourceStaysInside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Setxattr(top+"/outside/secret", "user.secret", []byte("secret"), 0); err != nil {
+	if err := unix.Setxattr(top+"/outside/secret", "user.secret", []byte("secret"), 0); err != nil && err != unix.ENOTSUP {
 		t.Fatal(err)
 	}
 	for link, text := range map[string]string{"abs": top + "/outside", "rel": "../outside", "file": "x"} {
