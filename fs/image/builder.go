@@ -58,7 +58,7 @@ func newBuilder(s *Store, src billy.Filesystem) (_ *builder, err error) {
 		if i == secSlots || i == secPacks {
 			continue
 		}
-		if b.sections[i], err = newSpool(s.versionsDir()); err != nil {
+		if b.sections[i], err = newSpool(s); err != nil {
 			b.close()
 			return nil, err
 		}
@@ -337,7 +337,7 @@ func (b *builder) locate(c *content, ch *chunk) (*pack, uint32, error) {
 		}
 	}
 	if b.pack == nil {
-		w, err := newPackWriter(b.store.packsDir())
+		w, err := newPackWriter(b.store)
 		if err != nil {
 			return nil, 0, err
 		}

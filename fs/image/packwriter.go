@@ -26,12 +26,12 @@ type packWriter struct {
 	bytes uint64            // of chunks
 }
 
-func newPackWriter(dir string) (*packWriter, error) {
-	f, err := durable.CreateTemp(dir, 0o400)
+func newPackWriter(s *Store) (*packWriter, error) {
+	f, err := durable.CreateTemp(s.packsDir(), 0o400)
 	if err != nil {
 		return nil, err
 	}
-	w := &packWriter{f: f, w: bufio.NewWriterSize(f, 1<<20), seen: make(map[Digest]uint32)}
+	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, 1<<20), seen: make(map[Digest]uint32)}
 	return w, w.write(append([]byte(packMagic), make([]byte, packHeader-len(packMagic))...))
 }
 

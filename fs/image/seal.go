@@ -64,7 +64,7 @@ func (s *Store) explainSpace(err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	free, statErr := s.free()
+	_, free, statErr := s.disk()
 	if statErr != nil {
 		return err
 	}
@@ -173,13 +173,36 @@ func (s *Store) linkOver(from, to string) error {
 	return nil
 }
 
-// free is the space on the store's disk that this process may use.
-func (s *Store) free() (uint64, error) {
+// disk tells the size of the store's disk, and what is free of it for this
+// process.
+func (s *Store) disk() (size, free uint64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(s.dir, &st); err != nil {
-		return 0, &os.PathError{Op: "statfs", Path: s.dir, Err: err}
+		return 0, 0, &os.PathError{Op: "statfs", Path: s.dir, Err: err}
 	}
-	return st.Bavail * uint64(st.Bsize), nil
+	return st.Blocks * uint64(st.Bsize), st.Bavail * uint64(st.Bsize), nil
+}
+
+// reserve is what sealing leaves free of a disk, for what must still be written
+// when it is full: which version is promoted, and which nodes run what. It is
+// the 100th part of a small disk.
+func reserve(size uint64) uint64 { return min(16<<20, size/100) }
+
+// frugal is a file of the store that is written as long as the reserve is left.
+type frugal struct {
+	store *Store
+	f     *os.File
+}
+
+func (w frugal) Write(b []byte) (int, error) {
+	size, free, err := w.store.disk()
+	if err != nil {
+		return 0, err
+	}
+	if keep := reserve(size); free < uint64(len(b))+keep {
+		return 0, fmt.Errorf("write %s: %w but %s in reserve", w.f.Name(), unix.ENOSPC, formatBytes(keep))
+	}
+	return w.f.Write(b)
 }
 
 // checkSpace fails if there is certainly no room for n bytes: with packs in the
@@ -189,7 +212,7 @@ func (s *Store) checkSpace(n uint64) error {
 	if err != nil || len(packs) > 0 {
 		return err
 	}
-	free, err := s.free()
+	_, free, err := s.disk()
 	if err != nil {
 		return err
 	}

@@ -221,6 +221,51 @@ func TestNoSpace(t *testing.T) {
 	sealDir(t, s, "v1", writeFiles(t, map[string]string{"y": "after"}))
 }
 
+// TestReserve seals on a disk that has room for the tree, but not much more:
+// what decides which version is served must still find some.
+func TestReserve(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=64m"); err != nil {
+		t.Skipf("cannot mount: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	s := reopen(t, dir)
+	sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
+	leaveFree(t, dir, 500_000)
+	tree := writeFiles(t, map[string]string{"y": string(fstest.Bytes(50_000))})
+	_, err := s.Seal(t.Context(), "v1", openDir(t, tree), nil)
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "free") {
+		t.Errorf("Seal: %v", err)
+	}
+	checkAsBefore(t, s)
+	leaveFree(t, dir, 2_000_000)
+	sealDir(t, s, "v1", tree)
+}
+
+// leaveFree fills a file system until about n bytes are free.
+func leaveFree(t *testing.T, dir string, n int64) {
+	t.Helper()
+	filler := filepath.Join(dir, "filler")
+	write(t, filler, "")
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filler, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, int64(disk.Bavail)*int64(disk.Bsize)-n); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestProgress(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"a": string(fstest.Bytes(1 << 20)), "b": string(fstest.Bytes(1000)), "c": ""})
 	s := newStore(t)

@@ -9,15 +9,15 @@ import (
 )
 
 // spool is a section of an index in the making: a file without a name, so that
-// the memory for a seal does not grow with the tree.
+// a seal holds in memory only a few bytes for each name and each new chunk.
 type spool struct {
 	f *os.File
 	w *bufio.Writer
 	n uint64 // bytes written
 }
 
-func newSpool(dir string) (*spool, error) {
-	f, err := durable.CreateTemp(dir, 0o600)
+func newSpool(s *Store) (*spool, error) {
+	f, err := durable.CreateTemp(s.versionsDir(), 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -25,7 +25,7 @@ func newSpool(dir string) (*spool, error) {
 		f.Close()
 		return nil, err
 	}
-	return &spool{f: f, w: bufio.NewWriterSize(f, 64<<10)}, nil
+	return &spool{f: f, w: bufio.NewWriterSize(frugal{s, f}, 64<<10)}, nil
 }
 
 // write appends b. An error shows at finish.
