@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
@@ -289,6 +290,12 @@ func TestLeftoversAreRemoved(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Others write here without the lock, now as ever.
+	old, fresh := filepath.Join(s.StateDir(), ".tmp-3"), filepath.Join(s.StateDir(), ".tmp-4")
+	long := time.Now().Add(-2 * time.Hour)
+	if err := errors.Join(os.WriteFile(old, nil, 0o600), os.WriteFile(fresh, nil, 0o600), os.Chtimes(old, long, long)); err != nil {
+		t.Fatal(err)
+	}
 	unlock, err := s.lockFile(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -300,6 +307,9 @@ func TestLeftoversAreRemoved(t *testing.T) {
 	unlock()
 	if _, err := OpenStore(s.Dir()); err != nil || there() != 0 {
 		t.Errorf("opened alone: %d temporary files are left, %v", there(), err)
+	}
+	if left := files(t, s.StateDir()+"/.tmp-*"); !slices.Equal(left, []string{fresh}) {
+		t.Errorf("beside the lock are left %v, want %s", left, fresh)
 	}
 }
 

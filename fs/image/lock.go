@@ -118,16 +118,22 @@ func makeDir(dir string, mode os.FileMode) error {
 	return durable.SyncDir(filepath.Dir(dir))
 }
 
-// temporaries returns the temporary files in the store.
+// staleAge is how old a temporary file beside the lock must be to be taken for a
+// leftover. Those of versions and packs belong to who holds the lock, but there
+// others write, who do not take it, and are done in a moment.
+const staleAge = time.Hour
+
+// temporaries returns the temporary files in the store that, if nobody holds the
+// lock, a crash has left.
 func (s *Store) temporaries() ([]string, error) {
 	var paths []string
-	for _, dir := range []string{s.versionsDir(), s.packsDir()} {
+	for dir, age := range map[string]time.Duration{s.StateDir(): staleAge, s.versionsDir(): 0, s.packsDir(): 0} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if strings.HasPrefix(e.Name(), durable.TempPattern) {
+			if strings.HasPrefix(e.Name(), durable.TempPattern) && (age == 0 || olderThan(e, age)) {
 				paths = append(paths, filepath.Join(dir, e.Name()))
 			}
 		}
@@ -135,12 +141,18 @@ func (s *Store) temporaries() ([]string, error) {
 	return paths, nil
 }
 
-// removeTemporaries deletes what a crash has left. The caller holds the lock, so
-// nobody is using any of it.
+func olderThan(e os.DirEntry, age time.Duration) bool {
+	stat, err := e.Info()
+	return err == nil && time.Since(stat.ModTime()) > age
+}
+
+// removeTemporaries deletes what a crash has left. The caller holds the lock.
 func (s *Store) removeTemporaries() error {
 	paths, err := s.temporaries()
 	for _, path := range paths {
-		err = errors.Join(err, os.Remove(path))
+		if e := os.Remove(path); !errors.Is(e, os.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }
