@@ -118,7 +118,11 @@ func TestStaleDeadlines(t *testing.T) {
 	for range 3 {
 		c.push(progNFS, 3, uint32(gonfs.NFSProcedureLookup), lookupArgs(root, "wait"))
 		c.flush()
-		<-entered
+		select {
+		case <-entered:
+		case <-time.After(20 * time.Second):
+			t.Fatal("the connection has ended")
+		}
 		h.mu.Lock()
 		for conn := range h.conns {
 			conn.out.deadline.until(time.Unix(1, 0))

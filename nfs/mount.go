@@ -50,7 +50,7 @@ func (c *call) mnt() wire.AcceptStat {
 		c.srv.log.Warn("mount refused", zap.Stringer("client", c.remote.Addr()), zap.Error(err))
 		return wire.Success
 	}
-	c.srv.log.Info("mounted", zap.Stringer("client", c.remote.Addr()), zap.ByteString("path", path))
+	c.srv.log.Info("mounted", zap.Stringer("client", c.remote.Addr()), zap.String("path", string(path)))
 	c.out.Opaque(handle)
 	flavors := [...]uint32{wire.AuthSys, wire.AuthNone}
 	c.out.Uint32(uint32(len(flavors)))

@@ -45,8 +45,11 @@ func (d *deadline) until(t time.Time) {
 	}
 }
 
-// clear takes the deadline away.
-func (d *deadline) clear() { d.until(time.Time{}) }
+// clear takes the deadline away, whatever it is.
+func (d *deadline) clear() {
+	d.at = time.Time{}
+	_ = d.set(d.at)
+}
 
 // output sends replies. Its owner makes sure that only one goroutine does so at
 // a time.
