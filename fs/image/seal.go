@@ -53,8 +53,11 @@ func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, pro
 
 // explainRead adds to an error from reading the tree what can be done about it.
 func explainRead(err error) error {
-	if errors.Is(err, os.ErrPermission) {
+	switch {
+	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("%w (run as root, or give rootnfsd CAP_DAC_READ_SEARCH)", err)
+	case errors.Is(err, os.ErrNotExist): // it was listed a moment ago
+		return fmt.Errorf("%w: the tree %w", err, errChanged)
 	}
 	return err
 }
