@@ -13,8 +13,8 @@ import (
 // Content is never handed out unseen. The first time that a chunk is asked for
 // since its pack was opened it is read and held against its digest; a bit then
 // remembers that it is good, and from then on it is read by pread(2), or its
-// place is told, without more ado. So wrong bytes are an error, and good ones
-// cost a few atomic loads.
+// place is told, without more ado. So bytes that are wrong by then are an error,
+// and good ones cost a few atomic loads.
 
 // piece is a part of a file that lies in one place: a hole, or bytes of a pack.
 type piece struct {

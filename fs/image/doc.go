@@ -40,10 +40,21 @@
 // # What can be relied on
 //
 // Open verifies the whole index; see Version for what it then answers from
-// memory. Content is verified chunk by chunk when it is first read, so damage to
-// a pack is an error that names the file and the pack, never wrong bytes, and
-// concerns nobody who reads something else. To repair it, put the damaged pack
-// aside and seal the same tree again: that stores what is missing.
+// memory. Content is verified chunk by chunk when it is first read since its pack
+// was opened, that is, once in the life of a process that serves it: damage that
+// is there by then is an error that names the file and the pack, never wrong
+// bytes, and concerns nobody who reads something else. What changes on the disk
+// afterwards is not noticed: a chunk that was good is not looked at again, and
+// the kernel may read it anew from a disk that has failed since, or that somebody
+// writes to. The same holds for an index, but for parts that cannot be read at
+// all. So run Verify from time to time; it looks at everything.
+//
+// To repair a pack, put the damaged one aside and seal the same tree again: that
+// stores what is missing. Sealing it again also replaces a damaged index.
+//
+// Packs hold the content of all files, whatever their mode, and can be read by
+// their owner only. Indexes hold names, attributes and link texts, and can be
+// read by all.
 //
 // Sealing and removing take a lock that all processes respect. A crash at any
 // moment leaves what was there or what should be, and maybe temporary files and
