@@ -83,6 +83,9 @@ func (d *Daemon) Kill() {
 	<-d.exited
 }
 
+// PID is the process.
+func (d *Daemon) PID() int { return d.cmd.Process.Pid }
+
 // Log is all that the daemon has written.
 func (d *Daemon) Log() string {
 	b, err := os.ReadFile(d.log)
