@@ -369,8 +369,11 @@ func TestPacksAreClosed(t *testing.T) {
 		t.Helper()
 		for _, path := range append(files(t, s.packsDir()+"/*"), s.packsDir()) {
 			stat, err := os.Stat(path)
-			if err != nil || stat.Mode().Perm()&0o077 != 0 {
-				t.Errorf("%s: %v, %v", path, stat.Mode(), err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if stat.Mode().Perm()&0o077 != 0 {
+				t.Errorf("%s has mode %v", path, stat.Mode())
 			}
 		}
 	}
