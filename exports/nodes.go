@@ -27,7 +27,7 @@ type nodes struct {
 	mu     sync.Mutex // guards byAddr, and the making of uses
 	byAddr map[netip.Addr]*node
 
-	lastSave int64 // used by the saving goroutine only
+	lastSave, lastFailure int64 // of save, which uses them alone
 }
 
 // node is a client that has used a version.
@@ -286,8 +286,11 @@ func restoreUse(image string, saved Use) *use {
 
 // save writes the record to each image's store, if there is news.
 func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
-	fresh := n.dirty.Swap(false)
 	at := n.now.Load()
+	if !now && at-n.lastFailure < saveInterval {
+		return // a full disk is not emptied within a second
+	}
+	fresh := n.dirty.Swap(false)
 	if !now && !fresh && at-n.lastSave < saveInterval {
 		return
 	}
@@ -300,6 +303,7 @@ func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 		disk := nodesOnDisk{Format: nodesFormat, Nodes: usersOf(img.name, all)}
 		if err := replaceJSON(filepath.Join(img.state.dir, nodesFile), disk); err != nil {
 			n.dirty.Store(true)
+			n.lastFailure = at
 			log.Error("cannot save the record of nodes", zap.String("image", img.name), zap.Error(err))
 		}
 	}
