@@ -50,7 +50,7 @@ Examples:
 				}
 			}
 			if len(list) > 0 {
-				return fmt.Errorf("%s: restore the packs named from a backup; or move them away and seal the same trees again, which writes what is missing; then restart rootnfsd serve", plural(len(list), "damaged file"))
+				return fmt.Errorf("%s: restore what is named from a backup; or move damaged packs away and seal the same trees again, which writes what is missing; then restart rootnfsd serve", plural(len(list), "damaged file"))
 			}
 			if !c.Bool("json") {
 				versions, err := s.Versions()
