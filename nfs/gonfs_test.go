@@ -18,7 +18,6 @@ import (
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/image"
-	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
@@ -106,23 +105,7 @@ func sealed(t *testing.T, objects fstest.Objects) *image.Version {
 	if err := objects.Create(dir); err != nil {
 		t.Fatal(err)
 	}
-	src, err := source.OpenDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer src.Close()
-	store, err := image.OpenStore(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := store.Seal(t.Context(), "v1", src, nil); err != nil {
-		t.Fatal(err)
-	}
-	v, err := store.Open("v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
+	return sealDir(t, dir)
 }
 
 // startOurs starts this server; what it must remember is in the directory state.
