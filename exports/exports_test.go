@@ -3,14 +3,12 @@ package exports
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"go.uber.org/zap/zaptest"
 
@@ -121,6 +119,15 @@ func (s *served) promote(t *testing.T, name string) {
 	t.Fatalf("no version %s", name)
 }
 
+func (s *served) mount(t *testing.T, dir string) []byte {
+	t.Helper()
+	h, err := s.Mount(s.peer, dir, Caller{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
 // content mounts dir and says which version's etc/issue is there.
 func (s *served) content(t *testing.T, dir string) (string, error) {
 	t.Helper()
@@ -225,10 +232,7 @@ func TestMountRefusalsSayWhatWouldWork(t *testing.T) {
 func TestPromoteIsSeenAtOnceAndRunningNodesStay(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	before, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := s.mount(t, "/")
 	for i := range 20 {
 		name, want := "v2", "b"
 		if i%2 == 1 {
@@ -258,10 +262,7 @@ func TestOnlyVersionIsPromoted(t *testing.T) {
 
 func TestHandlesAreAuthentic(t *testing.T) {
 	s := serve(t, "v1")
-	h, err := s.Mount(s.peer, "/etc", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := s.mount(t, "/etc")
 	if len(h) > MaxHandle || len(h)%4 != 0 {
 		t.Errorf("handle of %d bytes; want a multiple of four, at most %d", len(h), MaxHandle)
 	}
@@ -296,10 +297,7 @@ func TestHandlesAreAuthentic(t *testing.T) {
 func TestHandlesSurvive(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := s.mount(t, "/")
 	s.restart(t)
 	if got, err := s.read(t, h); got != "a" || err != nil {
 		t.Errorf("after a restart: %q, %v", got, err)
@@ -340,10 +338,7 @@ func TestHandleOfVersionSealedSinceIsFound(t *testing.T) {
 	first.store.seal("v2", 'b')
 	second := &served{store: first.store, stateDir: first.stateDir}
 	second.restart(t)
-	h, err := second.Mount(second.peer, "/@v2", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := second.mount(t, "/@v2")
 	if got, err := first.read(t, h); got != "b" || err != nil {
 		t.Errorf("a handle from a second server over the same store: %q, %v; want v2's content", got, err)
 	}
@@ -378,10 +373,7 @@ func TestVersionsAreOpenedWhenUsed(t *testing.T) {
 
 func TestResolveAllocatesNothing(t *testing.T) {
 	s := serve(t, "v1")
-	h, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := s.mount(t, "/")
 	var o Object
 	buf := make([]byte, 0, MaxHandle)
 	allocs := testing.AllocsPerRun(1000, func() {
@@ -468,158 +460,6 @@ func FuzzResolve(f *testing.F) {
 	})
 }
 
-func TestMountsOfShowmount(t *testing.T) {
-	s := serve(t, "v1")
-	if _, err := s.Mount(s.peer, "/images/etc", Caller{}); err != nil {
-		t.Fatal(err)
-	}
-	want := fmt.Sprint([]MountEntry{{host, "/images/etc"}})
-	if got := fmt.Sprint(s.Mounts()); got != want {
-		t.Errorf("%s; want %s", got, want)
-	}
-	s.Unmount(s.peer, "/images/other")
-	if got := fmt.Sprint(s.Mounts()); got != want {
-		t.Errorf("after another path was unmounted: %s; want %s", got, want)
-	}
-	s.Unmount(s.peer, "/images/etc")
-	if got := s.Mounts(); got != nil {
-		t.Errorf("after it was unmounted: %v; want none", got)
-	}
-}
-
-func TestNodesAreRemembered(t *testing.T) {
-	s := serve(t, "v1", "v2")
-	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.read(t, h)
-	s.nodes.save(s.table.Load().images, s.log, false)
-	check := func(when string) {
-		t.Helper()
-		list, err := OpenState(s.stateDir).Nodes()
-		if err != nil || len(list) != 1 {
-			t.Fatalf("%s: %v, %v; want one node", when, list, err)
-		}
-		running := list[0].Running(time.Now())
-		if list[0].Addr.String() != host || len(running) != 1 || running[0].Version != "v1" || running[0].Path != "/" {
-			t.Errorf("%s: %+v; want %s on v1", when, list[0], host)
-		}
-	}
-	check("after the first call")
-	s.restart(t)
-	s.read(t, h)
-	s.nodes.save(s.table.Load().images, s.log, true)
-	check("after a restart")
-}
-
-func TestStrangersLeaveNoTrace(t *testing.T) {
-	s := serve(t, "v1")
-	var o Object
-	for i := range 256 {
-		p := s.Peer(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
-		s.Resolve(p, make([]byte, versionHandle), &o)
-		s.Mount(p, "/nope", Caller{})
-		if _, err := s.Mount(p, "/", Caller{Datagram: true}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := len(s.nodes.all()); n != 0 {
-		t.Errorf("%d nodes are remembered that never used anything", n)
-	}
-}
-
-func TestRunning(t *testing.T) {
-	now := time.Now().Truncate(time.Second)
-	ago := func(d time.Duration) time.Time { return now.Add(-d) }
-	use := func(version string, mounted, last time.Duration) Use {
-		return Use{Ref: Ref{Version: version}, Mounted: ago(mounted), LastCall: ago(last)}
-	}
-	boot := func(version string, booted, last time.Duration) Use {
-		u := use(version, booted, last)
-		u.Booted = u.Mounted
-		return u
-	}
-	const day = 24 * time.Hour
-	for _, c := range []struct {
-		name string
-		uses []Use
-		want string
-	}{
-		{"one version", []Use{boot("v1", time.Hour, time.Minute)}, "v1"},
-		{"rebooted an hour ago", []Use{boot("v1", 3*time.Hour, 2*time.Hour), boot("v2", time.Hour, 0)}, "v2"},
-		{"rebooted just now", []Use{boot("v1", 3*time.Hour, 10*time.Second), boot("v2", 5*time.Second, 0)}, "v2 v1"},
-		{"looks at another one and goes on with the first", []Use{boot("v1", 3*time.Hour, time.Minute), use("v2", time.Hour, time.Hour)}, "v1 v2"},
-		{"looked at another one, and its root is silent", []Use{boot("v1", 3*time.Hour, 2*time.Hour), use("v2", time.Hour, time.Hour)}, "v1 v2"},
-		{"without an initramfs, rebooted an hour ago: it cannot be told", []Use{use("v1", 3*time.Hour, 2*time.Hour), use("v2", time.Hour, 0)}, "v2 v1"},
-		{"without an initramfs, rebooted two days ago", []Use{use("v1", 3*day, 2*day+time.Hour), use("v2", 2*day, 0)}, "v2"},
-		{"idle for a day", []Use{boot("v1", 30*time.Hour, day)}, "v1"},
-		{"silent for a month", []Use{boot("v1", 30*day, 30*day)}, ""},
-		{"its mount was before the record began", []Use{{Ref: Ref{Version: "v1"}, LastCall: ago(time.Second)}}, "v1"},
-		{"back to the first", []Use{boot("v1", time.Hour, 0), boot("v2", 3*time.Hour, 2*time.Hour)}, "v1"},
-		{"the clock was set back", []Use{boot("v1", -time.Hour, -time.Hour), boot("v2", -2*time.Hour, -2*time.Hour)}, "v2 v1"},
-	} {
-		n := Node{Uses: c.uses}
-		var got []string
-		for _, u := range n.Running(now) {
-			got = append(got, u.Version)
-		}
-		if strings.Join(got, " ") != c.want {
-			t.Errorf("%s: runs %v; want %s", c.name, got, c.want)
-		}
-	}
-}
-
-func TestManyVersionsOfOneNode(t *testing.T) {
-	var names []string
-	for i := range 3 * mostUses {
-		names = append(names, fmt.Sprintf("v%d", i))
-	}
-	s := serve(t, names...)
-	for _, name := range names {
-		if _, err := s.Mount(s.peer, "/@"+name, Caller{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if n := len(*s.peer.node.Load().uses.Load()); n != mostUses {
-		t.Errorf("%d uses are remembered; want the last %d", n, mostUses)
-	}
-}
-
-func TestForgottenNodeIsKnownAgain(t *testing.T) {
-	s := serve(t, "v1")
-	h, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.nodes.mu.Lock()
-	s.nodes.forgetOldest()
-	s.nodes.mu.Unlock()
-	if n := len(s.nodes.all()); n != 0 {
-		t.Fatalf("%d nodes after the only one was forgotten", n)
-	}
-	s.read(t, h)
-	if n := len(s.nodes.all()); n != 1 {
-		t.Errorf("%d nodes after it made a call; want it back", n)
-	}
-}
-
-func TestDamagedRecordOfNodesIsSetAside(t *testing.T) {
-	s := serve(t, "v1")
-	path := filepath.Join(s.stateDir, nodesFile)
-	if err := os.WriteFile(path, []byte(`{"format":1,"nodes":[{"addr`), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	s.restart(t)
-	if _, err := os.Stat(path + ".damaged"); err != nil {
-		t.Errorf("the damaged record was not kept: %v", err)
-	}
-	if got, err := s.content(t, "/"); got != "a" || err != nil {
-		t.Errorf("content %q, %v", got, err)
-	}
-}
-
 // TestSealedAgainWithoutPromote seals other content under the name of the
 // promoted version, which the server does not hear of. What it then opens for
 // the first time must be what is promoted, or nothing.
@@ -637,10 +477,7 @@ func TestSealedAgainWithoutPromote(t *testing.T) {
 func TestVersionThatBecomesUnreadable(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := s.mount(t, "/")
 	s.read(t, h)
 	s.store.versions[0] = Version{Name: "v1", Err: errors.New("header is damaged")}
 	s.promote(t, "v2")
@@ -675,10 +512,7 @@ func TestVersionSealedWhileServing(t *testing.T) {
 func TestTableIsSwappedUnderLoad(t *testing.T) {
 	s := serve(t, "v1", "v2")
 	s.promote(t, "v1")
-	h, err := s.Mount(s.peer, "/", Caller{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	h := s.mount(t, "/")
 	stop := make(chan struct{})
 	var readers sync.WaitGroup
 	for i := range 4 {

@@ -84,12 +84,33 @@ func usageError(c *cli.Context, format string, args ...any) error {
 	return fmt.Errorf("%s (see rootnfsd %s --help)", fmt.Sprintf(format, args...), c.Command.Name)
 }
 
-// oneName returns the only argument: the name of a version.
-func oneName(c *cli.Context) (string, error) {
-	if c.NArg() != 1 {
-		return "", usageError(c, "want exactly one version, got %d arguments", c.NArg())
+// onStore makes the action of a command that works on one store and takes no
+// arguments.
+func onStore(f func(c *cli.Context, s *openedStore) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if err := noArguments(c); err != nil {
+			return err
+		}
+		s, err := openOneStore(c)
+		if err != nil {
+			return err
+		}
+		return f(c, s)
 	}
-	return c.Args().First(), nil
+}
+
+// onVersion makes the action of a command whose only argument is a version.
+func onVersion(f func(c *cli.Context, s *openedStore, name string) error) cli.ActionFunc {
+	return func(c *cli.Context) error {
+		if c.NArg() != 1 {
+			return usageError(c, "want exactly one version, got %d arguments", c.NArg())
+		}
+		s, err := openOneStore(c)
+		if err != nil {
+			return err
+		}
+		return f(c, s, c.Args().First())
+	}
 }
 
 // noArguments refuses what a command would silently ignore.

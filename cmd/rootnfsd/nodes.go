@@ -22,14 +22,7 @@ Examples:
    rootnfsd nodes
    rootnfsd nodes --json | jq -r '.[] | select(.reboot_needed) | .address'`,
 		Flags: []cli.Flag{exportFlag(), configFlag(), jsonFlag()},
-		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			s, err := openOneStore(c)
-			if err != nil {
-				return err
-			}
+		Action: onStore(func(c *cli.Context, s *openedStore) error {
 			nodes, err := s.nodes(time.Now())
 			if err != nil {
 				return err
@@ -42,7 +35,7 @@ Examples:
 				return nil
 			}
 			return nodeTable(c.App.Writer, nodes)
-		},
+		}),
 	}
 }
 

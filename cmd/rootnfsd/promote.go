@@ -32,15 +32,7 @@ Examples:
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.BoolFlag{Name: "no-verify", Usage: "do not check the stored content first"},
 		},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			s, err := openOneStore(c)
-			if err != nil {
-				return err
-			}
+		Action: onVersion(func(c *cli.Context, s *openedStore, name string) error {
 			info, err := s.ready(c.Context, c.App.ErrWriter, name, !c.Bool("no-verify"))
 			if err != nil {
 				return err
@@ -50,7 +42,7 @@ Examples:
 				return err
 			}
 			return s.reportSwitch(c, before.Version, info.Name, before == refOf(info))
-		},
+		}),
 	}
 }
 

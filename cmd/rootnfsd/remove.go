@@ -33,15 +33,7 @@ Examples:
 			&cli.BoolFlag{Name: "force", Usage: "remove it under nodes that run it"},
 			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
 		},
-		Action: func(c *cli.Context) error {
-			name, err := oneName(c)
-			if err != nil {
-				return err
-			}
-			s, err := openOneStore(c)
-			if err != nil {
-				return err
-			}
+		Action: onVersion(func(c *cli.Context, s *openedStore, name string) error {
 			info, err := s.removable(name)
 			if err != nil {
 				return err
@@ -60,7 +52,7 @@ Examples:
 			}
 			s.reportRemoved(c.App.Writer, out)
 			return nil
-		},
+		}),
 	}
 }
 

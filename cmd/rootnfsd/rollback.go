@@ -19,14 +19,7 @@ Examples:
    rootnfsd rollback
    rootnfsd rollback --export /srv/images --json`,
 		Flags: []cli.Flag{exportFlag(), configFlag(), jsonFlag()},
-		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			s, err := openOneStore(c)
-			if err != nil {
-				return err
-			}
+		Action: onStore(func(c *cli.Context, s *openedStore) error {
 			from, to, err := s.state.Rollback(operator(), func(ref exports.Ref) bool { return s.holds(ref) == nil })
 			if errors.Is(err, exports.ErrNothingBefore) {
 				return errors.New("there is nothing to go back to: no version that still exists was promoted before (rootnfsd versions lists those that can be promoted)")
@@ -35,6 +28,6 @@ Examples:
 				return err
 			}
 			return s.reportSwitch(c, from.Version, to.Version, false)
-		},
+		}),
 	}
 }

@@ -24,14 +24,7 @@ Examples:
    rootnfsd versions
    rootnfsd versions --json | jq -r '.[] | select(.promoted) | .name'`,
 		Flags: []cli.Flag{exportFlag(), configFlag(), jsonFlag()},
-		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			s, err := openOneStore(c)
-			if err != nil {
-				return err
-			}
+		Action: onStore(func(c *cli.Context, s *openedStore) error {
 			versions, err := s.overview(time.Now())
 			if err != nil {
 				return err
@@ -44,7 +37,7 @@ Examples:
 				return nil
 			}
 			return versionTable(c.App.Writer, versions)
-		},
+		}),
 	}
 }
 
