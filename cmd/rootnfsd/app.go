@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"runtime/debug"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 )
@@ -38,9 +39,28 @@ Nodes that are up stay on the version that they booted.`,
 			nodesCommand(),
 			verifyCommand(),
 		},
+		Action: func(c *cli.Context) error {
+			if c.NArg() == 0 {
+				return cli.ShowAppHelp(c)
+			}
+			return fmt.Errorf("there is no command %q%s (see rootnfsd --help)", c.Args().First(), didYouMean(c))
+		},
 		// An error is printed once, by main, which also sets the exit status.
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
+}
+
+// didYouMean names the commands that look like the one that is not there.
+func didYouMean(c *cli.Context) string {
+	var names []string
+	for _, cmd := range c.App.Commands {
+		names = append(names, cmd.Name)
+	}
+	near := nearest(c.Args().First(), names)
+	if len(near) == 0 {
+		return ""
+	}
+	return "; did you mean " + strings.Join(near, " or ") + "?"
 }
 
 func buildVersion() string {
@@ -60,7 +80,6 @@ func buildVersion() string {
 func exportFlag() cli.Flag {
 	return &cli.StringSliceFlag{
 		Name:    "export",
-		Aliases: []string{"e"},
 		Usage:   "the store: a `[NAME=]DIR` of golden trees (default: ./images)",
 		EnvVars: []string{"ROOTNFSD_EXPORT"},
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -19,6 +20,9 @@ func lockForServing(stateDir string) (unlock func(), err error) {
 		return nil, err
 	}
 	f, err := os.OpenFile(filepath.Join(stateDir, serveLock), os.O_CREATE|os.O_RDWR, 0o644)
+	if errors.Is(err, os.ErrPermission) {
+		return nil, fmt.Errorf("%w: serve as root, or as the user that sealed the versions", err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ func TestFlagsFirst(t *testing.T) {
 		{"promote v2", "promote -- v2"},
 		{"promote v2 --export images", "promote --export images -- v2"},
 		{"promote v2 --export=images --json", "promote --export=images --json -- v2"},
-		{"promote --json v2 -e images", "promote --json -e images -- v2"},
+		{"promote --json v2 --export images", "promote --json --export images -- v2"},
 		{"seal v1 v2 --from dir", "seal --from dir -- v1 v2"},
 		{"seal -- --from", "seal -- --from"},
 		{"versions --export", "versions --export"},

@@ -60,12 +60,13 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer log.Sync()
-	allow, err := parseAllow(splitCommas(list(c, "allow", cfg.Allow)))
+	allowed := splitCommas(list(c, "allow", cfg.Allow))
+	if c.IsSet("allow") && len(allowed) == 0 {
+		return usageError(c, "--allow is empty: nobody could mount")
+	}
+	allow, err := parseAllow(allowed)
 	if err != nil {
 		return err
-	}
-	if c.IsSet("allow") && len(c.StringSlice("allow")) == 0 {
-		return usageError(c, "--allow is empty: nobody could mount")
 	}
 	stores, err := openStores(c)
 	if err != nil {
