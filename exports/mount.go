@@ -3,7 +3,6 @@ package exports
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -284,6 +283,3 @@ func (x *Exports) Serving() []Serving {
 	}
 	return list
 }
-
-// Allowed reports whether addr may mount.
-func (x *Exports) Allowed(addr netip.Addr) bool { return allows(x.allow, addr) }

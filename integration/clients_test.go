@@ -24,7 +24,12 @@ func TestClients(t *testing.T) {
 
 	t.Run("with the port mapper", func(t *testing.T) {
 		net := newNet(t)
-		serve(t, net, "--export", store)
+		daemon := serve(t, net, "--export", store)
+		for _, want := range []string{"/images  v1  ", lab.ServerAddress + ":2049", "nfsroot=" + lab.ServerAddress + ":/images,v3,tcp,", "port mapper: port 111"} {
+			if !strings.Contains(daemon.Log(), want) {
+				t.Errorf("serve does not say %q at start:\n%s", want, daemon.Log())
+			}
+		}
 		checkLibnfs(t, net, "version=3", big)
 		checkShowmount(t, net)
 		checkRPCInfo(t, net)

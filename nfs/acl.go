@@ -45,15 +45,11 @@ func (c *call) getacl() wire.AcceptStat {
 	if !c.args.Done() {
 		return wire.GarbageArgs
 	}
-	if err := c.resolveLive(handle, &c.obj); err != nil {
-		return c.failUnresolved(err)
-	}
-	c.status(nil)
-	c.out.Bool(true)
-	c.putAttr(&c.attr)
-	c.out.Uint32(mask & aclMask)
-	for range 4 {
-		c.out.Uint32(0)
+	if c.putLive(handle) {
+		c.out.Uint32(mask & aclMask)
+		for range 4 {
+			c.out.Uint32(0)
+		}
 	}
 	return wire.Success
 }

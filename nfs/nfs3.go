@@ -84,6 +84,17 @@ func (c *call) resolveLive(handle []byte, o *exports.Object) error {
 	return o.Tree.Getattr(o.ID, &c.attr)
 }
 
+// putLive makes obj what handle names, appends the status and a post_op_attr, and
+// reports whether there is such an object.
+func (c *call) putLive(handle []byte) bool {
+	found := c.status(c.resolveLive(handle, &c.obj))
+	c.out.Bool(found)
+	if found {
+		c.putAttr(&c.attr)
+	}
+	return found
+}
+
 // status appends the status for err and reports whether it is NFS3_OK.
 func (c *call) status(err error) bool {
 	status := nfsStatus(err)
@@ -162,13 +173,9 @@ func (c *call) access() wire.AcceptStat {
 	if !c.args.Done() {
 		return wire.GarbageArgs
 	}
-	if !c.status(c.resolveLive(handle, &c.obj)) {
-		c.out.Bool(false)
-		return wire.Success
+	if c.putLive(handle) {
+		c.out.Uint32(asked & accessBits(&c.attr, &c.cred))
 	}
-	c.out.Bool(true)
-	c.putAttr(&c.attr)
-	c.out.Uint32(asked & accessBits(&c.attr, &c.cred))
 	return wire.Success
 }
 
@@ -269,12 +276,8 @@ func (c *call) aboutTree(results func()) wire.AcceptStat {
 	if !c.args.Done() {
 		return wire.GarbageArgs
 	}
-	if !c.status(c.resolveLive(handle, &c.obj)) {
-		c.out.Bool(false)
-		return wire.Success
+	if c.putLive(handle) {
+		results()
 	}
-	c.out.Bool(true)
-	c.putAttr(&c.attr)
-	results()
 	return wire.Success
 }

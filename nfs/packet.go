@@ -87,7 +87,7 @@ func (c *call) floods() bool {
 	h := &c.header
 	list := h.Prog == progPortmap && h.Proc == 4 ||
 		h.Prog == progMount && (h.Proc == uint32(gonfs.MountProcDump) || h.Proc == uint32(gonfs.MountProcExport))
-	return list && !(c.srv.exports.Allowed(c.remote.Addr()) && c.srv.lists.allow(time.Now()))
+	return list && !(c.peer.Allowed() && c.srv.lists.allow(time.Now()))
 }
 
 // maxListsPerSecond is more than people who run showmount and rpcinfo ever need.

@@ -218,6 +218,9 @@ func TestDatagrams(t *testing.T) {
 		"garbage":       {datagram(progPortmap, 2, 3, progNFS), words(7, 1, 0, 0, 0, 4)},
 		"a bad cred":    {words(7, 0, 2, progMount, 3, 0, 5, 0, 0, 0), words(7, 1, 1, 1, 1)},
 		"mount of \"\"": {datagram(progMount, 3, 1, 0), words(7, 1, 0, 0, 0, 0, 22)},
+		"DUMP":          {datagram(progMount, 3, 2), words(7, 1, 0, 0, 0, 0, 0)},
+		"UMNT":          {datagram(progMount, 3, 3, 1, uint32('/')<<24), words(7, 1, 0, 0, 0, 0)},
+		"UMNTALL":       {datagram(progMount, 3, 4), words(7, 1, 0, 0, 0, 0)},
 	} {
 		d.send(test.msg)
 		if got := d.receive(); !bytes.Equal(got, test.want) {
@@ -231,6 +234,10 @@ func TestDatagrams(t *testing.T) {
 	d.send(datagram(progMount, 3, 1, 1, uint32('/')<<24))
 	if got := d.receive(); !bytes.HasPrefix(got, words(7, 1, 0, 0, 0, 0, 0, 32)) {
 		t.Errorf("MNT of /: % x", got)
+	}
+	d.send(datagram(progMount, 3, 5))
+	if got := d.receive(); !bytes.HasPrefix(got, words(7, 1, 0, 0, 0, 0, 1, 1, uint32('/')<<24)) {
+		t.Errorf("EXPORT: % x", got)
 	}
 }
 
