@@ -34,7 +34,7 @@ var importRules = []importRule{
 	{"fs", "", "the vocabulary is below everything, so that no cycle can pass through it"},
 	{"cache", "", "a cache does not know what it holds"},
 	{"integration", "", "rootnfsd is a black box, known by its command line alone"},
-	{"bench", "", "rootnfsd is a black box, known by its command line alone"},
+	{"bench", "nfs/wire", "rootnfsd is a black box, known by its command line and the protocol"},
 }
 
 // pkg is what go list says of a package.
@@ -91,6 +91,7 @@ func TestImportRules(t *testing.T) {
 		{"integration", "integration/lab", true},
 		{"integration/lab", "fs", false},
 		{"bench", "nfs", false},
+		{"bench/load", "nfs/wire", true},
 		{"surprise", "fs", false},
 	} {
 		p := pkg{module + c.importer, []string{"fmt", module + c.imported}}
