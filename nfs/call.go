@@ -122,6 +122,9 @@ func (c *call) answer(msg []byte) outcome {
 	}
 	start := c.out.Len()
 	if stat == wire.Success {
+		if c.srv.recorder != nil {
+			c.record()
+		}
 		c.out.Accepted(c.header.XID, wire.Success)
 		stat = proc(c)
 		if c.slow {

@@ -20,6 +20,8 @@ type Config struct {
 	Log     *zap.Logger
 	Ports   Ports
 	Limits  Limits
+	// Recorder is shown every call. It is nil unless somebody wants to know.
+	Recorder Recorder
 }
 
 // Ports are the ports that the port mapper tells callers, 0 for a service that
@@ -95,10 +97,11 @@ func maxConns() int {
 // Server answers NFS, MOUNT and port mapper calls on any number of listeners,
 // the same on all of them. Its methods may be called by many goroutines at once.
 type Server struct {
-	exports *exports.Exports
-	log     *zap.Logger
-	ports   Ports
-	limits  Limits
+	exports  *exports.Exports
+	log      *zap.Logger
+	ports    Ports
+	limits   Limits
+	recorder Recorder // may be nil
 
 	pools    pools
 	pending  *budget
@@ -120,6 +123,7 @@ func New(cfg Config) *Server {
 		log:      throttled(cfg.Log),
 		ports:    cfg.Ports,
 		limits:   limits,
+		recorder: cfg.Recorder,
 		pending:  newBudget(limits.Pending),
 		incoming: newBudget(limits.Incoming),
 		disk:     make(chan struct{}, limits.Disk),
