@@ -137,6 +137,7 @@ func New(cfg Config) *Server {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	g := &group{srv: s}
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	avoidPacing(ln)
 	err := s.accept(ctx, ln, g)
 	g.drain(s.limits.Drain)
 	if ctx.Err() != nil {
