@@ -21,9 +21,12 @@ const (
 
 	// Bounds on what is read. A boot makes some thousand calls.
 	maxLine  = 64 << 10
-	maxPath  = maxLine/4 - 1024 // every byte of it may be written as four
 	maxCalls = 4 << 20
 )
+
+// MaxPath is the longest path that a trace may have, in bytes: each may be
+// written as four.
+const MaxPath = maxLine/4 - 1024
 
 // Call is a line of a trace. The package's documentation says what the fields are.
 type Call struct {
@@ -133,7 +136,7 @@ func parseCall(line string) (Call, error) {
 	return c, err
 }
 
-var errPathTooLong = fmt.Errorf("a path of more than %d bytes", maxPath)
+var errPathTooLong = fmt.Errorf("a path of more than %d bytes", MaxPath)
 
 func parsePath(s string) (string, error) {
 	if s == "" {
@@ -146,7 +149,7 @@ func parsePath(s string) (string, error) {
 			return "", fmt.Errorf("path %.80s: %w", s, err)
 		}
 	}
-	if len(path) > maxPath {
+	if len(path) > MaxPath {
 		return "", errPathTooLong
 	}
 	return path, nil
@@ -175,10 +178,10 @@ func NewWriter(w io.Writer) *Writer {
 	return &Writer{out: out}
 }
 
-// Write writes a call. It is buffered until Flush. A path that no reader would
-// take is an error, and nothing is written.
+// Write writes a call. It is buffered until Flush. A path of more than
+// MaxPath bytes is an error, and nothing is written.
 func (w *Writer) Write(c Call) error {
-	if len(c.Path) > maxPath {
+	if len(c.Path) > MaxPath {
 		return errPathTooLong
 	}
 	b := w.line[:0]

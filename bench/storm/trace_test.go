@@ -90,7 +90,7 @@ func TestParseRefuses(t *testing.T) {
 		"an unknown call":     header + "1\t::1\tOPEN\t0\t0\t/\n",
 		"an offset too large": header + "1\t::1\tREAD\t18446744073709551616\t0\t/\n",
 		"a count too large":   header + "1\t::1\tREAD\t0\t4294967296\t/\n",
-		"a path too long":     header + "1\t::1\tREAD\t0\t0\t/" + strings.Repeat("a", maxPath),
+		"a path too long":     header + "1\t::1\tREAD\t0\t0\t/" + strings.Repeat("a", MaxPath),
 		"a line without end":  header + "1\t::1\tREAD\t0\t0\t/" + strings.Repeat("a", maxLine),
 	} {
 		if _, err := Parse(strings.NewReader(in)); err == nil {

@@ -40,6 +40,7 @@ Examples:
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
+			&cli.StringFlag{Name: "record", Usage: "write each call to `FILE`, which must be new: rootnfsd bench storm replays it"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "console", Usage: "console or json"},
 		},
@@ -102,17 +103,22 @@ func serve(c *cli.Context) error {
 	if err := announce(c.App.Writer, x, socks, allow); err != nil {
 		return err
 	}
+	config := nfs.Config{Exports: x, Log: log, Ports: socks.ports()}
+	finish, err := recordTo(c.String("record"), &config)
+	if err != nil {
+		return err
+	}
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
-	err = serveUntil(ctx, x, socks, log)
+	err = errors.Join(serveUntil(ctx, config, socks), finish())
 	log.Info("stopped")
 	return err
 }
 
 // serveUntil serves until ctx ends or a listener fails, and finishes what is in hand.
-func serveUntil(ctx context.Context, x *exports.Exports, socks *sockets, log *zap.Logger) error {
+func serveUntil(ctx context.Context, config nfs.Config, socks *sockets) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	server := nfs.New(nfs.Config{Exports: x, Log: log, Ports: socks.ports()})
+	server := nfs.New(config)
 
 	var running sync.WaitGroup
 	for _, ln := range socks.tcp {
@@ -134,7 +140,7 @@ func serveUntil(ctx context.Context, x *exports.Exports, socks *sockets, log *za
 	recorded := make(chan struct{})
 	go func() {
 		defer close(recorded)
-		x.Run(recording)
+		config.Exports.Run(recording)
 	}()
 	running.Wait()
 	record()
