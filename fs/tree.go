@@ -1,6 +1,9 @@
 package fs
 
-import "os"
+import (
+	"context"
+	"os"
+)
 
 // Tree is a file tree whose objects are named by NodeID, never by path: NFSv3
 // is handle based, and a path that is walked again is a chance for a symlink to
@@ -72,6 +75,25 @@ type Span struct {
 	File *os.File
 	Off  int64
 	Len  int64
+}
+
+// Warmer is a Tree that can bring content into memory before anybody asks for it.
+type Warmer interface {
+	Tree
+
+	// Warm makes the ranges ready to be read without waiting, as far as memory
+	// suffices for all that wants it, and returns how many bytes it read. It
+	// leaves out what cannot be read: that is for whoever asks for it to hear.
+	// Now and then it calls progress, unless that is nil, with the bytes done
+	// and those to do. The error is that of ctx.
+	Warm(ctx context.Context, ranges []Range, progress func(done, total uint64)) (uint64, error)
+}
+
+// Range is a part of the content of a file. It may reach beyond the end.
+type Range struct {
+	ID  NodeID
+	Off uint64
+	Len uint64
 }
 
 // DirEntry is one name in a directory.
