@@ -47,6 +47,7 @@ type Image struct {
 type Config struct {
 	Images []Image        // the first one is also mounted as /
 	Allow  []netip.Prefix // who may mount; empty means nobody
+	Warm   bool           // bring what nodes read at boot into memory when the server starts, and after a promote
 	Log    *zap.Logger
 }
 
@@ -54,6 +55,7 @@ type Config struct {
 // goroutines at once.
 type Exports struct {
 	allow []netip.Prefix
+	warm  bool
 	log   *zap.Logger
 	nodes nodes
 	table atomic.Pointer[table]
@@ -66,7 +68,7 @@ type Exports struct {
 // New reads the state of the images and makes the first table. An image with
 // exactly one version and nothing promoted gets that version promoted.
 func New(cfg Config) (*Exports, error) {
-	x := &Exports{allow: cfg.Allow, log: cfg.Log}
+	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log}
 	first := &table{}
 	seen := map[uint32]string{}
 	for _, c := range cfg.Images {
@@ -97,13 +99,15 @@ func newImage(c Image) (*image, error) {
 	if real, err := filepath.EvalSymlinks(c.Dir); err == nil && real != paths[0] {
 		paths = append(paths, real)
 	}
+	state := OpenState(c.StateDir)
 	return &image{
-		name:  c.Name,
-		paths: paths,
-		id:    exportID(c.Name),
-		key:   key,
-		state: OpenState(c.StateDir),
-		store: c.Versions,
+		name:      c.Name,
+		paths:     paths,
+		id:        exportID(c.Name),
+		key:       key,
+		state:     state,
+		store:     c.Versions,
+		initramfs: state.initramfs(),
 	}, nil
 }
 
@@ -131,10 +135,13 @@ func (x *Exports) promoteOnly() error {
 	return nil
 }
 
-// Run keeps the table and the record of nodes up to date until ctx ends, then
-// saves the record a last time. A mount does not depend on it: Mount looks for
-// a new rollout itself.
+// Run keeps the table, the record of nodes and what is known of their boots up
+// to date until ctx ends, then saves both a last time. A mount does not depend
+// on it: Mount looks for a new rollout itself.
 func (x *Exports) Run(ctx context.Context) {
+	var boots sync.WaitGroup
+	boots.Go(func() { x.watchBoots(ctx) })
+	defer boots.Wait()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -273,6 +280,15 @@ type Object struct {
 	Tree fs.Tree
 	ID   fs.NodeID
 	ver  *version
+	boot *bootLog // nil unless whoever presented the handle is booting
+}
+
+// NoteRead notes that content of the object is being read, so that the next
+// version can have it ready (BootSet). It allocates nothing and takes no lock.
+func (o *Object) NoteRead(off uint64, count uint32) {
+	if o.boot != nil {
+		o.boot.note(o.ID, off, count)
+	}
 }
 
 // AppendHandle appends the handle of another object of the same tree to b. It
@@ -310,8 +326,7 @@ func (x *Exports) resolved(p *Peer, v *version, handle []byte, o *Object) error 
 	if err != nil {
 		return err
 	}
-	p.touch(v)
-	o.Tree, o.ID, o.ver = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v
+	o.Tree, o.ID, o.ver, o.boot = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v, p.touch(v)
 	return nil
 }
 

@@ -48,6 +48,10 @@ type use struct {
 	last    atomic.Int64           // when it last made a call with one of its handles
 	exact   atomic.Bool            // it asked for this version, not for the promoted one
 	path    atomic.Pointer[string] // what was mounted, until it is unmounted
+
+	// boot is where it is noted what the node reads; nil unless it is booting.
+	boot    atomic.Pointer[bootLog]
+	bootEnd atomic.Int64
 }
 
 const (
@@ -138,6 +142,8 @@ func (nd *node) use(v *version, now int64) *use {
 		fresh.exact.Store(uses[i].exact.Load())
 		fresh.last.Store(uses[i].last.Load())
 		fresh.path.Store(uses[i].path.Load())
+		fresh.bootEnd.Store(uses[i].bootEnd.Load())
+		fresh.boot.Store(uses[i].boot.Load())
 		uses[i] = fresh
 	}
 	if len(uses) > mostUses {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path"
 	"sync/atomic"
+	"time"
 )
 
 // Peer is the other end of a connection: an address, and the node that it is.
@@ -31,8 +32,9 @@ func (p *Peer) Addr() netip.Addr { return p.addr }
 func (p *Peer) Allowed() bool { return p.allowed }
 
 // touch notes that p made a call with a handle of v. It is on the path of every
-// call: where nothing new is learnt it loads a few words and stores none.
-func (p *Peer) touch(v *version) {
+// call: where nothing new is learnt it loads a few words and stores none. It
+// returns where to note what p reads, nil if p is not booting.
+func (p *Peer) touch(v *version) *bootLog {
 	now := p.nodes.now.Load()
 	if n := p.node.Load(); n != nil {
 		for _, u := range *n.uses.Load() {
@@ -40,11 +42,22 @@ func (p *Peer) touch(v *version) {
 				if u.last.Load() != now {
 					u.last.Store(now)
 				}
-				return
+				return u.bootLog(now)
 			}
 		}
 	}
 	p.nodes.use(p, v).last.Store(now)
+	return nil
+}
+
+// bootLog returns where to note what is read at the time now.
+func (u *use) bootLog(now int64) *bootLog {
+	l := u.boot.Load()
+	if l != nil && now > u.bootEnd.Load() {
+		u.boot.Store(nil)
+		return nil
+	}
+	return l
 }
 
 // mounted notes that p mounted path, which led to the target.
@@ -55,6 +68,8 @@ func (p *Peer) mounted(to target, path string, booting bool) {
 	if booting {
 		u.booted.Store(now)
 	}
+	u.bootEnd.Store(now + int64(bootTime/time.Second))
+	u.boot.Store(to.version.bootLogFor(booting))
 	u.exact.Store(to.wanted != "")
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)

@@ -46,6 +46,9 @@ type image struct {
 	key   sipKey
 	state *State
 	store Store
+
+	booting   sync.Mutex // guards the making of boot logs, and initramfs
+	initramfs bool       // nodes of this image boot by an initramfs that tells (Caller.Booting)
 }
 
 // imageView is an image in one table.
@@ -79,6 +82,8 @@ type version struct {
 
 	tree    atomic.Pointer[openTree]
 	opening sync.Mutex // one opens, the others wait for it
+
+	boot atomic.Pointer[bootLog] // what nodes read that boot it; nil if none did
 }
 
 // openTree boxes the interface for atomic.Pointer.

@@ -34,6 +34,7 @@ func (c *call) readFile() wire.AcceptStat {
 		return c.failUnresolved(err)
 	}
 	c.clampRead()
+	c.obj.NoteRead(c.read.off, c.read.count)
 	if c.read.count <= copyLimit {
 		return c.readCopying(true)
 	}
