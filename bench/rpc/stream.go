@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
@@ -172,3 +174,38 @@ func (s *Stream) finish(r *Reply) error {
 
 // errNotReply says that a peer sends something that no server sends.
 var errNotReply = errors.New("a record that is no reply")
+
+// ReadFrom reads once from a socket: into Space, or away if there is Excess.
+func (s *Stream) ReadFrom(fd int) (n int, err error) {
+	for {
+		if excess := s.Excess(); excess > 0 {
+			n, err = discard(fd, excess)
+			s.Skipped(n)
+		} else {
+			n, err = unix.Read(fd, s.Space())
+			n = max(n, 0)
+			s.Filled(n)
+		}
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+// discard takes at most n bytes off a TCP socket without copying them: that is
+// what MSG_TRUNC does there (tcp(7)).
+func discard(fd, n int) (int, error) {
+	got, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), 0, uintptr(n), unix.MSG_TRUNC, 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(got), nil
+}
+
+// wants returns how many bytes the next ReadFrom asks for.
+func (s *Stream) wants() int {
+	if excess := s.Excess(); excess > 0 {
+		return excess
+	}
+	return len(s.Space())
+}
