@@ -38,6 +38,7 @@ Nodes that are up stay on the version that they booted.`,
 			statusCommand(),
 			nodesCommand(),
 			verifyCommand(),
+			benchCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
