@@ -161,7 +161,7 @@ func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error 
 		}
 		var failed error
 		for _, name := range names {
-			r, err := s.seal(ctx, name, "")
+			r, err := s.seal(ctx, name, "", false)
 			if ctx.Err() != nil {
 				return errors.New("stopped while sealing; nothing was changed")
 			}

@@ -29,6 +29,11 @@ type builder struct {
 	walker   walker
 	meter    *meter
 
+	clock  clock
+	last   *recollection // nil if everything is to be read
+	stamps *spool
+	fresh  bool // some stamps are not those of last
+
 	files   uint64
 	extents uint64
 	bytes   uint64 // of content
@@ -45,9 +50,9 @@ type builder struct {
 // holds a block at most, so this bounds memory to 32 MiB.
 const depth = 128
 
-func newBuilder(s *Store, src billy.Filesystem) (_ *builder, err error) {
+func newBuilder(s *Store, src billy.Filesystem, c clock, last *recollection) (_ *builder, err error) {
 	b := &builder{
-		store: s, src: src, xattrs: xattrReader(src),
+		store: s, src: src, xattrs: xattrReader(src), clock: c, last: last,
 		places: make(map[*pack]uint32), fileHash: sha256.New(),
 	}
 	var problems []error
@@ -63,8 +68,12 @@ func newBuilder(s *Store, src billy.Filesystem) (_ *builder, err error) {
 			return nil, err
 		}
 	}
+	if b.stamps, err = newSpool(s); err != nil {
+		b.close()
+		return nil, err
+	}
 	b.walker = walker{
-		src: src, links: make(map[identity]*hardLink),
+		src: src, last: last, links: make(map[identity]*hardLink),
 		dirs: b.sections[secDirs], dirents: b.sections[secDirents], names: b.sections[secNames],
 	}
 	for _, err := range problems {
@@ -75,7 +84,7 @@ func newBuilder(s *Store, src billy.Filesystem) (_ *builder, err error) {
 
 // close removes all temporary files that did not become permanent.
 func (b *builder) close() {
-	for _, s := range b.sections {
+	for _, s := range append(b.sections[:], b.stamps) {
 		if s != nil {
 			s.close()
 		}
@@ -103,7 +112,7 @@ func (b *builder) build(ctx context.Context) error {
 		return err
 	}
 	b.meter.finish()
-	for _, s := range b.sections {
+	for _, s := range append(b.sections[:], b.stamps) {
 		if s == nil {
 			continue
 		}
@@ -131,6 +140,10 @@ func (b *builder) patchLinks() error {
 // prepare does what does not depend on other objects. Many run at once.
 func (b *builder) prepare(o *object) (err error) {
 	if o.listed || o.meta.MountPoint {
+		return nil
+	}
+	if b.clock.settled(o.meta) && b.last.fill(o) == nil {
+		o.recalled = true
 		return nil
 	}
 	if o.xattrs, err = b.xattrs(o.path); err != nil {
@@ -209,10 +222,21 @@ func (b *builder) add(ctx context.Context, o *object) (err error) {
 	var n inode
 	n.set(&a, ref, b.addXattrs(o.xattrs))
 	b.sections[secInodes].write(n[:])
+	b.addStamp(o)
 	if m.Kind != fs.Regular {
 		b.meter.add(1, 0)
 	}
 	return nil
+}
+
+// addStamp writes the stamp of an object.
+func (b *builder) addStamp(o *object) {
+	var s stamp
+	if b.clock.settled(o.meta) {
+		s = stampOf(o.meta)
+		b.fresh = b.fresh || !o.recalled
+	}
+	b.stamps.write(s[:])
 }
 
 // addXattrs writes the extended attributes of an object and returns what its
@@ -246,19 +270,12 @@ const usedUnit = 4096
 func (b *builder) addFile(ctx context.Context, o *object) (used uint64, err error) {
 	first, before := b.extents, b.meter.now.Bytes
 	c := &content{aligned: o.meta.Size > chunkSize}
-	b.fileHash.Reset()
-	b.fileHash.Write(le.AppendUint64(nil, o.meta.Size))
-	if o.meta.Size <= blockSize {
-		err = b.addBlock(c, &o.block)
-	} else {
-		err = b.addLarge(ctx, c, o)
-	}
+	digest, err := b.addContent(ctx, c, o)
 	if err != nil {
 		return 0, err
 	}
 	b.flushExtent(c)
-	var digest Digest
-	b.sections[secFiles].write(b.fileHash.Sum(digest[:0]))
+	b.sections[secFiles].write(digest[:])
 	var l location
 	l.set(first, c.count)
 	b.sections[secLocs].write(l[:])
@@ -267,6 +284,33 @@ func (b *builder) addFile(ctx context.Context, o *object) (used uint64, err erro
 	// What was estimated, so that the sum comes out.
 	b.meter.add(1, before+toStore(o.meta)-b.meter.now.Bytes)
 	return roundUp(c.used, usedUnit), nil
+}
+
+// addContent adds what is in a file and returns its digest.
+func (b *builder) addContent(ctx context.Context, c *content, o *object) (digest Digest, err error) {
+	if o.stored != nil {
+		b.addStored(c, o.stored)
+		return o.stored.digest, nil
+	}
+	b.fileHash.Reset()
+	b.fileHash.Write(le.AppendUint64(nil, o.meta.Size))
+	if o.meta.Size <= blockSize {
+		err = b.addBlock(c, &o.block)
+	} else {
+		err = b.addLarge(ctx, c, o)
+	}
+	b.fileHash.Sum(digest[:0])
+	return digest, err
+}
+
+// addStored adds the content of a file where the last seal has put it.
+func (b *builder) addStored(c *content, f *storedFile) {
+	for i := range f.extents {
+		e := &f.extents[i]
+		b.flushExtent(c)
+		c.chunk, c.chunks, c.pack, c.first = e.chunk(), e.count(), e.in, e.first()
+	}
+	c.used = f.used
 }
 
 // addLarge reads and adds a file of more than one block, block by block.
