@@ -14,6 +14,7 @@ func benchCommand() *cli.Command {
    rootnfsd bench race --quick              rootnfsd, nfs-ganesha and go-nfs side by side
    rootnfsd bench load --target server      what a server gives over the network`,
 		Subcommands: []*cli.Command{
+			benchReportCommand(),
 			serveGoNFSCommand(),
 			serveLimitCommand(),
 		},
