@@ -8,8 +8,11 @@ import (
 )
 
 // canvas writes an SVG of few shapes. Lengths are in user units, from the top
-// left corner; colours and classes are the program's own words, all other text
-// is escaped.
+// left corner; colours are the program's own words, all other text is escaped.
+//
+// It is all that the charts need. The library that was tried instead
+// (go-analyze/charts 0.5.10) made rootnfsd 2.0 MB larger and has no chart of
+// grouped bars on a logarithmic axis.
 type canvas struct {
 	body          bytes.Buffer
 	width, height float64
