@@ -26,6 +26,7 @@ func TestGoals(t *testing.T) {
 			bench.Run{Wall: time.Second, Calls: 1, CPU: cpu})
 	}
 	cold := func(r bench.Result) bench.Result { r.Cold = true; return r }
+	busy := func(r bench.Result) bench.Result { r.Connections, r.InFlight = 64, 1; return r }
 	delayed := func(r bench.Result) bench.Result { r.RTT = time.Millisecond; return r }
 
 	const (
@@ -80,6 +81,9 @@ func TestGoals(t *testing.T) {
 
 		{"flat", flat, []bench.Result{lookup(10_001, 1000), lookup(200_000, 950), lookup(2_000_010, 1040)}, "950\u00a0ns to 1.04\u00a0µs |  | 1.09× | **reached**"},
 		{"it grows", flat, []bench.Result{lookup(10_000, 1000), lookup(200_000, 1200), lookup(2_000_000, 1050)}, "1.20× | **missed**"},
+		{"in each setting for itself", flat, []bench.Result{
+			lookup(10_000, 1000), lookup(2_000_000, 1000), busy(lookup(10_000, 2000)), busy(lookup(2_000_000, 2100)),
+		}, "(worst: 64 × 1) | within 10 % | 2.00\u00a0µs to 2.10\u00a0µs |  | 1.05× | **reached**"},
 		{"the largest trees are missing", flat, []bench.Result{lookup(10_000, 1000), lookup(200_000, 1000)}, "*not measured*"},
 		{"the smallest trees are missing", flat, []bench.Result{lookup(200_000, 1000), lookup(2_000_000, 1000)}, "*not measured*"},
 	} {

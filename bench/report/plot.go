@@ -3,7 +3,6 @@ package report
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
 )
@@ -33,24 +32,25 @@ func draw(m measured) []plot {
 	byObjects := m.like(bench.Case{Bench: "store", Server: ours}).where(func(r bench.Result) bool {
 		return r.Objects > 0 && slices.Contains(callWorks(), r.Work)
 	})
-	if flat.fill(byObjects, work, objects, secondsPerCall) {
+	if flat.fill(byObjects, workAndStreams, objects, secondsPerCall) {
 		plots = append(plots, plot{"store", "cost-by-objects", flat.title, flat.draw()})
 	}
 	return plots
 }
 
 func stormPlots(m measured) (plots []plot) {
-	type storm struct {
-		work string
-		rtt  time.Duration
-		cold bool
-	}
 	storms := m.where(func(r bench.Result) bool { return r.Bench == "storm" && r.Nodes > 0 })
-	keys, of := groups(storms, func(c bench.Case) storm { return storm{c.Work, c.RTT, c.Cold} })
-	for _, k := range keys {
-		about := circumstances(bench.Case{Work: k.work, RTT: k.rtt, Cold: k.cold})
+	keys, of := groups(storms, func(c bench.Case) bench.Case {
+		c.Server, c.Nodes, c.Objects = "", 0, 0
+		return c
+	})
+	for _, c := range keys {
+		about := circumstances(c)
+		if s := setting(c); s != "" {
+			about += ", " + s
+		}
 		l := lines{title: "Time to boot: " + about, x: "nodes that boot at once", y: "time until the last has booted", unit: duration}
-		if l.fill(of[k], server, nodes, bench.Seconds) {
+		if l.fill(of[c], server, nodes, bench.Seconds) {
 			plots = append(plots, plot{"storm", "storm-" + slug(about), l.title, l.draw()})
 		}
 	}
@@ -64,6 +64,14 @@ func work(c bench.Case) string   { return c.Work }
 func server(c bench.Case) string { return c.Server }
 func nodes(c bench.Case) int     { return c.Nodes }
 func objects(c bench.Case) int   { return c.Objects }
+
+// workAndStreams tells the lines of one server apart.
+func workAndStreams(c bench.Case) string {
+	if c.Connections > 0 {
+		return c.Work + ", " + streams(c)
+	}
+	return c.Work
+}
 
 // fill takes the figure of each result as a sample of the line called name. It
 // reports whether there is anything to draw.

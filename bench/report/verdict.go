@@ -229,24 +229,48 @@ func (f flat) want() string {
 }
 
 func (f flat) judge(m measured) verdict {
+	keys, of := groups(m.like(withServer(f.Case, ours)), func(c bench.Case) bench.Case {
+		c.Objects = 0
+		return c
+	})
+	var worst verdict
+	worstRatio, n := 0.0, 0
+	for _, c := range keys {
+		low, high, ok := f.extremes(of[c])
+		if !ok {
+			continue
+		}
+		n++
+		if ratio := high / low; ratio > worstRatio {
+			worstRatio = ratio
+			worst = verdict{
+				state:   stateOf(ratio <= f.most),
+				ours:    f.unit.text(low) + " to " + f.unit.text(high),
+				ratio:   quantity(times).text(ratio),
+				setting: setting(c),
+			}
+		}
+	}
+	if n < 2 {
+		worst.setting = ""
+	}
+	return worst
+}
+
+// extremes returns the least and the most of the figure, if trees of all sizes
+// were measured.
+func (f flat) extremes(m measured) (low, high float64, ok bool) {
 	smallest, largest := math.MaxInt, 0
-	low, high := math.Inf(1), 0.0
-	for _, result := range m.like(withServer(f.Case, ours)) {
+	low = math.Inf(1)
+	for _, result := range m {
 		v := bench.Summarize(result.Runs, f.figure).Median
-		if v <= 0 || result.Objects == 0 {
+		if v <= 0 || result.Objects <= 0 {
 			continue
 		}
 		smallest, largest = min(smallest, result.Objects), max(largest, result.Objects)
 		low, high = min(low, v), max(high, v)
 	}
-	if smallest > smallTree || largest < largeTree {
-		return verdict{}
-	}
-	return verdict{
-		state: stateOf(high/low <= f.most),
-		ours:  f.unit.text(low) + " to " + f.unit.text(high),
-		ratio: quantity(times).text(high / low),
-	}
+	return low, high, smallest <= smallTree && largest >= largeTree
 }
 
 // several is the goal that more than one way of doing the same was measured.
