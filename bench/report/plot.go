@@ -46,8 +46,8 @@ func stormPlots(m measured) (plots []plot) {
 	})
 	for _, c := range keys {
 		about := circumstances(c)
-		if s := setting(c); s != "" {
-			about += ", " + s
+		if c.Connections > 1 { // of each node
+			about += ", " + setting(c)
 		}
 		l := lines{title: "Time to boot: " + about, x: "nodes that boot at once", y: "time until the last has booted", unit: duration}
 		if l.fill(of[c], server, nodes, bench.Seconds) {

@@ -294,7 +294,12 @@ func withServer(c bench.Case, server string) bench.Case {
 // setting tells two cases of the same work apart.
 func setting(c bench.Case) string {
 	var s []string
-	if c.Connections > 0 {
+	switch {
+	case c.Connections == 1 && c.InFlight == 0:
+		s = append(s, "1 connection")
+	case c.Connections > 0 && c.InFlight == 0:
+		s = append(s, whole(c.Connections)+" connections")
+	case c.Connections > 0:
 		s = append(s, streams(c))
 	}
 	if c.Nodes > 0 {
