@@ -14,7 +14,10 @@ func benchCommand() *cli.Command {
    rootnfsd bench race --quick              rootnfsd, nfs-ganesha and go-nfs side by side
    rootnfsd bench load --target server      what a server gives over the network`,
 		Subcommands: []*cli.Command{
+			benchRaceCommand(),
 			benchReportCommand(),
+			benchStormCommand(),
+			benchRelayCommand(),
 			serveGoNFSCommand(),
 			serveLimitCommand(),
 		},
