@@ -13,9 +13,9 @@ import (
 	"github.com/rootnfsd/rootnfsd/bench"
 )
 
-// A Document is what there is to be written, and how many of the goals were
-// reached, were missed, and have no measurement (or too small a one) to judge
-// them by.
+// A Document is what there is to be written, and how many of the goals that are
+// judged by measurements were reached, were missed, and have no measurement (or
+// too small a one) to judge them by.
 type Document struct {
 	// Files has the content of RESULTS.md and of plots/*.svg by their paths,
 	// which are relative to where the document will be and have slashes.
@@ -30,7 +30,8 @@ func New(reports ...*bench.Report) *Document {
 	m := merge(reports)
 	d := &Document{Files: make(map[string][]byte)}
 	goals := judge(m.results)
-	d.Reached, d.Missed, d.NotMeasured = tally(goals)
+	n := tally(goals)
+	d.Reached, d.Missed, d.NotMeasured = n[reached], n[missed], n[notMeasured]
 	plots := draw(m.results)
 	for _, p := range plots {
 		d.Files[p.path()] = p.svg

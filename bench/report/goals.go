@@ -82,13 +82,8 @@ func goals() []goal {
 			Case: bench.Case{Bench: "store", Work: "seal"}, figure: resident, unit: size, most: 1.1,
 		}},
 
-		{"a GETATTR behind a READ that waits for the disk, on one connection", comparison{
-			peer: ours, peerWork: "cold READ", figure: bench.Seconds, unit: duration,
-			Case: bench.Case{Bench: "cold", Work: "GETATTR behind a cold READ", Cold: true},
-		}.atMost(1.0 / 2)},
-		{"read from the disk when 1000 nodes ask for one cold block", below{
-			Case: bench.Case{Bench: "cold", Work: "one block, 1000 nodes", Cold: true}, figure: diskRead, unit: size, bound: 1 << 20, worst: true,
-		}},
+		{"GETATTRs behind a READ that waits for the disk, on one connection", tested{"not delayed", "TestColdReadsHoldUpNobody"}},
+		{"reads of the disk when 1000 nodes ask for one cold block", tested{"one", "TestManyNodesReadOneColdBlock"}},
 		{"a storm after a promote that warmed, against one that did not", comparison{
 			peer: ours, peerWork: "storm after promote --no-warm", figure: bench.Seconds, unit: duration,
 			Case: bench.Case{Bench: "cold", Work: "storm after promote", Cold: true},

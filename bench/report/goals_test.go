@@ -1,6 +1,8 @@
 package report_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -44,11 +46,11 @@ func TestGoals(t *testing.T) {
 		results []bench.Result
 		want    string // in that row
 	}{
-		{"nothing", getattr, nil, "*not measured*"},
-		{"no peer", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1)}, "*not measured*"},
-		{"a peer alone", getattr, []bench.Result{race("nfs-ganesha", "GETATTR", 1)}, "*not measured*"},
-		{"other work", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "LOOKUP", 13000)}, "*not measured*"},
-		{"a cold cache", getattr, []bench.Result{cold(race("rootnfsd", "GETATTR", 1000)), cold(race("nfs-ganesha", "GETATTR", 13000))}, "*not measured*"},
+		{"nothing", getattr, nil, "| not measured |"},
+		{"no peer", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1)}, "| not measured |"},
+		{"a peer alone", getattr, []bench.Result{race("nfs-ganesha", "GETATTR", 1)}, "| not measured |"},
+		{"other work", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "LOOKUP", 13000)}, "| not measured |"},
+		{"a cold cache", getattr, []bench.Result{cold(race("rootnfsd", "GETATTR", 1000)), cold(race("nfs-ganesha", "GETATTR", 13000))}, "| not measured |"},
 		{"a thirteenth", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "GETATTR", 13000)}, "| 1.00\u00a0µs | 13.0\u00a0µs | 1/13.0 | **reached**"},
 		{"an eleventh", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "GETATTR", 11000)}, "1/11.0 | **missed**"},
 		{"more than the peer", getattr, []bench.Result{race("rootnfsd", "GETATTR", 2000), race("nfs-ganesha", "GETATTR", 1000)}, "2.00× | **missed**"},
@@ -63,10 +65,10 @@ func TestGoals(t *testing.T) {
 
 		{"slower", boot256, []bench.Result{storm("rootnfsd", 256, bench.Run{Wall: 119}), storm("limit", 256, bench.Run{Wall: 100})}, "1.19× | **reached**"},
 		{"too slow", boot256, []bench.Result{storm("rootnfsd", 256, bench.Run{Wall: 121}), storm("limit", 256, bench.Run{Wall: 100})}, "1.21× | **missed**"},
-		{"other numbers of nodes", boot256, []bench.Result{storm("rootnfsd", 64, bench.Run{Wall: 1}), storm("limit", 64, bench.Run{Wall: 1})}, "*not measured*"},
-		{"with a delay", boot256, []bench.Result{delayed(storm("rootnfsd", 256, bench.Run{Wall: 1})), delayed(storm("limit", 256, bench.Run{Wall: 1}))}, "*not measured*"},
+		{"other numbers of nodes", boot256, []bench.Result{storm("rootnfsd", 64, bench.Run{Wall: 1}), storm("limit", 64, bench.Run{Wall: 1})}, "| not measured |"},
+		{"with a delay", boot256, []bench.Result{delayed(storm("rootnfsd", 256, bench.Run{Wall: 1})), delayed(storm("limit", 256, bench.Run{Wall: 1}))}, "| not measured |"},
 
-		{"no storm", failures, nil, "*not measured*"},
+		{"no storm", failures, nil, "| not measured |"},
 		{"no errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000})}, "0 of 5,000 |  |  | **reached**"},
 		{"errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000, Errors: 1})}, "1 of 5,000 |  |  | **missed**"},
 		{"errors of others", failures, []bench.Result{
@@ -84,8 +86,8 @@ func TestGoals(t *testing.T) {
 		{"in each setting for itself", flat, []bench.Result{
 			lookup(10_000, 1000), lookup(2_000_000, 1000), busy(lookup(10_000, 2000)), busy(lookup(2_000_000, 2100)),
 		}, "(worst: 64 × 1) | within 10 % | 2.00\u00a0µs to 2.10\u00a0µs |  | 1.05× | **reached**"},
-		{"the largest trees are missing", flat, []bench.Result{lookup(10_000, 1000), lookup(200_000, 1000)}, "*not measured*"},
-		{"the smallest trees are missing", flat, []bench.Result{lookup(200_000, 1000), lookup(2_000_000, 1000)}, "*not measured*"},
+		{"the largest trees are missing", flat, []bench.Result{lookup(10_000, 1000), lookup(200_000, 1000)}, "| not measured |"},
+		{"the smallest trees are missing", flat, []bench.Result{lookup(200_000, 1000), lookup(2_000_000, 1000)}, "| not measured |"},
 	} {
 		row := goalRow(t, report.New(reportOf(c.results...)), c.goal)
 		if !strings.Contains(row, c.want) {
@@ -110,4 +112,32 @@ func goalRow(t *testing.T, d *report.Document, what string) string {
 		t.Fatalf("no goal begins with %q", what)
 	}
 	return row
+}
+
+// TestTestsExist looks for the tests that make sure of goals.
+func TestTestsExist(t *testing.T) {
+	files, err := filepath.Glob("../../integration/*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q, %v; want the tests of package integration", files, err)
+	}
+	var source strings.Builder
+	for _, path := range files {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(b)
+	}
+	found := 0
+	for _, word := range strings.Split(results(report.New()), "`") {
+		if strings.HasPrefix(word, "Test") {
+			found++
+			if !strings.Contains(source.String(), "\nfunc "+word+"(t *testing.T)") {
+				t.Errorf("there is no %s in package integration", word)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no goal names a test")
+	}
 }

@@ -88,8 +88,9 @@ func (p page) writeSources(b *bytes.Buffer) {
 }
 
 func (p page) writeGoals(b *bytes.Buffer) {
-	reached, missed, open := tally(p.goals)
-	fmt.Fprintf(b, "\n## Goals\n\nOf %d goals %d are reached, %d missed and %d not measured.\n\n", len(p.goals), reached, missed, open)
+	n := tally(p.goals)
+	fmt.Fprintf(b, "\n## Goals\n\nOf %d goals %d are reached, %d missed and %d not measured; of %d a test makes sure.\n\n",
+		len(p.goals), n[reached], n[missed], n[notMeasured], n[byTest])
 	head := []string{"what", "goal", "rootnfsd", "other", "ratio", ""}
 	rule := []string{"---", "---", "---:", "---:", "---:", "---"}
 	var rows [][]string
@@ -98,9 +99,7 @@ func (p page) writeGoals(b *bytes.Buffer) {
 		if g.setting != "" {
 			what += " (worst: " + g.setting + ")"
 		}
-		if g.state == notMeasured {
-			state = "*" + state + "*"
-		} else {
+		if g.state == reached || g.state == missed {
 			state = "**" + state + "**"
 		}
 		rows = append(rows, []string{what, g.test.want(), g.ours, g.theirs, g.ratio, state})

@@ -146,6 +146,8 @@ func diskRead(r bench.Run) float64   { return float64(r.DiskRead) }
 func p50(r bench.Run) float64        { return r.P50.Seconds() }
 func p99(r bench.Run) float64        { return r.P99.Seconds() }
 func p999(r bench.Run) float64       { return r.P999.Seconds() }
+func nodeP50(r bench.Run) float64    { return r.NodeP50.Seconds() }
+func nodeMax(r bench.Run) float64    { return r.NodeMax.Seconds() }
 func slowest(r bench.Run) float64    { return r.Max.Seconds() }
 
 // tail is how many times as long as the median call the slowest in a hundred is.

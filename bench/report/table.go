@@ -31,6 +31,8 @@ func labels() []column {
 func figures() []column {
 	return []column{
 		{"time", ofWhole(summed(bench.Seconds, duration))},
+		{"a node's p50", summed(nodeP50, duration)},
+		{"slowest node", summed(nodeMax, duration)},
 		{"calls", ofWhole(func(r bench.Result) string { return counted(bench.Summarize(r.Runs, calls)) })},
 		{"calls/s", summed(bench.CallsPerSecond, number)},
 		{"content", summed(bench.BytesPerSecond, byteRate)},

@@ -14,6 +14,7 @@ const (
 	notMeasured state = "not measured"
 	reached     state = "reached"
 	missed      state = "missed"
+	byTest      state = "kept by a test"
 )
 
 // A verdict is what measurements say of a goal. What was not measured is empty.
@@ -42,18 +43,13 @@ func judge(m measured) []judged {
 	return all
 }
 
-func tally(goals []judged) (wereReached, wereMissed, open int) {
+// tally counts the goals of each state.
+func tally(goals []judged) map[state]int {
+	n := make(map[state]int)
 	for _, g := range goals {
-		switch g.state {
-		case reached:
-			wereReached++
-		case missed:
-			wereMissed++
-		default:
-			open++
-		}
+		n[g.state]++
 	}
-	return wereReached, wereMissed, open
+	return n
 }
 
 func stateOf(good bool) state {
@@ -285,6 +281,14 @@ func (s several) judge(m measured) verdict {
 	}
 	return verdict{state: reached, ours: "see below"}
 }
+
+// tested is a goal of which a test of package integration makes sure, because it
+// is either kept or not, whatever the machine.
+type tested struct{ wanted, by string }
+
+func (t tested) want() string { return t.wanted }
+
+func (t tested) judge(measured) verdict { return verdict{state: byTest, ours: "`" + t.by + "`"} }
 
 func withServer(c bench.Case, server string) bench.Case {
 	c.Server = server
