@@ -81,7 +81,7 @@ func Ganesha(ctx context.Context, tree string) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		Name: "ganesha",
+		Name: "nfs-ganesha",
 		About: strings.TrimSpace(strings.TrimPrefix(about(ganeshaProgram, "-v"), "NFS-Ganesha Release =")) +
 			", VFS, read-only, NFSv3 over TCP only, no root squash, 10000 connections, else its defaults",
 		Addr: addr, MountAddr: mountAddr, MountPath: tree,
