@@ -18,6 +18,7 @@ import (
 
 	"github.com/rootnfsd/rootnfsd/bench"
 	"github.com/rootnfsd/rootnfsd/bench/load"
+	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
 
 func benchRaceCommand() *cli.Command {
@@ -38,7 +39,10 @@ Examples:
    rootnfsd bench race --export images/ --json race.json v2
    rootnfsd bench race --work GETATTR,LOOKUP --connections 4 --in-flight 16
    rootnfsd bench race --servers rootnfsd,limit --work "READ 128 KiB" --duration 2s`,
-		Flags:  append([]cli.Flag{exportFlag(), configFlag(), serversFlag()}, planFlags(5)...),
+		Flags: append([]cli.Flag{
+			exportFlag(), configFlag(), serversFlag(),
+			&cli.StringFlag{Name: "congestion", Value: "cubic,reno", Usage: "let TCP have the first possible of `NAME,…`, in a network namespace that root can make, or system to leave it"},
+		}, planFlags(5)...),
 		Action: benchRace,
 	}
 }
@@ -80,6 +84,15 @@ func benchRace(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if names := c.String("congestion"); names != "system" {
+		ran, err := peer.InOwnNetwork(splitCommas([]string{names}))
+		if ran {
+			return err
+		}
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "TCP keeps the system's %s: %v\n", peer.Congestion(), err)
+		}
+	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	line := newStatusLine()
@@ -95,6 +108,7 @@ func benchRace(c *cli.Context) error {
 		return err
 	}
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: x.about()}
+	report.Servers["TCP"] = "congestion control " + peer.Congestion() + ", loopback"
 	err = plan.Run(ctx, targets, "race", report)
 	line.clear()
 	return publishLoad(c, report, err)
