@@ -42,7 +42,7 @@ func figures() []column {
 		{"p50", summed(p50, duration)},
 		{"p99", summed(p99, duration)},
 		{"p99.9", summed(p999, duration)},
-		{"slowest", summed(slowest, duration)},
+		{"slowest call", summed(slowest, duration)},
 		{"memory", summed(resident, size)},
 		{"read from disk", summed(diskRead, size)},
 		{"errors", func(r bench.Result) string {
