@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -67,7 +68,7 @@ func (c *client) connect() error {
 		if l != nil {
 			continue
 		}
-		made, err := c.loop.Dial(c.target.Addr, c.target.options)
+		made, err := c.loop.Dial(c.target.Addr, c.target.Options)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.target.Name, err)
 		}
@@ -145,7 +146,7 @@ func (c *client) Reply(rl *rpc.Line, r *rpc.Reply, at time.Time) {
 	if !ok {
 		err := r.Err()
 		if err == nil {
-			err = fmt.Errorf("a wrong reply")
+			err = errors.New("a wrong reply")
 		}
 		c.fail(fmt.Errorf("%s of %s: %w", call.proc, c.target.tree.path(call.object), err))
 	} else {

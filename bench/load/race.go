@@ -71,15 +71,18 @@ type race struct {
 	bench   string
 	done    int
 	total   int
-	slow    map[string]bool // targets and whole works that took too long
+	slow    map[slowness]bool
 }
+
+// slowness is whole work that takes a target too long.
+type slowness struct{ target, work string }
 
 // Run measures targets, which have been surveyed, against each other and adds the
 // results to a report, as those of a bench of that name. A target that fails is left
 // out of what it fails in, with a Note; an error ends it all.
 func (p *Plan) Run(ctx context.Context, targets []*Target, name string, report *bench.Report) error {
 	cells := p.cells()
-	r := &race{p, targets, report, name, 0, len(cells) * p.Runs * len(targets), map[string]bool{}}
+	r := &race{p, targets, report, name, 0, len(cells) * p.Runs * len(targets), map[slowness]bool{}}
 	for _, t := range targets {
 		if err := r.warm(ctx, t); err != nil {
 			return err
@@ -114,6 +117,7 @@ func (r *race) warm(ctx context.Context, t *Target) error {
 type entry struct {
 	*fleet
 	sources func(seed uint64) func(client int) source
+	failed  bool // it is left out of the rest of the cell
 }
 
 // cell measures all targets in the same work, run by run.
@@ -129,7 +133,7 @@ func (r *race) cell(ctx context.Context, c cell) error {
 		if err != nil {
 			return err
 		}
-		entries = append(entries, &entry{f, c.prepare(t.tree)})
+		entries = append(entries, &entry{fleet: f, sources: c.prepare(t.tree)})
 	}
 	for run := range r.Runs {
 		for i := range entries {
@@ -148,8 +152,7 @@ func (r *race) one(ctx context.Context, c cell, e *entry, seed uint64) error {
 	t := e.target
 	r.Progress(r.done, r.total, fmt.Sprintf("%s: %s, %d x %d", t.Name, c.name(), c.connections, c.inFlight))
 	r.done++
-	slow := t.Name + " " + c.Name
-	if r.slow[slow] {
+	if e.failed || r.slow[slowness{t.Name, c.Name}] {
 		return nil
 	}
 	if c.cold {
@@ -162,30 +165,29 @@ func (r *race) one(ctx context.Context, c cell, e *entry, seed uint64) error {
 		duration = r.WholeLimit
 	}
 	o, err := e.run(ctx, c.Work, e.sources(seed), duration)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
 	case err != nil:
-		r.slow[slow] = true
-		r.Note(fmt.Sprintf("%s is left out of %s: %v", t.Name, c.Name, err))
+		e.failed = true
+		r.Note(fmt.Sprintf("%s is left out of %s with %d connections: %v", t.Name, c.name(), c.connections, err))
+		return nil
 	case c.Whole && !o.complete:
-		r.slow[slow] = true
+		r.slow[slowness{t.Name, c.Name}] = true
 		r.Note(fmt.Sprintf("%s is left out of %s: it takes more than %v", t.Name, c.Name, r.WholeLimit))
-	default:
-		if o.failed != nil {
-			r.Note(fmt.Sprintf("%d of %d calls failed: %v", o.Errors, o.Errors+o.Calls, o.failed))
-		}
-		r.report.Add(bench.Case{
-			Bench:       r.bench,
-			Work:        c.Name,
-			Server:      t.Name,
-			Connections: c.connections,
-			InFlight:    c.inFlight,
-			Cold:        c.cold,
-			Objects:     t.Objects(),
-		}, o.Run)
+		return nil
+	case o.failed != nil:
+		r.Note(fmt.Sprintf("%d of %d calls failed: %v", o.Errors, o.Errors+o.Calls, o.failed))
 	}
+	r.report.Add(bench.Case{
+		Bench:       r.bench,
+		Work:        c.Name,
+		Server:      t.Name,
+		Connections: c.connections,
+		InFlight:    c.inFlight,
+		Cold:        c.cold,
+		Objects:     t.Objects(),
+	}, o.Run)
 	return nil
 }
 

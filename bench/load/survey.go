@@ -2,6 +2,8 @@ package load
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -43,12 +45,12 @@ const (
 )
 
 // Survey mounts the tree and lists all of it.
-func (t *Target) Survey() error {
-	root, err := rpc.Mount(t.MountAddr, t.Path, t.options)
+func (t *Target) Survey(ctx context.Context) error {
+	root, err := rpc.Mount(t.MountAddr, t.Path, t.Options)
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.Name, err)
 	}
-	c, err := rpc.Dial(t.Addr, t.options)
+	c, err := rpc.Dial(t.Addr, t.Options)
 	if err != nil {
 		return fmt.Errorf("%s: %w", t.Name, err)
 	}
@@ -57,6 +59,9 @@ func (t *Target) Survey() error {
 	for i := 0; i < len(s.tree.objects); i++ {
 		if s.tree.objects[i].kind != gonfs.FileTypeDirectory {
 			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		if err := s.list(int32(i)); err != nil {
 			return fmt.Errorf("%s: list directory %s: %w", t.Name, s.tree.path(int32(i)), err)
@@ -116,10 +121,10 @@ func (s *surveyor) list(dir int32) error {
 			})
 		}
 		if !l.OK() {
-			return fmt.Errorf("a malformed listing")
+			return errors.New("a malformed listing")
 		}
 		if eof = l.EOF; !eof && cookie == before {
-			return fmt.Errorf("a listing that does not go on")
+			return errors.New("a listing that does not go on")
 		}
 		if len(s.tree.objects)+len(found) > maxObjects {
 			return fmt.Errorf("more than %d objects", maxObjects)

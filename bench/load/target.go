@@ -1,6 +1,12 @@
 package load
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/rpc"
 )
@@ -14,9 +20,10 @@ type Target struct {
 	// Meter meters the server's process. It is 0 where that is out of sight, as on
 	// another machine, and then processor time and memory are not measured.
 	Meter peer.Meter
+	// Options say as whom to call.
+	Options rpc.Options
 
-	options rpc.Options
-	tree    *tree
+	tree *tree
 	// pack is the size of the file that the limit sends from, and 0 for servers
 	// of NFS.
 	pack int64
@@ -25,6 +32,30 @@ type Target struct {
 // TargetOf is a server that was started here.
 func TargetOf(s *peer.Server) *Target {
 	return &Target{Name: s.Name, Addr: s.Addr, MountAddr: s.MountAddr, Path: s.MountPath, Meter: s.Meter}
+}
+
+// Find fills in Addr and MountAddr of a target on a host. A port of 0 is looked for:
+// NFS is at 2049, and MOUNT there too, or where the port mapper says.
+func (t *Target) Find(host string, port, mountPort uint16) error {
+	const nfsPort, mountVersion = 2049, 3
+	at := func(port uint16) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
+	t.Addr = at(cmp.Or(port, nfsPort))
+	if mountPort != 0 {
+		t.MountAddr = at(mountPort)
+		return nil
+	}
+	t.MountAddr = t.Addr
+	_, err := rpc.Mount(t.MountAddr, t.Path, t.Options)
+	var elsewhere rpc.RPCError
+	if !errors.As(err, &elsewhere) {
+		return err
+	}
+	found, err := rpc.Port(host, rpc.ProgMount, mountVersion, t.Options)
+	if err != nil {
+		return fmt.Errorf("%s has no MOUNT, and its port mapper does not say where it is: %w", t.Addr, err)
+	}
+	t.MountAddr = at(found)
+	return nil
 }
 
 // LimitOf is the limit, which sends what another target would, from a file of a

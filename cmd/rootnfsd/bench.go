@@ -15,6 +15,7 @@ func benchCommand() *cli.Command {
    rootnfsd bench load --target server      what a server gives over the network`,
 		Subcommands: []*cli.Command{
 			benchRaceCommand(),
+			benchLoadCommand(),
 			benchReportCommand(),
 			benchStormCommand(),
 			benchRelayCommand(),

@@ -96,14 +96,12 @@ func benchRace(c *cli.Context) error {
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	line := newStatusLine()
-	plan.Progress = func(done, total int, next string) { line.show(fmt.Sprintf("%d of %d: %s", done, total, next)) }
-	plan.Note = line.print
-
+	showPlan(plan, line)
 	if err := x.start(ctx, plan.Note); err != nil {
 		return err
 	}
 	defer x.stop()
-	targets, err := surveyed(x, line)
+	targets, err := surveyed(ctx, x, line)
 	if err != nil {
 		return err
 	}
@@ -115,7 +113,7 @@ func benchRace(c *cli.Context) error {
 }
 
 // surveyed makes targets of the servers, which then know what there is.
-func surveyed(x *contestants, line *statusLine) ([]*load.Target, error) {
+func surveyed(ctx context.Context, x *contestants, line *statusLine) ([]*load.Target, error) {
 	var targets []*load.Target
 	var ours *load.Target
 	for _, s := range x.servers {
@@ -125,7 +123,7 @@ func surveyed(x *contestants, line *statusLine) ([]*load.Target, error) {
 		}
 		line.show(s.Name + ": listing the tree")
 		t := load.TargetOf(s)
-		if err := t.Survey(); err != nil {
+		if err := t.Survey(ctx); err != nil {
 			return nil, err
 		}
 		targets = append(targets, t)
@@ -136,6 +134,12 @@ func surveyed(x *contestants, line *statusLine) ([]*load.Target, error) {
 		}
 	}
 	return targets, nil
+}
+
+// showPlan makes a plan tell how far it is.
+func showPlan(p *load.Plan, line *statusLine) {
+	p.Progress = func(done, total int, next string) { line.show(fmt.Sprintf("%d of %d: %s", done, total, next)) }
+	p.Note = line.print
 }
 
 // planOf reads the flags of planFlags.

@@ -3,15 +3,17 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/load"
 )
 
 // loadTable shows results of load: medians, and how rootnfsd stands to the others.
 func loadTable(w io.Writer, r *bench.Report) error {
-	rows := [][]string{{"WORK", "CONNS", "SERVER", "CALLS/S", "", "MB/S", "CPU/CALL", "P50", "P99", "P99.9", "MEMORY", "RATE", "CPU"}}
+	rows := [][]string{{"WORK", "CONNS", "SERVER", "TIME", "CALLS/S", "", "MB/S", "CPU/CALL", "P50", "P99", "P99.9", "MEMORY", "RATE", "CPU"}}
 	ours := map[bench.Case]bench.Result{}
 	for _, x := range r.Results {
 		if x.Server == "rootnfsd" {
@@ -30,7 +32,7 @@ func loadTable(w io.Writer, r *bench.Report) error {
 				row[0] += " (cold)"
 			}
 		}
-		row = append(row, x.Server)
+		row = append(row, x.Server, wholeTime(x))
 		row = append(row, figures(x.Runs)...)
 		if us, ok := ours[withoutServer(x.Case)]; ok && x.Server != "rootnfsd" {
 			row = append(row, ratio(us, x, bench.CallsPerSecond), ratio(us, x, bench.CPUPerCall))
@@ -45,6 +47,14 @@ func loadTable(w io.Writer, r *bench.Report) error {
 	}
 	_, err := fmt.Fprintln(w, "\nRATE and CPU are rootnfsd's, divided by that of the server in the line.")
 	return err
+}
+
+// wholeTime is how long work took that ran to its end.
+func wholeTime(x bench.Result) string {
+	if slices.ContainsFunc(load.Works(), func(w load.Work) bool { return w.Whole && w.Name == x.Work }) {
+		return short(bench.Summarize(x.Runs, bench.Seconds).Median)
+	}
+	return ""
 }
 
 func withoutServer(c bench.Case) bench.Case {
