@@ -94,7 +94,7 @@ func (f *fleet) run(ctx context.Context, w Work, sources func(client int) source
 // used is what the server has used so far.
 func (f *fleet) used() bench.Run {
 	m := f.target.Meter
-	if m == 0 {
+	if m == nil {
 		return bench.Run{}
 	}
 	return bench.Run{CPU: m.CPU(), DiskRead: m.DiskRead(), Resident: m.Resident()}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/rpc"
@@ -17,9 +18,9 @@ type Target struct {
 	// Addr is where NFS is. MountAddr is where MOUNT is, and Path what to mount
 	// there.
 	Addr, MountAddr, Path string
-	// Meter meters the server's process. It is 0 where that is out of sight, as on
-	// another machine, and then processor time and memory are not measured.
-	Meter peer.Meter
+	// Meter meters the server. It is nil where that is out of sight, as on another
+	// machine, and then processor time and memory are not measured.
+	Meter Meter
 	// Options say as whom to call.
 	Options rpc.Options
 
@@ -27,6 +28,14 @@ type Target struct {
 	// pack is the size of the file that the limit sends from, and 0 for servers
 	// of NFS.
 	pack int64
+}
+
+// Meter tells what a server has used so far, and what memory it has. A peer.Meter
+// does for a server that is one process.
+type Meter interface {
+	CPU() time.Duration
+	Resident() uint64 // in bytes
+	DiskRead() uint64 // in bytes
 }
 
 // TargetOf is a server that was started here.

@@ -78,7 +78,6 @@ func targetOf(c *cli.Context) (*load.Target, error) {
 	t := &load.Target{
 		Name:    c.String("target"),
 		Path:    c.String("path"),
-		Meter:   peer.Meter(c.Int("pid")),
 		Options: rpc.Options{Reserved: c.Bool("reserved-port")},
 	}
 	host, port, err := splitTarget(t.Name)
@@ -89,8 +88,12 @@ func targetOf(c *cli.Context) (*load.Target, error) {
 	if mountPort > math.MaxUint16 {
 		return nil, usageError(c, "--mount-port %d: there is no such port", mountPort)
 	}
-	if t.Meter != 0 && t.Meter.CPU() == 0 {
-		return nil, fmt.Errorf("--pid %d: there is no such process", c.Int("pid"))
+	if pid := c.Int("pid"); pid != 0 {
+		meter := peer.Meter(pid)
+		if meter.CPU() == 0 {
+			return nil, fmt.Errorf("--pid %d: there is no such process", pid)
+		}
+		t.Meter = meter
 	}
 	return t, t.Find(host, port, uint16(mountPort))
 }
