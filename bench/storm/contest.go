@@ -77,7 +77,7 @@ func (c *Contest) enter(e *Entrant) (err error) {
 	default:
 		e.plan, err = e.Like.plan.Limit(e.File)
 	}
-	if err == nil && e.plan.Skipped.Sum() > 0 {
+	if err == nil && e.Like == nil && e.plan.Skipped.Sum() > 0 {
 		c.Warn(fmt.Sprintf("%s: %s", e.Name, &e.plan.Skipped))
 	}
 	return err

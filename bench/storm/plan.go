@@ -41,8 +41,21 @@ func (s *Skipped) Sum() int { return s.Missing + s.Unfit + s.Unserved + s.Writes
 
 // String says what is left out and why.
 func (s *Skipped) String() string {
-	return fmt.Sprintf("%d calls of the trace are left out: %d of objects that are not there, %d that do not fit what is there, %d that the server does not offer, %d that would write",
-		s.Sum(), s.Missing, s.Unfit, s.Unserved, s.Writes)
+	text := fmt.Sprintf("calls of the trace that are left out: %d", s.Sum())
+	for _, part := range []struct {
+		n   int
+		why string
+	}{
+		{s.Missing, "about what is not there"},
+		{s.Unfit, "that do not fit what is there"},
+		{s.Unserved, "that the server does not offer"},
+		{s.Writes, "that would write"},
+	} {
+		if part.n > 0 {
+			text += fmt.Sprintf(", %d %s", part.n, part.why)
+		}
+	}
+	return text
 }
 
 // step is a call and what its reply must be. The transaction's number is the step's

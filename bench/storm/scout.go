@@ -171,11 +171,10 @@ func (s *scout) call(c *Call, o *object, name string, xid uint32) (call []byte, 
 	case Pathconf:
 		return k.AppendPathconf(nil, xid, o.handle), nil
 	case Getacl:
-		var e wire.Encoder
-		e.Reset(make([]byte, 128))
-		e.Opaque(o.handle)
-		e.Uint32(c.Count)
-		return k.AppendCall(nil, xid, progACL, 3, 1, e.Bytes()), nil
+		return s.arguments(xid, progACL, 1, func(e *wire.Encoder) {
+			e.Opaque(o.handle)
+			e.Uint32(c.Count)
+		}), nil
 	}
 	return nil, &s.plan.Skipped.Writes
 }
@@ -209,7 +208,21 @@ func (s *scout) listingCall(c *Call, o *object, xid uint32) (call []byte, skippe
 	if c.Proc == Readdir {
 		return s.conn.AppendReaddir(nil, xid, o.handle, l.cookie, l.verifier, count), nil
 	}
-	return s.conn.AppendReaddirplus(nil, xid, o.handle, l.cookie, l.verifier, count), nil
+	return s.arguments(xid, progNFS, uint32(Readdirplus), func(e *wire.Encoder) {
+		e.Opaque(o.handle)
+		e.Uint64(l.cookie)
+		e.Uint64(l.verifier)
+		e.Uint32(count / 8) // dircount, as Linux has it (encode_readdirplus3args in fs/nfs/nfs3xdr.c)
+		e.Uint32(count)
+	}), nil
+}
+
+// arguments encodes a call that package rpc does not have.
+func (s *scout) arguments(xid, program, procedure uint32, encode func(e *wire.Encoder)) []byte {
+	var e wire.Encoder
+	e.Reset(make([]byte, 128))
+	encode(&e)
+	return s.conn.AppendCall(nil, xid, program, 3, procedure, e.Bytes())
 }
 
 // judge holds a reply against what is known of the object, and returns what the

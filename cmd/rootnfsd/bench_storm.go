@@ -270,8 +270,8 @@ func (s *stormBench) relay(target string, rtt time.Duration) (addr string, err e
 	return p.Addr, nil
 }
 
-// goNFSNodes is how many nodes go-nfs is asked to boot: one takes it seconds.
-const goNFSNodes = 1
+// goNFSNodes is how many nodes go-nfs is asked to boot: they take it half a second each.
+const goNFSNodes = 16
 
 // enterPeers starts servers of the promoted version of a store, and enters them.
 func (s *stormBench) enterPeers(ctx context.Context) error {
