@@ -200,7 +200,7 @@ func TestSwappedChunks(t *testing.T) {
 	if err := errors.Join(os.Remove(p.path), os.WriteFile(p.path, b, 0o444)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openPack(s.packsDir(), p.digest, nil); err == nil || !strings.Contains(err.Error(), p.path) {
+	if _, err := openPack(s.packsDir(), p.digest); err == nil || !strings.Contains(err.Error(), p.path) {
 		t.Errorf("openPack: %v", err)
 	}
 }
