@@ -144,7 +144,6 @@ func boot() *Trace {
 
 func run(t *testing.T, p *Plan, c Config) *Result {
 	t.Helper()
-	c.Timeout = time.Minute
 	r, err := p.Run(context.Background(), c, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -158,12 +157,12 @@ func TestReplay(t *testing.T) {
 	recording := filepath.Join(t.TempDir(), "recording")
 	addr, stop := serve(t, "--record", recording)
 	trace := boot()
-	plan, err := Scout(trace, addr, addr, "/", 1)
+	plan, err := Scout(trace, "/", Config{Target: addr, MountTarget: addr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const nodes = 5
-	r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: nodes, Connections: 1, Think: true})
+	r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: nodes, Think: true})
 	const content = 0 + 96 + 0 + 131072 + 300_000 - 262144
 	calls := len(trace.Calls) - 1 // MNT is not counted
 	if r.Errors != 0 || r.Booted != nodes || r.Calls != uint64(nodes*calls) || r.Bytes != nodes*content || r.Latency.TotalCount() != int64(nodes*calls) {
@@ -239,17 +238,17 @@ func TestOtherRoot(t *testing.T) {
 		c.At = time.Duration(i) * time.Second
 		trace.Calls = append(trace.Calls, c)
 	}
-	plan, err := Scout(trace, addr, addr, "/", 1)
+	plan, err := Scout(trace, "/", Config{Target: addr, MountTarget: addr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if plan.Skipped != (Skipped{Missing: 2, Unfit: 3, Writes: 1}) || plan.Calls != 2 {
 		t.Errorf("%d calls are kept, left out: %+v", plan.Calls, plan.Skipped)
 	}
-	if _, err := Scout(&Trace{Calls: trace.Calls[1:3]}, addr, addr, "/", 1); err == nil {
+	if _, err := Scout(&Trace{Calls: trace.Calls[1:3]}, "/", Config{Target: addr, MountTarget: addr}); err == nil {
 		t.Error("a trace of which nothing is there makes a storm")
 	}
-	if _, err := Scout(trace, addr, addr, "/nowhere", 1); err == nil {
+	if _, err := Scout(trace, "/nowhere", Config{Target: addr, MountTarget: addr}); err == nil {
 		t.Error("a storm on what cannot be mounted")
 	}
 }
@@ -274,7 +273,8 @@ func TestBursts(t *testing.T) {
 		trace.Calls = append(trace.Calls, Call{At: c.at, Proc: c.proc, Path: c.path})
 	}
 	for _, connections := range []int{1, 2} {
-		plan, err := Scout(trace, addr, addr, "/", connections)
+		config := Config{Target: addr, MountTarget: addr, Nodes: 3, Connections: connections, Ramp: time.Millisecond}
+		plan, err := Scout(trace, "/", config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +285,7 @@ func TestBursts(t *testing.T) {
 		if !slices.Equal(sizes, []int{2, 2, 1, 2}) {
 			t.Errorf("bursts of %v calls", sizes)
 		}
-		r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: 3, Connections: connections, Ramp: time.Millisecond})
+		r := run(t, plan, config)
 		if r.Errors != 0 || r.Calls != 21 {
 			t.Errorf("%d connections: %+v", connections, r)
 		}
