@@ -148,17 +148,30 @@ func (b *builder) prepare(o *object) (err error) {
 		o.recalled = true
 		return nil
 	}
+	if o.meta.Kind == fs.Regular && o.meta.Size <= blockSize {
+		return b.withFile(o, func(f billy.File) error { return b.prepareFile(o, f) })
+	}
 	if o.xattrs, err = b.xattrs(o.path); err != nil {
 		return err
 	}
-	switch {
-	case o.meta.Kind == fs.Symlink:
+	if o.meta.Kind == fs.Symlink {
 		o.text, err = b.src.Readlink(o.path)
-	case o.meta.Kind == fs.Regular && o.meta.Size <= blockSize:
-		o.block.len = o.meta.Size
-		err = b.withFile(o, func(f billy.File) error { return o.block.read(f) })
 	}
 	return err
+}
+
+// prepareFile reads the file o, which is small, and open as f.
+func (b *builder) prepareFile(o *object, f billy.File) (err error) {
+	if x, ok := f.(source.Xattrer); ok {
+		o.xattrs, err = x.Xattrs()
+	} else {
+		o.xattrs, err = b.xattrs(o.path)
+	}
+	if err != nil {
+		return err
+	}
+	o.block.len = o.meta.Size
+	return o.block.read(f)
 }
 
 // withFile opens the file o, calls read, and makes sure that it is and stayed

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-git/go-billy/v5"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/source"
@@ -113,6 +115,15 @@ func goodIndex(f *testing.F) ([]byte, *packSet) {
 // withXattrs is a directory in which everything has extended attributes, on
 // file systems without them too.
 type withXattrs struct{ *source.Dir }
+
+// Open hides that an open file, too, could be asked.
+func (x *withXattrs) Open(p string) (billy.File, error) {
+	f, err := x.Dir.Open(p)
+	if err != nil {
+		return nil, err
+	}
+	return struct{ billy.File }{f}, nil
+}
 
 func (withXattrs) Xattrs(string) ([]source.Xattr, error) {
 	return []source.Xattr{{Name: "user.a", Value: []byte("1")}, {Name: "user.b"}}, nil
