@@ -18,6 +18,7 @@ func benchCommand() *cli.Command {
 			benchLoadCommand(),
 			benchReportCommand(),
 			benchStormCommand(),
+			benchStoreCommand(),
 			benchRelayCommand(),
 			serveGoNFSCommand(),
 			serveLimitCommand(),
