@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rootnfsd/rootnfsd/bench/relay"
 )
 
 // program is the rootnfsd that the tests run.
@@ -250,6 +252,33 @@ func TestOtherRoot(t *testing.T) {
 	}
 	if _, err := Scout(trace, "/nowhere", Config{Target: addr, MountTarget: addr}); err == nil {
 		t.Error("a storm on what cannot be mounted")
+	}
+}
+
+// TestRelay replays a trace over a relay, which is another process.
+func TestRelay(t *testing.T) {
+	addr, _ := serve(t)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rtt = 2 * time.Millisecond
+	r, err := relay.Start(binary, addr, rtt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Stop()
+	config := Config{Target: r.Addr, MountTarget: r.Addr, Nodes: 8}
+	plan, err := Scout(boot(), "/", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := run(t, plan, config)
+	if result.Errors != 0 || result.Booted != config.Nodes {
+		t.Errorf("%+v", result)
+	}
+	if least := rtt * time.Duration(len(plan.bursts)); result.Wall < least {
+		t.Errorf("it took %v; %d bursts with %v each take %v", result.Wall, len(plan.bursts), rtt, least)
 	}
 }
 
