@@ -21,6 +21,8 @@ type Contest struct {
 	Connections int
 	Think       bool
 	Ramp        time.Duration
+	// Cold, if it is not nil, empties the page cache before each run.
+	Cold func() error
 	// Say shows how far it is, Warn what goes wrong. Both take a line.
 	Say, Warn func(line string)
 }
@@ -92,6 +94,11 @@ func (c *Contest) measure(ctx context.Context, e *Entrant, nodes, round int, rep
 	what := fmt.Sprintf("%s: %d nodes, run %d of %d", e.Name, nodes, round+1, c.Runs)
 	config := c.config(e)
 	config.Nodes = nodes
+	if c.Cold != nil {
+		if err := c.Cold(); err != nil {
+			return err
+		}
+	}
 	run, complaints, err := e.plan.Measure(ctx, config, e.Meter, func(booted int) {
 		c.Say(fmt.Sprintf("%s, %d booted", what, booted))
 	})
@@ -101,7 +108,7 @@ func (c *Contest) measure(ctx context.Context, e *Entrant, nodes, round int, rep
 	for _, complaint := range complaints {
 		c.Warn(what + ": " + complaint)
 	}
-	of := bench.Case{Bench: "storm", Work: c.Work, Server: e.Name, Nodes: nodes, RTT: e.RTT}
+	of := bench.Case{Bench: "storm", Work: c.Work, Server: e.Name, Nodes: nodes, RTT: e.RTT, Cold: c.Cold != nil}
 	if c.Connections > 1 {
 		of.Connections = c.Connections
 	}

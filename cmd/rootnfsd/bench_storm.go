@@ -19,6 +19,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/load"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/relay"
 	"github.com/rootnfsd/rootnfsd/bench/storm"
@@ -57,6 +58,7 @@ Examples:
 			&cli.IntFlag{Name: "connections-per-node", Value: 1, Usage: "spread the calls of a node over `N` connections, as nconnect does"},
 			&cli.BoolFlag{Name: "compare", Usage: "start the servers here, and run them side by side"},
 			exportFlag(), configFlag(), serversFlag(), congestionFlag(),
+			&cli.BoolFlag{Name: "cold", Usage: "drop the page cache of this machine before each run, for which root is needed"},
 			&cli.DurationFlag{Name: "rtt", Usage: "add `TIME` to each round trip, by a relay"},
 			&cli.StringFlag{Name: "json", Usage: "write the results to `FILE`, - being standard output"},
 		},
@@ -97,10 +99,10 @@ func benchStorm(c *cli.Context) error {
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: s.about}
 	err = contest.Run(ctx, s.entrants, report)
 	line.clear()
-	if err != nil {
-		return err
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("stopped; what was measured until then is shown")
 	}
-	return s.publish(report)
+	return errors.Join(err, s.publish(report), wrong(report))
 }
 
 // newContest reads what is to be replayed, and how often.
@@ -119,6 +121,12 @@ func newContest(c *cli.Context) (*storm.Contest, error) {
 	}
 	if c.IsSet("runs") {
 		contest.Runs = c.Int("runs")
+	}
+	if c.Bool("cold") {
+		if !load.CanDropCaches() {
+			return nil, errors.New("only root can drop the page cache (--cold)")
+		}
+		contest.Cold = load.DropCaches
 	}
 	if contest.Nodes, err = parseCounts(cmp.Or(c.String("nodes"), defaultNodes)); err != nil {
 		return nil, usageError(c, "--nodes %v", err)
@@ -267,24 +275,26 @@ const goNFSNodes = 16
 
 // publish shows the results.
 func (s *stormBench) publish(report *bench.Report) error {
+	var err error
 	switch file := s.cli.String("json"); file {
 	case "-":
 		return writeJSON(s.cli.App.Writer, report)
 	case "":
 	default:
-		if err := report.Save(file); err != nil {
-			return err
-		}
+		err = report.Save(file)
 	}
-	if err := writeServers(s.cli.App.Writer, report); err != nil {
-		return err
-	}
-	if err := table(s.cli.App.Writer, stormTable(report)); err != nil {
-		return err
+	out := s.cli.App.Writer
+	return errors.Join(err, writeServers(out, report), table(out, stormTable(report)))
+}
+
+// wrong says what a script should stop at.
+func wrong(report *bench.Report) error {
+	if len(report.Results) == 0 {
+		return errors.New("nothing was measured")
 	}
 	for _, r := range report.Results {
-		if errorsOf(r.Runs) > 0 {
-			return errors.New("there were errors")
+		if n := errorsOf(r.Runs); n > 0 {
+			return fmt.Errorf("%s: %d errors with %s", r.Server, n, plural(r.Nodes, "node"))
 		}
 	}
 	return nil
