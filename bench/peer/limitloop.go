@@ -119,7 +119,7 @@ func (c *limitConn) answer() (drained bool, err error) {
 				break
 			}
 		}
-		if len(c.out) == 0 {
+		if len(c.out) == 0 && c.left == 0 {
 			return true, nil
 		}
 		if sent, err := c.send(); !sent || err != nil {
