@@ -18,6 +18,7 @@ func benchCommand() *cli.Command {
 			benchLoadCommand(),
 			benchReportCommand(),
 			benchStormCommand(),
+			benchColdCommand(),
 			benchStoreCommand(),
 			benchRelayCommand(),
 			serveGoNFSCommand(),
