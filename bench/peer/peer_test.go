@@ -62,7 +62,7 @@ func TestMeter(t *testing.T) {
 }
 
 // limitFor runs the limit over a file with some content.
-func limitFor(t *testing.T) (s *Server, content []byte) {
+func limitFor(t testing.TB) (s *Server, content []byte) {
 	t.Helper()
 	for i := range 300_000 {
 		content = binary.BigEndian.AppendUint32(content, uint32(i))
