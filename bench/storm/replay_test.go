@@ -18,27 +18,30 @@ import (
 	"github.com/rootnfsd/rootnfsd/bench/relay"
 )
 
-// program is the rootnfsd that the tests run.
-var program = sync.OnceValues(func() (string, error) {
+// programDir is where program builds.
+var programDir string
+
+func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "storm")
 	if err != nil {
-		return "", err
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
-	binary := filepath.Join(dir, "rootnfsd")
+	programDir = dir
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
+
+// program is the rootnfsd that the tests run.
+var program = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(programDir, "rootnfsd")
 	out, err := exec.Command("go", "build", "-o", binary, "github.com/rootnfsd/rootnfsd/cmd/rootnfsd").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return binary, nil
 })
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if binary, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(binary))
-	}
-	os.Exit(status)
-}
 
 // files are those of the golden tree of the tests.
 var files = map[string]int{"/etc/hosts": 100, "/usr/lib/big": 300_000, "/usr/lib/two  words": 0}
