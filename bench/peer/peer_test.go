@@ -79,7 +79,12 @@ func limitFor(t testing.TB) (s *Server, content []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Stop)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log("the limit says:", lastLines(filepath.Join(s.dir, "output"), 20))
+		}
+		s.Stop()
+	})
 	return s, content
 }
 
@@ -142,6 +147,21 @@ func TestLimitHostile(t *testing.T) {
 		conn.Write(call)
 		if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("%s: %d bytes, %v; want the end", name, n, err)
+		}
+		conn.Close()
+	}
+	if !s.Alive() {
+		t.Error("it died of it")
+	}
+}
+
+// TestLimitChurn has connections come and go, most before they are looked at.
+func TestLimitChurn(t *testing.T) {
+	s, _ := limitFor(t)
+	for range 3000 {
+		conn, err := net.Dial("tcp", s.Addr)
+		if err != nil {
+			t.Fatal(err)
 		}
 		conn.Close()
 	}
