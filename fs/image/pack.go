@@ -75,6 +75,11 @@ func openPack(dir string, digest Digest) (*pack, error) {
 		return nil, err
 	}
 	p := &pack{digest: digest, path: f.Name(), file: f, fd: int(f.Fd())}
+	// What nodes ask for lies all over a pack, and what they ask for next is not
+	// behind it. Reading ahead, the kernel read three times as much as eight
+	// booting nodes wanted, and they took 2.9 s instead of 1.1 s from a disk of 40
+	// MB/s (rootnfsd bench cold). So it is told what will be wanted: see expect.
+	_ = unix.Fadvise(p.fd, 0, 0, unix.FADV_RANDOM)
 	if err := p.load(); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("pack %s: %w", p.path, err)
@@ -230,6 +235,12 @@ func (p *pack) verify(i uint32) ([]byte, error) {
 		p.verified[i/32].Or(1 << (i % 32))
 		return b, nil
 	})
+}
+
+// expect asks the kernel to begin to read n bytes at off. It does so on its own
+// time, and not at all if they are in memory.
+func (p *pack) expect(off, n uint64) {
+	_ = unix.Fadvise(p.fd, int64(off), int64(n), unix.FADV_WILLNEED)
 }
 
 // readChunk reads chunk i at off into b, which has its length, and checks it.
