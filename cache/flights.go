@@ -4,9 +4,9 @@
 // It keeps nothing that was made: for sealed content the kernel's page cache
 // does that better. Least-recently-used chunks in memory of our own besides were
 // measured with 16 nodes that read 55 MiB in a control group of 64 MiB, while a
-// flood of other reads passed through it. From the disk came 43 to 54 MiB
-// without them, 54 to 64 with 4 MiB of them, and 123 to 394 with 16 MiB, which
-// the page cache then lacked.
+// flood of other reads passed through it, three or four runs each on a busy
+// machine. From the disk came 0 to 54 MiB without them, 54 to 64 with 4 MiB of
+// them, and 123 to 394 with 16 MiB, which the page cache then lacked.
 package cache
 
 import (
