@@ -63,7 +63,11 @@ func writeTable(w io.Writer, r *bench.Report) error {
 	for _, x := range r.Results {
 		median := func(f bench.Figure) float64 { return bench.Summarize(x.Runs, f).Median }
 		cpu := time.Duration(median(bench.CPUPerCall) * float64(time.Second)).Round(100 * time.Nanosecond)
-		fmt.Fprintf(tw, "%s\t%s\t%d x %d\t%.0f\t%.1f\t%v\t\n", x.Work, x.Server, x.Connections, x.InFlight,
+		connections := ""
+		if x.Connections > 0 {
+			connections = fmt.Sprintf("%d x %d", x.Connections, x.InFlight)
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%.0f\t%.1f\t%v\t\n", x.Work, x.Server, connections,
 			median(bench.CallsPerSecond), median(bench.BytesPerSecond)/1e6, cpu)
 	}
 	return tw.Flush()
