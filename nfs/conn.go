@@ -247,7 +247,7 @@ func (c *conn) read(fd uintptr) bool {
 		c.in.buf = c.small[:]
 	}
 	for {
-		n, err := unix.Read(int(fd), c.in.space())
+		n, err := receive(int(fd), c.in.space())
 		switch {
 		case err == unix.EINTR:
 			continue

@@ -143,8 +143,10 @@ func readNow(fd int, b []byte, off int64) error {
 		iov.SetLen(len(b))
 		// By hand, since unix.Preadv2 allocates. The kernel puts the offset
 		// together from two longs; where one holds all of it, it shifts the
-		// other out.
-		n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
+		// other out. Raw, since RWF_NOWAIT never waits: a READ of 4 KiB takes 2.9 us
+		// of CPU instead of 3.6 (bench race, 4 connections x 16 in flight; see
+		// nfs/socket.go for why).
+		n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
 			uintptr(off), uintptr(off>>32), unix.RWF_NOWAIT)
 		switch {
 		case errno == unix.EINTR:
