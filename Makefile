@@ -4,7 +4,9 @@
 # make test-long  the same, and the long ones
 # make demo       boot two diskless Debian nodes in QEMU, promote, reboot one
 # make cross      static binaries for all platforms, in dist/
-# make bench      Go benchmarks over loopback
+# make bench      all that bench/RESULTS.md tells, measured on this machine (about an hour, root)
+# make gobench    Go benchmarks, for benchstat
+# make pgo        the profile that the compiler optimises by, from a boot storm and single calls
 
 GO          ?= go
 VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
@@ -16,7 +18,7 @@ PACKAGES     = $(shell $(GO) list ./... | grep -v /integration)
 
 export CGO_ENABLED ?= 0
 
-.PHONY: all build check fmt vet staticcheck race fuzz test test-long demo cross bench setup clean
+.PHONY: all build check fmt vet staticcheck race fuzz test test-long demo cross bench gobench pgo setup clean
 
 all: build
 
@@ -69,8 +71,25 @@ cross:
 			-o dist/rootnfsd-linux-$$arch$${arm:+v$$arm} ./cmd/rootnfsd || exit 1; \
 	done
 
-bench:
-	$(GO) test -run '^$$' -bench . -benchmem $(PACKAGES)
+# The parts can be made anew one by one: each leaves its figures in bench/results.
+bench: setup build
+	$(GO) run ./integration/bench
+
+# COUNT=10 is what benchstat likes.
+COUNT ?= 1
+gobench:
+	$(GO) test -count $(COUNT) -run '^$$' -bench . -benchmem $(PACKAGES)
+
+# STORE is a store with a sealed version of a Debian root. Builds look for default.pgo by themselves.
+PGO_ADDR := 127.0.0.1:12049
+pgo: build
+	@test -n "$(STORE)" || { echo "make pgo STORE=directory"; exit 1; }
+	./rootnfsd serve --export "$(STORE)" --listen $(PGO_ADDR) --portmap off --cpu-profile default.pgo >/dev/null & server=$$!; \
+	sleep 2; \
+	./rootnfsd bench storm --target $(PGO_ADDR) --nodes 64 --runs 3 && \
+	./rootnfsd bench load --target $(PGO_ADDR) --runs 1 --duration 1s --connections 4,64 --in-flight 1,16; \
+	status=$$?; kill -INT $$server; wait $$server; test $$status = 0
+	mv default.pgo cmd/rootnfsd/default.pgo
 
 clean:
 	rm -rf rootnfsd dist

@@ -42,6 +42,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
 			&cli.StringFlag{Name: "record", Usage: "write each call to `FILE`, which must be new: rootnfsd bench storm replays it"},
 			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot, at the start and after a promote"},
+			&cli.StringFlag{Name: "cpu-profile", Hidden: true, Usage: "write a profile to `FILE`, for go tool pprof"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "console", Usage: "console or json"},
 		},
@@ -109,8 +110,12 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	profiled, err := profileTo(c.String("cpu-profile"))
+	if err != nil {
+		return err
+	}
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
-	err = errors.Join(serveUntil(ctx, config, socks), finish())
+	err = errors.Join(serveUntil(ctx, config, socks), finish(), profiled())
 	log.Info("stopped")
 	return err
 }
