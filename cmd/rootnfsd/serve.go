@@ -41,6 +41,7 @@ Examples:
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
 			&cli.StringFlag{Name: "record", Usage: "write each call to `FILE`, which must be new: rootnfsd bench storm replays it"},
+			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot, at the start and after a promote"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "console", Usage: "console or json"},
 		},
@@ -96,7 +97,7 @@ func serve(c *cli.Context) error {
 	if err := sealNew(ctx, stores, log); err != nil {
 		return err
 	}
-	x, err := exports.New(exports.Config{Images: imagesOf(stores, log), Allow: allow, Log: log})
+	x, err := exports.New(exports.Config{Images: imagesOf(stores, log), Allow: allow, Warm: !c.Bool("no-warm"), Log: log})
 	if err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error 
 		}
 		var failed error
 		for _, name := range names {
-			r, err := s.seal(ctx, name, "")
+			r, err := s.seal(ctx, name, "", false)
 			if ctx.Err() != nil {
 				return errors.New("stopped while sealing; nothing was changed")
 			}
