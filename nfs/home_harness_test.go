@@ -18,25 +18,30 @@ import (
 // homeServer is a server of homes on loopback, with an image beside them.
 type homeServer struct {
 	*harness
-	dir  string // of the homes
-	tree *faultHome
+	dir   string // of the homes
+	hooks *homeHooks
 }
 
-// faultHome is a tree in which a test can make calls wait or panic.
-type faultHome struct {
-	fs.WritableTree
-	mkdir  func(name fs.Name) // called before each MKDIR
+// homeHooks are called, if they are set, before calls. They may wait or panic.
+type homeHooks struct {
+	mkdir  func(name fs.Name)
 	commit func()
 }
 
-func (t *faultHome) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
+// faultHome is a tree with hooks.
+type faultHome struct {
+	fs.WritableTree
+	*homeHooks
+}
+
+func (t faultHome) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
 	if t.mkdir != nil {
 		t.mkdir(name)
 	}
 	return t.WritableTree.Mkdir(c, dir, name, s, a)
 }
 
-func (t *faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, error) {
+func (t faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, error) {
 	if t.commit != nil {
 		t.commit()
 	}
@@ -44,7 +49,7 @@ func (t *faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, err
 }
 
 // startHomes starts a server of homes; all is as serve has it by default, but for
-// root, who is root. The tree that was opened last is in tree.
+// root, who is root.
 func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeServer {
 	t.Helper()
 	host, err := hostdir.NewHost(hostdir.Options{})
@@ -52,7 +57,7 @@ func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeS
 		t.Fatal(err)
 	}
 	t.Cleanup(host.Close)
-	s := &homeServer{dir: t.TempDir(), tree: &faultHome{}}
+	s := &homeServer{dir: t.TempDir(), hooks: &homeHooks{}}
 	homes := exports.Homes{
 		Dir:     s.dir,
 		Squash:  exports.SquashNone,
@@ -63,8 +68,7 @@ func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeS
 			if err != nil {
 				return nil, err
 			}
-			s.tree.WritableTree = tree
-			return s.tree, nil
+			return faultHome{tree, s.hooks}, nil
 		},
 	}
 	if change != nil {

@@ -61,7 +61,7 @@ func TestHomeChanges(t *testing.T) {
 
 	file := c.must(gonfs.NFSProcedureCreate, lookupArgs(c.root, "file"), number(1), attributes(0o100640))
 	made(file, "file", fs.Regular, 0o640)
-	made(c.must(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o3750)), "dir", fs.Directory, 0o3750)
+	made(c.must(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o1750)), "dir", fs.Directory, 0o1750)
 	made(c.must(gonfs.NFSProcedureMkNod, lookupArgs(c.root, "fifo"), number(7), attributes(0o600)), "fifo", fs.FIFO, 0o600)
 	made(c.must(gonfs.NFSProcedureMkNod, lookupArgs(c.root, "socket"), number(6), attributes(0o600)), "socket", fs.Socket, 0o600)
 	if os.Geteuid() == 0 {
