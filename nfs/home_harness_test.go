@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	gonfs "github.com/willscott/go-nfs"
@@ -24,8 +25,13 @@ type homeServer struct {
 
 // homeHooks are called, if they are set, before calls. They may wait or panic.
 type homeHooks struct {
-	mkdir  func(name fs.Name)
-	commit func()
+	mkdir, commit atomic.Pointer[func()]
+}
+
+func runHook(hook *atomic.Pointer[func()]) {
+	if f := hook.Load(); f != nil {
+		(*f)()
+	}
 }
 
 // faultHome is a tree with hooks.
@@ -35,16 +41,12 @@ type faultHome struct {
 }
 
 func (t faultHome) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
-	if t.mkdir != nil {
-		t.mkdir(name)
-	}
+	runHook(&t.mkdir)
 	return t.WritableTree.Mkdir(c, dir, name, s, a)
 }
 
 func (t faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, error) {
-	if t.commit != nil {
-		t.commit()
-	}
+	runHook(&t.commit)
 	return t.WritableTree.Commit(c, h)
 }
 
