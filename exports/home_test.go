@@ -229,6 +229,9 @@ func TestHomeIsGone(t *testing.T) {
 	if err := s.resolve(s.peer, fresh); err != nil {
 		t.Errorf("the home that was made anew: %v", err)
 	}
+	if err := s.resolve(s.peer, h); fs.KindOf(err) != fs.ErrStale {
+		t.Errorf("the first home's handle, when there is another: %v", err)
+	}
 
 	// The operator puts the first one back under a server that runs.
 	if err := errors.Join(os.Rename(dir, dir+".new"), os.Rename(dir+".old", dir)); err != nil {

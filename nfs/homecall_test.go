@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -156,25 +157,31 @@ func TestNotTheSameCall(t *testing.T) {
 	}
 }
 
-// gate holds calls up. Each sends its turn to arrived, and goes on when open is
-// closed.
+// gate holds calls up. Each says that it has arrived, and goes on when the gate is
+// open.
 type gate struct {
 	arrived chan struct{}
-	open    chan struct{}
+	opened  chan struct{}
+	open    func()
 }
 
-func newGate() *gate { return &gate{make(chan struct{}, 1000), make(chan struct{})} }
+func newGate(t *testing.T) *gate {
+	g := &gate{arrived: make(chan struct{}, 1000), opened: make(chan struct{})}
+	g.open = sync.OnceFunc(func() { close(g.opened) })
+	t.Cleanup(g.open) // or the server of a test that failed would never stop
+	return g
+}
 
 func (g *gate) pass() {
 	g.arrived <- struct{}{}
-	<-g.open
+	<-g.opened
 }
 
 // TestSameCallUnderWay repeats a call that has not been answered yet.
 func TestSameCallUnderWay(t *testing.T) {
 	s := startHomes(t, Limits{}, nil)
 	c := s.mount(t)
-	g := newGate()
+	g := newGate(t)
 	s.hooks.mkdir.Store(new(g.pass))
 	record := c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755))
 	c.sendRecord(record)
@@ -188,7 +195,7 @@ func TestSameCallUnderWay(t *testing.T) {
 		defer s.homes.mu.Unlock()
 		return s.homes.total-s.homes.free == 2*2*smallSize
 	})
-	close(g.open)
+	g.open()
 	first, err := c.receive()
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +219,7 @@ func TestHomeDoesNotHoldUp(t *testing.T) {
 	s := startHomes(t, Limits{}, nil)
 	c := s.mount(t)
 	image, file := c.handle("/etc/passwd"), c.file("file")
-	g := newGate()
+	g := newGate(t)
 	s.hooks.commit.Store(new(g.pass))
 	const waiting = 20
 	for range waiting {
@@ -226,7 +233,7 @@ func TestHomeDoesNotHoldUp(t *testing.T) {
 		t.Errorf("READ of an image: status %d", status)
 	}
 	c.must(gonfs.NFSProcedureWrite, writeArgs(file, 0, fileSync, fstest.Bytes(1<<20)))
-	close(g.open)
+	g.open()
 	for range waiting {
 		_, d := c.reply()
 		if r := decodeResults(t, gonfs.NFSProcedureCommit, d); r.status != nfsOK {
@@ -242,7 +249,7 @@ func TestHomesAreBounded(t *testing.T) {
 	s := startHomes(t, Limits{HomesConn: calls * 2 * smallSize}, nil)
 	c := s.mount(t)
 	file := c.file("file")
-	g := newGate()
+	g := newGate(t)
 	var under atomic.Int64
 	s.hooks.commit.Store(new(func() {
 		if n := under.Add(1); n > calls {
@@ -261,7 +268,7 @@ func TestHomesAreBounded(t *testing.T) {
 	}
 	other := s.mountFrom(t, "127.0.0.2")
 	other.file("file")
-	close(g.open)
+	g.open()
 	for range all {
 		c.reply()
 	}
@@ -272,7 +279,7 @@ func TestHomesAreBounded(t *testing.T) {
 func TestShutdownFinishesChanges(t *testing.T) {
 	s := startHomes(t, Limits{}, nil)
 	c := s.mount(t)
-	g := newGate()
+	g := newGate(t)
 	s.hooks.mkdir.Store(new(g.pass))
 	c.sendRecord(c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755)))
 	<-g.arrived
@@ -281,7 +288,7 @@ func TestShutdownFinishesChanges(t *testing.T) {
 		defer close(stopped)
 		s.stop()
 	}()
-	close(g.open)
+	g.open()
 	_, d := c.reply()
 	if r := decodeResults(t, gonfs.NFSProcedureMkDir, d); r.status != nfsOK {
 		t.Errorf("status %d", r.status)
