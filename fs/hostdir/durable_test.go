@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,7 +33,7 @@ func afterPowerCut(t *testing.T, image string) string {
 	if _, err := io.Copy(to, from); err != nil {
 		t.Fatal(err)
 	}
-	return mount(t, path)
+	return mount(t, path, "commit=300")
 }
 
 // TestPowerCut does one thing at a time on an ext4 and cuts its power as soon
@@ -213,6 +214,35 @@ func TestLostWrites(t *testing.T) {
 				t.Error("the verifier is the same after content was lost")
 			}
 		})
+	}
+}
+
+// TestLostWithOthers has a flush fail that had a write in it which then waits
+// for the next one. That one goes well, and yet the content is lost.
+func TestLostWithOthers(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	h := w.create(root, "f", 0o600)
+	o, err := w.get(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.put(o)
+	o.flush.turn.Lock() // a flush is under way
+	result := make(chan error)
+	go func() {
+		_, _, err := w.Write(root, h, 0, []byte("x"), fs.FileSync)
+		result <- err
+	}()
+	for waits := false; !waits; runtime.Gosched() {
+		o.flush.mu.Lock()
+		waits = o.flush.next != nil
+		o.flush.mu.Unlock()
+	}
+	w.rotate() // and fails
+	o.flush.turn.Unlock()
+	if err := <-result; fs.KindOf(err) != fs.ErrIO {
+		t.Errorf("%v, want an I/O error", err)
 	}
 }
 

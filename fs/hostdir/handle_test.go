@@ -3,6 +3,7 @@ package hostdir
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -152,13 +153,21 @@ func TestMounts(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Cleanup(func() { unix.Unmount(w.at("m"), unix.MNT_DETACH) })
+	w.mkdir(root, "bound", 0o755)
+	w.mkdir(root, "there", 0o755)
+	if err := unix.Mount(w.at("there"), w.at("bound"), "", unix.MS_BIND, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Unmount(w.at("bound"), unix.MNT_DETACH) })
 	var a fs.Attr
-	_, err := w.Lookup(root, w.Root(), fs.Name("m"), &a)
-	wantErr(t, "lookup of a mount point", err, fs.ErrAccess)
+	for _, name := range []string{"m", "bound"} {
+		_, err := w.Lookup(root, w.Root(), fs.Name(name), &a)
+		wantErr(t, "lookup of a mount point", err, fs.ErrAccess)
+	}
 	if _, err := w.Rmdir(root, w.Root(), fs.Name("m")); err == nil {
 		t.Error("a mount point was removed")
 	}
-	if names, err := w.names(root, w.Root()); err != nil || fmt.Sprint(names) != "[m]" {
+	if names, err := w.names(root, w.Root()); err != nil || fmt.Sprint(names) != "[bound m there]" {
 		t.Errorf("listed %v, %v", names, err)
 	}
 }
@@ -188,6 +197,52 @@ func FuzzHandle(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestXFS has a file system whose statfs(2) tells another identity when its
+// device has another number.
+func TestXFS(t *testing.T) {
+	needRoot(t)
+	if _, err := exec.LookPath("mkfs.xfs"); err != nil {
+		t.Skip(err)
+	}
+	image := tempDir(t) + "/disk"
+	f, err := os.Create(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(320 << 20); err != nil {
+		t.Fatal(err)
+	}
+	command(t, "mkfs.xfs", "-q", image)
+	dir := mount(t, image)
+	w := openWorld(t, dir)
+	h := w.create(alice, "f", 0o600)
+	w.write(alice, h, 0, "content", fs.FileSync)
+	fsid := w.FSID()
+	var uuid [16]byte
+	if uuid, err = xfsUUID(w.fd); err != nil || uuid == [16]byte{} {
+		t.Errorf("uuid %x, %v", uuid, err)
+	}
+	other := openWorld(t, mountXFSCopy(t, f))
+	if other.FSID() != fsid {
+		t.Error("the same file system on another device has another identity")
+	}
+	if n, _, err := other.Read(alice, h, 0, make([]byte, 10)); n != 7 || err != nil {
+		t.Errorf("read %d bytes by the old handle, %v", n, err)
+	}
+}
+
+// mountXFSCopy mounts a copy of a disk beside it.
+func mountXFSCopy(t *testing.T, disk *os.File) string {
+	t.Helper()
+	dir := tempDir(t)
+	command(t, "cp", "--sparse=always", disk.Name(), dir+"/copy")
+	at := tempDir(t)
+	command(t, "mount", "-o", "loop,nouuid", dir+"/copy", at)
+	t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
+	return at
 }
 
 func TestFileID(t *testing.T) {

@@ -181,14 +181,14 @@ func mountExt4(t testing.TB, image string, mib int64, options ...string) string 
 		t.Fatal(err)
 	}
 	command(t, "mke2fs", append([]string{"-q", "-t", "ext4", "-F", "-b", "1024", "-J", "size=4"}, append(options, image)...)...)
-	return mount(t, image)
+	return mount(t, image, "commit=300")
 }
 
 // mount mounts an image and makes all users at home in it.
-func mount(t testing.TB, image string) string {
+func mount(t testing.TB, image string, options ...string) string {
 	t.Helper()
 	dir := tempDir(t)
-	command(t, "mount", "-o", "loop,commit=300", image, dir)
+	command(t, "mount", "-o", strings.Join(append(options, "loop"), ","), image, dir)
 	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
