@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"io"
 	"os"
-	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,33 +14,15 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
-// afterPowerCut copies the disk as it is now, with nothing but what was brought
-// to it, and mounts the copy, which replays its journal.
-func afterPowerCut(t *testing.T, image string) string {
-	t.Helper()
-	from, err := os.Open(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
-	path := filepath.Join(tempDir(t), "copy")
-	to, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer to.Close()
-	if _, err := io.Copy(to, from); err != nil {
-		t.Fatal(err)
-	}
-	return mount(t, path, "commit=300")
-}
-
-// TestPowerCut does one thing at a time on an ext4 and cuts its power as soon
+// TestPowerCut does one thing at a time and cuts the power of the disk as soon
 // as that is acknowledged.
 func TestPowerCut(t *testing.T) {
-	needRoot(t)
-	image := filepath.Join(tempDir(t), "disk")
-	w := openWorld(t, mountExt4(t, image, 12))
+	t.Run("ext4", func(t *testing.T) { cutPower(t, newDisk(t, tempDir(t), "ext4", 12)) })
+	t.Run("xfs", func(t *testing.T) { cutPower(t, newDisk(t, tempDir(t), "xfs", 320)) })
+}
+
+func cutPower(t *testing.T, disk *disk) {
+	w := openWorld(t, disk.dir)
 	var a fs.Attr
 	content := bytes.Repeat([]byte("durable "), 5000)
 	f := w.create(root, "f", 0o600)
@@ -125,13 +106,13 @@ func TestPowerCut(t *testing.T) {
 	} {
 		if err := s.do(); err != nil {
 			t.Errorf("%s: %v", s.name, err)
-		} else if dir := afterPowerCut(t, image); !s.check(dir) {
+		} else if !s.check(disk.copy(t).dir) {
 			t.Errorf("%s: lost", s.name)
 		}
 	}
 	// That the above can fail:
 	w.write(root, f, 0, "written", fs.Unstable)
-	if dir := afterPowerCut(t, image); holds(dir+"/f", []byte("written")) {
+	if holds(disk.copy(t).dir+"/f", []byte("written")) {
 		t.Error("unstable content is on the disk at once: the test tests nothing")
 	}
 }
@@ -158,8 +139,7 @@ func brokenDisk(t *testing.T) (dir string, breakIt func()) {
 		t.Skip(err)
 	}
 	t.Cleanup(func() { unix.Unmount(store, unix.MNT_DETACH) })
-	dir = mountExt4(t, store+"/disk", 64)
-	return dir, func() {
+	return newDisk(t, store, "ext4", 64).dir, func() {
 		f, err := os.Create(store + "/ballast")
 		if err != nil {
 			t.Fatal(err)

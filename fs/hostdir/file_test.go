@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -81,7 +80,7 @@ func TestExclusiveRace(t *testing.T) {
 // TestFull fills a file system as a user, who cannot have the reserve of root.
 func TestFull(t *testing.T) {
 	needRoot(t)
-	w := openWorld(t, mountExt4(t, filepath.Join(tempDir(t), "disk"), 24, "-m", "20"))
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 24, "-m", "20").dir)
 	h := w.create(alice, "f", 0o666)
 	fill := func(c *fs.Cred) (size uint64, err error) {
 		var a fs.Attr

@@ -3,7 +3,6 @@ package hostdir
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -79,7 +78,7 @@ func TestHandlesGoStale(t *testing.T) {
 // TestSpaceComesBack removes a file that is open in the cache.
 func TestSpaceComesBack(t *testing.T) {
 	needRoot(t)
-	w := openWorld(t, mountExt4(t, tempDir(t)+"/disk", 32))
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 32).dir)
 	h := w.create(root, "big", 0o600)
 	w.write(root, h, 0, string(make([]byte, 8<<20)), fs.FileSync)
 	before, err := w.Statfs(root)
@@ -202,47 +201,21 @@ func FuzzHandle(f *testing.F) {
 // TestXFS has a file system whose statfs(2) tells another identity when its
 // device has another number.
 func TestXFS(t *testing.T) {
-	needRoot(t)
-	if _, err := exec.LookPath("mkfs.xfs"); err != nil {
-		t.Skip(err)
-	}
-	image := tempDir(t) + "/disk"
-	f, err := os.Create(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(320 << 20); err != nil {
-		t.Fatal(err)
-	}
-	command(t, "mkfs.xfs", "-q", image)
-	dir := mount(t, image)
-	w := openWorld(t, dir)
+	disk := newDisk(t, tempDir(t), "xfs", 320)
+	w := openWorld(t, disk.dir)
 	h := w.create(alice, "f", 0o600)
 	w.write(alice, h, 0, "content", fs.FileSync)
 	fsid := w.FSID()
-	var uuid [16]byte
-	if uuid, err = xfsUUID(w.fd); err != nil || uuid == [16]byte{} {
+	if uuid, err := xfsUUID(w.fd); err != nil || uuid == [16]byte{} {
 		t.Errorf("uuid %x, %v", uuid, err)
 	}
-	other := openWorld(t, mountXFSCopy(t, f))
+	other := openWorld(t, disk.copy(t).dir)
 	if other.FSID() != fsid {
 		t.Error("the same file system on another device has another identity")
 	}
 	if n, _, err := other.Read(alice, h, 0, make([]byte, 10)); n != 7 || err != nil {
 		t.Errorf("read %d bytes by the old handle, %v", n, err)
 	}
-}
-
-// mountXFSCopy mounts a copy of a disk beside it.
-func mountXFSCopy(t *testing.T, disk *os.File) string {
-	t.Helper()
-	dir := tempDir(t)
-	command(t, "cp", "--sparse=always", disk.Name(), dir+"/copy")
-	at := tempDir(t)
-	command(t, "mount", "-o", "loop,nouuid", dir+"/copy", at)
-	t.Cleanup(func() { unix.Unmount(at, unix.MNT_DETACH) })
-	return at
 }
 
 func TestFileID(t *testing.T) {
