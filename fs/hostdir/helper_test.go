@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("HOSTDIR_TEST") {
 	case "agent":
 		runAgent()
+	case "writer":
+		runWriter()
 	case "single":
 		dropTo(unprivileged)
 		os.Exit(m.Run())

@@ -15,7 +15,7 @@ import (
 // again runs tests of this program in another process.
 func again(t *testing.T, mode, tests string) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0], "-test.run", tests, "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run", tests, "-test.v")
 	cmd.Env = append(os.Environ(), "HOSTDIR_TEST="+mode, "TMPDIR="+tempDir(t))
 	out, err := cmd.CombinedOutput()
 	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: TestFoundByPath")) {
