@@ -58,6 +58,10 @@ type Run struct {
 	P99  time.Duration `json:"p99_ns,omitempty"`
 	P999 time.Duration `json:"p999_ns,omitempty"`
 	Max  time.Duration `json:"max_ns,omitempty"`
+
+	// How long the nodes of a storm took to boot, each from its own start.
+	NodeP50 time.Duration `json:"node_p50_ns,omitempty"`
+	NodeMax time.Duration `json:"node_max_ns,omitempty"`
 }
 
 // A Figure is one number that can be read off a Run. Zero means that there is

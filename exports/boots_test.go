@@ -153,7 +153,7 @@ func TestDamagedBootSet(t *testing.T) {
 	s.boot(t, "/")
 	s.learnt(t, 'a')
 	path := OpenState(s.stateDir).bootPath(digestOf('a'))
-	for _, damaged := range []string{"", "{", `{"format": 99}`} {
+	for _, damaged := range []string{"", "{", `{"format": 99}`, `{"format": 1, "files": [{"blocks": "3-1"}]}`} {
 		if err := os.WriteFile(path, []byte(damaged), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -169,7 +169,7 @@ func TestDamagedBootSet(t *testing.T) {
 func TestOldBootSetsAreDeleted(t *testing.T) {
 	state := OpenState(t.TempDir())
 	for i := range 2 * mostBootSets {
-		set := &BootSet{Format: bootFormat, Ref: Ref{Digest: digestOf(byte(i))}, Files: []BootFile{{"/f", []uint64{1}}}}
+		set := &BootSet{Format: bootFormat, Ref: Ref{Digest: digestOf(byte(i))}, Files: []BootFile{{"/f", Blocks{1}}}}
 		if err := state.saveBootSet(set); err != nil {
 			t.Fatal(err)
 		}
@@ -183,6 +183,23 @@ func TestOldBootSetsAreDeleted(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(state.dir, bootDir, ".tmp-*")); left != nil || err != nil {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func TestBlocks(t *testing.T) {
+	for text, want := range map[string]Blocks{"": nil, "0": {0}, "0-2,4,6-7": {0, 1, 2, 4, 6, 7}} {
+		var b Blocks
+		if err := b.UnmarshalText([]byte(text)); err != nil || !slices.Equal(b, want) {
+			t.Errorf("%q: %v, %v; want %v", text, b, err, want)
+		}
+		if got, err := want.MarshalText(); string(got) != text || err != nil {
+			t.Errorf("%v: %q, %v; want %q", want, got, err, text)
+		}
+	}
+	for _, bad := range []string{",", "-", "1-", "2-1", "x", "0-16777215", "16777216", "1,,2"} {
+		if err := new(Blocks).UnmarshalText([]byte(bad)); err == nil {
+			t.Errorf("%q was taken for blocks", bad)
+		}
 	}
 }
 
@@ -204,7 +221,7 @@ func TestBootSetOfAnotherVersion(t *testing.T) {
 	tree.Mkdir("/etc", 0o755)
 	tree.Symlink("/link", "etc")
 	issue := tree.WriteFile("/etc/issue", 0o644, []byte("issue"))
-	set := &BootSet{Files: []BootFile{{"/etc/gone", []uint64{0}}, {"/etc/issue", []uint64{0, 7}}, {"/link/issue", []uint64{0}}, {"../x", []uint64{1}}, {"", nil}}}
+	set := &BootSet{Files: []BootFile{{"/etc/gone", Blocks{0}}, {"/etc/issue", Blocks{0, 7}}, {"/link/issue", Blocks{0}}, {"../x", Blocks{1}}, {"", nil}}}
 	want := []fs.Range{{ID: issue, Off: 0, Len: bootBlock}, {ID: issue, Off: 7 * bootBlock, Len: bootBlock}}
 	if got := set.In(tree); !reflect.DeepEqual(got, want) {
 		t.Errorf("%v; want %v", got, want)

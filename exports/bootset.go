@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -29,9 +30,54 @@ type BootSet struct {
 
 // BootFile is a file of a BootSet and the blocks that were read of it.
 type BootFile struct {
-	Path string `json:"path"`
-	// Blocks are numbers of blocks of 64 KiB, in ascending order.
-	Blocks []uint64 `json:"blocks"`
+	Path   string `json:"path"`
+	Blocks Blocks `json:"blocks"`
+}
+
+// Blocks are numbers of blocks of 64 KiB, ascending.
+type Blocks []uint64
+
+// MarshalText writes ranges, such as 0-12,14, for JSON.
+func (b Blocks) MarshalText() ([]byte, error) {
+	var text []byte
+	for i := 0; i < len(b); i++ {
+		first := i
+		for i+1 < len(b) && b[i+1] == b[i]+1 {
+			i++
+		}
+		if first > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendUint(text, b[first], 10)
+		if i > first {
+			text = append(text, '-')
+			text = strconv.AppendUint(text, b[i], 10)
+		}
+	}
+	return text, nil
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (b *Blocks) UnmarshalText(text []byte) error {
+	*b = nil
+	if len(text) == 0 {
+		return nil
+	}
+	for part := range strings.SplitSeq(string(text), ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, err := strconv.ParseUint(from, 10, blockBits)
+		last, errLast := strconv.ParseUint(to, 10, blockBits)
+		if err != nil || errLast != nil || first > last || last-first >= mostBlocks || len(*b) >= mostBlocks {
+			return fmt.Errorf("%.80q are no blocks", part)
+		}
+		for ; first <= last; first++ {
+			*b = append(*b, first)
+		}
+	}
+	return nil
 }
 
 const (
@@ -156,7 +202,7 @@ func (s *State) pruneBootSets() error {
 
 // add adds what other holds, and reports whether b holds more than other.
 func (b *BootSet) add(other *BootSet) (more bool) {
-	merged := map[string][]uint64{}
+	merged := map[string]Blocks{}
 	for _, f := range b.Files {
 		merged[f.Path] = f.Blocks
 	}
@@ -169,7 +215,7 @@ func (b *BootSet) add(other *BootSet) (more bool) {
 	return b.blocks() > other.blocks()
 }
 
-func (b *BootSet) setFiles(blocks map[string][]uint64) {
+func (b *BootSet) setFiles(blocks map[string]Blocks) {
 	b.Files = b.Files[:0]
 	for _, path := range slices.Sorted(maps.Keys(blocks)) {
 		b.Files = append(b.Files, BootFile{path, blocks[path]})
@@ -213,13 +259,13 @@ func lookUp(tree fs.Tree, path string) (fs.NodeID, error) {
 
 // bootSet returns what is in the log by path.
 func (l *bootLog) bootSet(v *version, tree fs.Tree) (*BootSet, error) {
-	blocks := map[fs.NodeID][]uint64{}
+	blocks := map[fs.NodeID]Blocks{}
 	for _, key := range l.keys() {
 		id := fs.NodeID(key >> blockBits)
 		blocks[id] = append(blocks[id], key&(1<<blockBits-1))
 	}
 	set := &BootSet{Format: bootFormat, Ref: Ref{Version: v.name, Digest: v.digest}, Initramfs: l.initramfs}
-	files := map[string][]uint64{}
+	files := map[string]Blocks{}
 	err := eachFile(tree, func(path string, id fs.NodeID) bool {
 		if b := blocks[id]; b != nil && utf8.ValidString(path) { // as JSON holds nothing else
 			slices.Sort(b)

@@ -118,7 +118,7 @@ func sealDir(t *testing.T, dir string) *image.Version {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Seal(t.Context(), "v1", src, nil); err != nil {
+	if _, err := store.Seal(t.Context(), "v1", src, image.SealOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	v, err := store.Open("v1")

@@ -58,7 +58,7 @@ func TestRecord(t *testing.T) {
 		{progNFS, gonfs.NFSProcedureLookup, func(e *wire.Encoder) { e.Opaque(root); e.String("none") }, `object 1 "none" offset 0 count 0`},
 		{progNFS, gonfs.NFSProcedureLookup, func(e *wire.Encoder) { e.Opaque(root); e.String("a/b") }, ""},
 		{progNFS, gonfs.NFSProcedureAccess, func(e *wire.Encoder) { e.Opaque(root); e.Uint32(0x1f) }, `object 1 "" offset 0 count 31`},
-		{progNFS, gonfs.NFSProcedureRead, readArgsOf(su, 1<<40, 4096), fmt.Sprintf(`object %d "" offset %d count 4096`, tree.ID("/bin/su"), 1<<40)},
+		{progNFS, gonfs.NFSProcedureRead, readArgsOf(su, 1<<40, 4096), fmt.Sprintf(`object %d "" offset %d count 4096`, tree.ID("/bin/su"), uint64(1<<40))},
 		{progNFS, gonfs.NFSProcedureRead, func(e *wire.Encoder) { e.Opaque(su); e.Uint32(1) }, ""},
 		{progNFS, gonfs.NFSProcedureReadDir, listing(4096), `object 1 "" offset 2 count 4096`},
 		{progNFS, gonfs.NFSProcedureReadDirPlus, listing(512, 8192), `object 1 "" offset 2 count 8192`},

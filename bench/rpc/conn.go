@@ -23,6 +23,10 @@ type Options struct {
 	// Local is the address to call from. All of 127.0.0.0/8 is there on
 	// loopback, so that many nodes have addresses of their own.
 	Local netip.Addr
+	// Reserved calls from a port below 1024, of which servers conclude that the
+	// caller is root (the export option "secure" of the kernel's). It needs root,
+	// and there are few such ports.
+	Reserved bool
 }
 
 const defaultTimeout = 30 * time.Second
@@ -48,22 +52,44 @@ type Conn struct {
 
 // Dial connects to the server at host:port.
 func Dial(addr string, o Options) (*Conn, error) {
-	timeout := cmp.Or(o.Timeout, defaultTimeout)
-	d := net.Dialer{Timeout: timeout}
-	if o.Local.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Local, 0))
-	}
-	nc, err := d.Dial("tcp", addr)
+	c := &Conn{Caller: NewCaller(o.UID, o.GID), timeout: cmp.Or(o.Timeout, defaultTimeout)}
+	nc, err := o.connect(addr, c.timeout)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{Caller: NewCaller(o.UID, o.GID), tcp: nc.(*net.TCPConn), timeout: timeout}
+	c.tcp = nc.(*net.TCPConn)
 	if c.raw, err = c.tcp.SyscallConn(); err != nil {
 		nc.Close()
 		return nil, err
 	}
 	c.fillFrom = c.receive
 	return c, nil
+}
+
+func (o *Options) connect(addr string, timeout time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: timeout}
+	if !o.Reserved {
+		if o.Local.IsValid() {
+			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Local, 0))
+		}
+		return d.Dial("tcp", addr)
+	}
+	// Those that daemons like to have are below 600.
+	const highest, lowest = 1023, 600
+	var err error
+	for port := highest; port >= lowest; port-- {
+		from := &net.TCPAddr{Port: port}
+		if o.Local.IsValid() {
+			from.IP = o.Local.AsSlice()
+		}
+		d.LocalAddr = from
+		var c net.Conn
+		// A port may be taken, or linger from an earlier connection.
+		if c, err = d.Dial("tcp", addr); !errors.Is(err, unix.EADDRINUSE) && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return c, err
+		}
+	}
+	return nil, err
 }
 
 // Close closes the connection.

@@ -32,7 +32,8 @@
 // arrived within a short time of each other (Window) cannot have waited for each
 // other's replies, for those had to reach the node first and something there to
 // act on them. They are a burst. A node of the storm sends the calls of a burst
-// together, and the next burst when all of them are answered.
+// together, and the next burst when all of them are answered. A call about what a
+// LOOKUP of the same burst asks for begins a new one.
 //
 // Before the storm one node, the scout, resolves every path of the trace on the
 // server by LOOKUPs of its own and makes every call once (Scout). What comes of
@@ -41,6 +42,9 @@
 // costs them nothing but the sending, and each holds every reply against it: the
 // outcome, the handle that LOOKUP gave, and the bytes that READ brought, which the
 // scout has held against the size of the file.
+//
+// Listings go on where the server's own replies ended, for cookies are each server's
+// own, and ask for as many bytes of names as Linux does, an eighth of all.
 //
 // The trace need not have been recorded from the tree that is served. What lies at
 // paths that are not there is left out and counted.

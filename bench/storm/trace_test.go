@@ -10,19 +10,19 @@ import (
 	"time"
 )
 
-var node = netip.MustParseAddr("192.0.2.11")
+var pi = netip.MustParseAddr("192.0.2.11")
 
 // oddCalls are calls whose fields are hard to write.
 var oddCalls = []Call{
-	{0, node, Mnt, 0, 0, "/images"},
-	{0, node, Null, 0, 0, ""},
-	{time.Microsecond, node, Lookup, 0, 0, "/usr/share/two  words"},
+	{0, pi, Mnt, 0, 0, "/images"},
+	{0, pi, Null, 0, 0, ""},
+	{time.Microsecond, pi, Lookup, 0, 0, "/usr/share/two  words"},
 	{time.Second, netip.MustParseAddr("fe80::1"), Read, math.MaxUint64, math.MaxUint32, "/new\nline\tand tab"},
-	{time.Hour, node, Readdirplus, 1 << 62, 32768, "/invalid \xff UTF-8"},
-	{time.Hour, node, Getacl, 0, 5, `/back\slash`},
-	{time.Hour, node, Setacl, 0, 0, `"`},
-	{time.Hour, node, Readdir, 3, 4096, "/ümlaut"},
-	{1<<53*time.Microsecond - time.Microsecond, node, Commit, 0, 0, "#"},
+	{time.Hour, pi, Readdirplus, 1 << 62, 32768, "/invalid \xff UTF-8"},
+	{time.Hour, pi, Getacl, 0, 5, `/back\slash`},
+	{time.Hour, pi, Setacl, 0, 0, `"`},
+	{time.Hour, pi, Readdir, 3, 4096, "/ümlaut"},
+	{1<<53*time.Microsecond - time.Microsecond, pi, Commit, 0, 0, "#"},
 }
 
 func TestRoundTrip(t *testing.T) {
@@ -52,9 +52,9 @@ func TestFormat(t *testing.T) {
 	var file bytes.Buffer
 	w := NewWriter(&file)
 	for _, c := range []Call{
-		{1204 * time.Microsecond, node, Mnt, 0, 0, "/images"},
-		{3702 * time.Microsecond, node, Read, 4096, 131072, "/usr/lib/two words"},
-		{3703 * time.Microsecond, node, Lookup, 0, 0, "/a\tb"},
+		{1204 * time.Microsecond, pi, Mnt, 0, 0, "/images"},
+		{3702 * time.Microsecond, pi, Read, 4096, 131072, "/usr/lib/two words"},
+		{3703 * time.Microsecond, pi, Lookup, 0, 0, "/a\tb"},
 	} {
 		w.Write(c)
 	}

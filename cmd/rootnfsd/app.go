@@ -38,6 +38,7 @@ Nodes that are up stay on the version that they booted.`,
 			statusCommand(),
 			nodesCommand(),
 			verifyCommand(),
+			benchCommand(),
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() == 0 {
@@ -100,7 +101,7 @@ func jsonFlag() cli.Flag {
 
 // usageError is a mistake in how a command was called. It reminds of the help.
 func usageError(c *cli.Context, format string, args ...any) error {
-	return fmt.Errorf("%s (see rootnfsd %s --help)", fmt.Sprintf(format, args...), c.Command.Name)
+	return fmt.Errorf("%s (see %s --help)", fmt.Sprintf(format, args...), c.Command.HelpName)
 }
 
 // onStore makes the action of a command that works on one store and takes no

@@ -16,6 +16,11 @@ func flagsFirst(app *cli.App, args []string) []string {
 		return args
 	}
 	cmd := app.Command(args[at])
+	if at+1 < len(args) {
+		if sub := subcommand(cmd, args[at+1]); sub != nil {
+			cmd, at = sub, at+1
+		}
+	}
 	var flags, rest []string
 	for todo := args[at+1:]; len(todo) > 0; {
 		arg := todo[0]
@@ -40,6 +45,16 @@ func flagsFirst(app *cli.App, args []string) []string {
 		out = append(append(out, "--"), rest...)
 	}
 	return out
+}
+
+// subcommand is the command of that name below another, or nil.
+func subcommand(cmd *cli.Command, name string) *cli.Command {
+	for _, sub := range cmd.Subcommands {
+		if sub.HasName(name) {
+			return sub
+		}
+	}
+	return nil
 }
 
 // takesValue reports whether the argument behind flag belongs to it.

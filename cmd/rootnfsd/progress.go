@@ -47,7 +47,7 @@ func (p *progress) update(now image.Progress) {
 		if now.TotalBytes > 0 && p.bar.GetMax64() != int64(now.TotalBytes) {
 			p.bar.ChangeMax64(int64(now.TotalBytes))
 		}
-		p.bar.Describe(fmt.Sprintf("%s (%d of %d files)", p.what, now.Files, now.TotalFiles))
+		p.bar.Describe(p.what + files(now))
 		p.bar.Set64(int64(now.Bytes))
 		return
 	}
@@ -58,8 +58,15 @@ func (p *progress) update(now image.Progress) {
 	elapsed := time.Since(p.begun)
 	rate := float64(now.Bytes) / elapsed.Seconds()
 	left := time.Duration(float64(now.TotalBytes-min(now.Bytes, now.TotalBytes)) / max(rate, 1) * float64(time.Second))
-	fmt.Fprintf(p.out, "%s: %d of %d files, %s of %s, %s/s, %s left\n", p.what, now.Files, now.TotalFiles,
-		size(now.Bytes), size(now.TotalBytes), size(uint64(rate)), left.Round(time.Second))
+	fmt.Fprintf(p.out, "%s%s: %s of %s, %s/s, %s left\n", p.what, files(now), size(now.Bytes), size(now.TotalBytes), size(uint64(rate)), left.Round(time.Second))
+}
+
+// files says how many files are done, where they are counted.
+func files(now image.Progress) string {
+	if now.TotalFiles == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (%d of %d files)", now.Files, now.TotalFiles)
 }
 
 // done takes the bar away; the command says what came of it.

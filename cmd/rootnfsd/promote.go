@@ -21,21 +21,29 @@ func promoteCommand() *cli.Command {
 		Name:      "promote",
 		Usage:     "make a version what nodes get at their next boot",
 		ArgsUsage: "VERSION",
-		Description: `Seals the tree <store>/VERSION first, if that is not done yet, and checks what
-is stored against its digests. Then the switch is atomic: a mount after it gets
+		Description: `Seals the tree <store>/VERSION first, if that is not done yet, checks what is
+stored against its digests, and brings into memory what nodes read while they
+booted the version before. Then the switch is atomic: a mount after it gets
 VERSION; nodes that are up stay on what they booted until they reboot.
 
 Examples:
    rootnfsd promote v2
-   rootnfsd promote v2 --no-verify    do not read the whole version again first`,
+   rootnfsd promote v2 --no-verify    do not read the whole version again first
+   rootnfsd promote v2 --no-warm      the first nodes that boot wait for the disk`,
 		Flags: []cli.Flag{
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.BoolFlag{Name: "no-verify", Usage: "do not check the stored content first"},
+			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot"},
 		},
 		Action: onVersion(func(c *cli.Context, s *openedStore, name string) error {
 			info, err := s.ready(c.Context, c.App.ErrWriter, name, !c.Bool("no-verify"))
 			if err != nil {
 				return err
+			}
+			if !c.Bool("no-warm") {
+				if err := s.warm(c.Context, info); err != nil {
+					return err
+				}
 			}
 			before, err := s.state.Promote(refOf(info), operator(), func() error { return s.holds(refOf(info)) })
 			if err != nil {
@@ -53,7 +61,7 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 		if !s.hasTree(name) {
 			return info, err
 		}
-		r, err := s.seal(ctx, name, "")
+		r, err := s.seal(ctx, name, "", false)
 		if err != nil {
 			return info, err
 		}
@@ -107,6 +115,29 @@ func (s *openedStore) check(ctx context.Context, name string) error {
 		return fmt.Errorf("version %s is damaged, nothing was changed: %s: %w (rootnfsd verify %s lists all)", name, damage[0].Path, damage[0].Err, name)
 	}
 	return nil
+}
+
+// warm brings into memory what nodes read at boot. That it cannot is no reason
+// not to promote; that the user stops it is.
+func (s *openedStore) warm(ctx context.Context, info image.Info) error {
+	set, err := s.state.BootSet(refOf(info))
+	if err == nil && set == nil {
+		return nil // no node was seen to boot
+	}
+	var v *image.Version
+	if err == nil {
+		v, err = s.OpenDigest(info.Name, info.Digest)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "warning: the first nodes that boot will wait for the disk: %v\n", err)
+		return nil
+	}
+	p := newProgress("warming " + info.Name)
+	defer p.done()
+	_, err = v.Warm(ctx, set.In(v), func(done, total uint64) {
+		p.update(image.Progress{Bytes: done, TotalBytes: total})
+	})
+	return err
 }
 
 // switchJSON is what promote and rollback print with --json.

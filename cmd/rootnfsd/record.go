@@ -132,6 +132,9 @@ func (r *recorder) write(c *recorded) {
 		r.lost.Add(1)
 		return
 	}
+	if r.err != nil {
+		return
+	}
 	r.check(r.out.Write(storm.Call{
 		At:     max(0, c.Time.Sub(r.begun)),
 		Client: c.Client,

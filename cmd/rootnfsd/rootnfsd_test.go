@@ -19,6 +19,8 @@ func TestFlagsFirst(t *testing.T) {
 		{"seal -- --from", "seal -- --from"},
 		{"versions --export", "versions --export"},
 		{"versions", "versions"},
+		{"bench serve-limit addr path", "bench serve-limit -- addr path"},
+		{"bench", "bench"},
 		{"--version", "--version"},
 		{"nonsense v2 --json", "nonsense v2 --json"},
 	} {

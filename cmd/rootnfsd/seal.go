@@ -28,6 +28,9 @@ Editing the tree afterwards changes nothing that is served. Sealing a changed
 tree again makes a new version of that name; nodes that run the old one, and
 the rollout that promoted it, keep it.
 
+A file that is by all that stat(2) says what it was when the same tree was
+sealed last, and was not changed in the minute before, is not read again.
+
 Examples:
    rootnfsd seal                      all new trees of ./images
    rootnfsd seal v3                   the tree ./images/v3
@@ -35,6 +38,7 @@ Examples:
 		Flags: []cli.Flag{
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.StringFlag{Name: "from", Usage: "read the tree from `DIR` instead of <store>/VERSION"},
+			&cli.BoolFlag{Name: "read-all", Usage: "read every file, changed or not"},
 		},
 		Action: func(c *cli.Context) error {
 			s, err := openOneStore(c)
@@ -57,7 +61,7 @@ Examples:
 			results := []sealedJSON{}
 			var failed []error
 			for _, name := range names {
-				r, err := s.seal(c.Context, name, from)
+				r, err := s.seal(c.Context, name, from, c.Bool("read-all"))
 				if err != nil {
 					failed = append(failed, err)
 					continue
@@ -108,7 +112,7 @@ func (s *openedStore) unsealed() ([]string, error) {
 
 // seal makes a version of the tree at from, or of the store's own tree of that
 // name, and shows the progress.
-func (s *openedStore) seal(ctx context.Context, name, from string) (image.SealResult, error) {
+func (s *openedStore) seal(ctx context.Context, name, from string, readAll bool) (image.SealResult, error) {
 	if err := image.ValidName(name); err != nil {
 		return image.SealResult{}, err
 	}
@@ -130,7 +134,7 @@ func (s *openedStore) seal(ctx context.Context, name, from string) (image.SealRe
 		return image.SealResult{}, err
 	}
 	p := newProgress("sealing " + name)
-	r, err := s.Seal(ctx, name, src, p.update)
+	r, err := s.Seal(ctx, name, src, image.SealOptions{ReadAll: readAll, Progress: p.update})
 	p.done()
 	if err != nil {
 		return r, fmt.Errorf("nothing was changed: %w", err)

@@ -172,5 +172,8 @@ func (t *Tree) Statfs(c *fs.Cred) (fs.Statfs, error) {
 		free = st.Bfree
 	}
 	size := uint64(st.Bsize)
-	return fs.Statfs{Bytes: st.Blocks * size, FreeBytes: free * size, Files: st.Files, FreeFiles: st.Ffree}, nil
+	return fs.Statfs{
+		Bytes: (st.Blocks - st.Bfree) * size, FreeBytes: free * size,
+		Files: st.Files - st.Ffree, FreeFiles: st.Ffree,
+	}, nil
 }

@@ -52,7 +52,7 @@ func crash() {
 	case "seal":
 		src, err := source.OpenDir(filepath.Join(s.Dir(), "v1"))
 		must(err)
-		_, err = s.Seal(context.Background(), "v1", src, nil)
+		_, err = s.Seal(context.Background(), "v1", quiet{src}, SealOptions{})
 		must(err)
 	case "remove":
 		_, err := s.Remove("v1", Digest{})
@@ -149,8 +149,33 @@ func mustSeal(t *testing.T, s *Store, name string) {
 		t.Fatal(err)
 	}
 	defer src.Close()
-	if _, err := s.Seal(t.Context(), name, src, nil); err != nil {
+	if _, err := s.Seal(t.Context(), name, quiet{src}, SealOptions{}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// quiet is a directory that nobody is writing to, so that the next seal can rely
+// on the stamps of this one.
+type quiet struct{ *source.Dir }
+
+func (quiet) CtimeRule() (string, time.Duration, bool) { return "today", 0, true }
+
+// TestClockSetBack: a seal during which the clock was set back leaves no stamps,
+// since what was written meanwhile looks old.
+func TestClockSetBack(t *testing.T) {
+	dir := t.TempDir()
+	src, err := source.OpenDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	c := newClock(quiet{src})
+	if c.setBack() {
+		t.Error("set back, though nobody did")
+	}
+	c.wall = c.wall.Add(time.Minute)
+	if !c.setBack() {
+		t.Error("not set back")
 	}
 }
 

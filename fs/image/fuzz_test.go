@@ -100,7 +100,7 @@ func goodIndex(f *testing.F) ([]byte, *packSet) {
 		f.Fatal(err)
 	}
 	defer src.Close()
-	if _, err := s.Seal(f.Context(), "v1", &withXattrs{src}, nil); err != nil {
+	if _, err := s.Seal(f.Context(), "v1", &withXattrs{src}, SealOptions{}); err != nil {
 		f.Fatal(err)
 	}
 	b, err := os.ReadFile(s.indexPath("v1"))

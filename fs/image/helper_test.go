@@ -75,7 +75,7 @@ func checkStore(t testing.TB, s *image.Store) {
 
 func seal(t testing.TB, s *image.Store, name string, src billy.Filesystem) image.SealResult {
 	t.Helper()
-	r, err := s.Seal(context.Background(), name, src, nil)
+	r, err := s.Seal(context.Background(), name, src, image.SealOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/source"
 )
 
 // index is an index file mapped into memory. Its digests were right when it was
@@ -294,9 +295,8 @@ func (f *file) chunkLen(number uint64) uint64 {
 	return min(chunkSize, f.size-number*chunkSize)
 }
 
-// xattrsOf returns the part of secXattrs that belongs to an object. It begins
-// there; parseXattrs finds its end.
-func (x *index) xattrsOf(n *inode) ([]byte, error) {
+// xattrs returns the extended attributes of an object.
+func (x *index) xattrs(n *inode) ([]source.Xattr, error) {
 	if n.xattrs() == 0 {
 		return nil, nil
 	}
@@ -304,7 +304,7 @@ func (x *index) xattrsOf(n *inode) ([]byte, error) {
 	if n.xattrs() > uint64(len(b)) {
 		return nil, fs.ErrIO
 	}
-	return b[n.xattrs()-1:], nil
+	return parseXattrs(b[n.xattrs()-1:])
 }
 
 // packDigest returns the digest of pack i.

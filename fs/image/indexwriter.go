@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs/durable"
@@ -113,17 +114,20 @@ func writeSlots(w io.Writer, hashes []uint32) error {
 		}
 		slots[slot] = uint32(i) + 1
 	}
+	return writeUint32s(w, slots)
+}
+
+// writeUint32s writes numbers of 32 bits.
+func writeUint32s(w io.Writer, numbers []uint32) error {
 	buf := make([]byte, 0, 64<<10)
-	for len(slots) > 0 {
-		n := min(len(slots), cap(buf)/slotSize)
+	for part := range slices.Chunk(numbers, cap(buf)/4) {
 		buf = buf[:0]
-		for _, v := range slots[:n] {
+		for _, v := range part {
 			buf = le.AppendUint32(buf, v)
 		}
 		if _, err := w.Write(buf); err != nil {
 			return err
 		}
-		slots = slots[n:]
 	}
 	return nil
 }

@@ -38,6 +38,15 @@ func isAlphanumeric(c byte) bool {
 // supersededName is the name under which version name with this digest lives on.
 func supersededName(name string, d Digest) string { return name + "~" + d.Short() }
 
+// namesOf returns where to look, in order, for the version that had a name and
+// has this digest. A seal gives a version its second name before it takes the
+// first away. The first again, last: meanwhile the version may have been sealed
+// anew and what was superseded removed.
+func namesOf(name string, d Digest) []string {
+	base, _, _ := strings.Cut(name, "~")
+	return []string{name, supersededName(base, d), base}
+}
+
 // validVersion checks a name that may be that of a superseded version, so that
 // no path can be made of it.
 func validVersion(name string) error {

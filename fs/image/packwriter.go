@@ -2,9 +2,11 @@ package image
 
 import (
 	"bufio"
-	"bytes"
+	"cmp"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"slices"
@@ -21,19 +23,27 @@ type packWriter struct {
 	f     *os.File
 	w     *bufio.Writer
 	off   uint64
-	table []byte
-	seen  map[Digest]uint32 // the number of each chunk written
-	bytes uint64            // of chunks
+	table *spool
+	seen  chunkSet
+	bytes uint64 // of chunks
 }
 
 func newPackWriter(s *Store) (*packWriter, error) {
-	f, err := durable.CreateTemp(s.packsDir(), 0o400)
+	table, err := newSpool(s)
 	if err != nil {
 		return nil, err
 	}
-	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, 1<<20), seen: make(map[Digest]uint32)}
+	f, err := durable.CreateTemp(s.packsDir(), 0o400)
+	if err != nil {
+		table.close()
+		return nil, err
+	}
+	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, 1<<20), table: table}
 	return w, w.write(append([]byte(packMagic), make([]byte, packHeader-len(packMagic))...))
 }
+
+// close lets go of what is not the pack itself.
+func (w *packWriter) close() { w.table.close() }
 
 func (w *packWriter) write(b []byte) error {
 	w.off += uint64(len(b))
@@ -49,10 +59,27 @@ func (w *packWriter) pad(align uint64) error {
 	return nil
 }
 
-// add writes a chunk and returns its number. Chunks that are not aligned lie
-// packed tight.
-func (w *packWriter) add(digest Digest, data []byte, aligned bool) (uint32, error) {
-	number := len(w.seen)
+// find returns the number of the chunk with this digest, if it was written.
+func (w *packWriter) find(digest *Digest) (number uint32, ok bool, err error) {
+	number, ok = w.seen.find(digest, func(i uint32) bool {
+		have, e := w.digest(i)
+		if e != nil {
+			err = e
+		}
+		return have == *digest
+	})
+	return number, ok, err
+}
+
+// digest returns the digest of a chunk that was written.
+func (w *packWriter) digest(i uint32) (d Digest, err error) {
+	return d, w.table.readAt(d[:], int64(i)*chunkRecord+16)
+}
+
+// add writes a chunk that was not written before, and returns its number. Chunks
+// that are not aligned lie packed tight.
+func (w *packWriter) add(digest *Digest, data []byte, aligned bool) (uint32, error) {
+	number := w.seen.len()
 	if uint64(number) == math.MaxUint32 {
 		return 0, fmt.Errorf("more than %d chunks of new content", number)
 	}
@@ -61,52 +88,128 @@ func (w *packWriter) add(digest Digest, data []byte, aligned bool) (uint32, erro
 			return 0, err
 		}
 	}
-	w.table = le.AppendUint64(w.table, w.off)
-	w.table = le.AppendUint32(w.table, uint32(len(data)))
-	w.table = le.AppendUint32(w.table, 0)
-	w.table = append(w.table, digest[:]...)
-	w.seen[digest] = uint32(number)
+	r := le.AppendUint64(make([]byte, 0, chunkRecord), w.off)
+	r = le.AppendUint32(r, uint32(len(data)))
+	r = le.AppendUint32(r, 0)
+	w.table.write(append(r, digest[:]...))
+	w.seen.add(digest)
 	w.bytes += uint64(len(data))
 	return uint32(number), w.write(data)
 }
 
 // finish writes what comes behind the chunks and returns the pack's digest.
-func (w *packWriter) finish() (Digest, error) {
+func (w *packWriter) finish() (digest Digest, err error) {
 	if err := w.pad(8); err != nil {
-		return Digest{}, err
+		return digest, err
 	}
 	tableOff := w.off
-	digest := Digest(sha256.Sum256(w.table))
-	if err := w.write(w.table); err != nil {
-		return Digest{}, err
+	if digest, err = w.writeTable(); err != nil {
+		return digest, err
 	}
-	if err := w.write(w.sorted()); err != nil {
-		return Digest{}, err
+	if err := w.writeSorted(); err != nil {
+		return digest, err
 	}
 	if err := w.pad(8); err != nil {
-		return Digest{}, err
+		return digest, err
 	}
 	foot := append(make([]byte, 0, packFooter), packMagic...)
 	foot = le.AppendUint64(foot, tableOff)
-	foot = le.AppendUint64(foot, uint64(len(w.seen)))
+	foot = le.AppendUint64(foot, uint64(w.seen.len()))
 	foot = append(foot, digest[:]...)
 	if err := w.write(foot[:packFooter]); err != nil {
-		return Digest{}, err
+		return digest, err
 	}
+	w.seen = chunkSet{} // it is large, and what follows needs memory, too
 	return digest, w.w.Flush()
 }
 
-// sorted returns the numbers of the chunks by digest.
-func (w *packWriter) sorted() []byte {
-	numbers := make([]uint32, len(w.seen))
+// writeTable writes the table and returns its digest.
+func (w *packWriter) writeTable() (digest Digest, err error) {
+	if err := w.table.finish(); err != nil {
+		return digest, err
+	}
+	hash := sha256.New()
+	w.off += w.table.n
+	if err := w.table.copyTo(io.MultiWriter(w.w, hash)); err != nil { // records need no padding
+		return digest, err
+	}
+	return Digest(hash.Sum(nil)), nil
+}
+
+// writeSorted writes the numbers of the chunks by digest.
+func (w *packWriter) writeSorted() error {
+	numbers := make([]uint32, w.seen.len())
 	for i := range numbers {
 		numbers[i] = uint32(i)
 	}
-	digest := func(i uint32) []byte { return w.table[uint64(i)*chunkRecord+16:][:digestSize] }
-	slices.SortFunc(numbers, func(a, b uint32) int { return bytes.Compare(digest(a), digest(b)) })
-	b := make([]byte, 0, len(numbers)*sortedRecord)
-	for _, i := range numbers {
-		b = le.AppendUint32(b, i)
+	var failed error
+	digest := func(i uint32) []byte {
+		d, err := w.digest(i)
+		if err != nil {
+			failed = err
+		}
+		return d[:]
 	}
-	return b
+	slices.SortFunc(numbers, func(a, b uint32) int {
+		if c := cmp.Compare(w.seen.keys[a], w.seen.keys[b]); c != 0 || a == b {
+			return c
+		}
+		return slices.Compare(digest(a), digest(b))
+	})
+	w.off += uint64(len(numbers)) * sortedRecord
+	if failed != nil {
+		return failed
+	}
+	return writeUint32s(w.w, numbers)
 }
+
+// chunkSet finds the chunks of a pack in the making by their digests, of which
+// it holds the first eight bytes only: 16 to 24 bytes for a chunk.
+type chunkSet struct {
+	keys  []uint64 // by number
+	slots []uint32 // a hash table: 0, or the number of a chunk plus one
+}
+
+func (s *chunkSet) len() int { return len(s.keys) }
+
+// keyOf is in the order of the digests.
+func keyOf(d *Digest) uint64 { return binary.BigEndian.Uint64(d[:]) }
+
+// find returns the number of a chunk whose digest begins like d and which is the
+// one, as same tells.
+func (s *chunkSet) find(d *Digest, same func(uint32) bool) (number uint32, ok bool) {
+	if len(s.slots) == 0 {
+		return 0, false
+	}
+	for slot := s.slot(keyOf(d)); s.slots[slot] != 0; slot = s.next(slot) {
+		if n := s.slots[slot] - 1; s.keys[n] == keyOf(d) && same(n) {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// add gives the next number to a chunk.
+func (s *chunkSet) add(d *Digest) {
+	if 3*len(s.slots) <= 4*len(s.keys) { // three quarters are taken
+		s.slots = make([]uint32, max(1024, 2*len(s.slots)))
+		for n, key := range s.keys {
+			s.put(key, uint32(n))
+		}
+	}
+	s.keys = append(s.keys, keyOf(d))
+	s.put(keyOf(d), uint32(len(s.keys)-1))
+}
+
+func (s *chunkSet) put(key uint64, number uint32) {
+	slot := s.slot(key)
+	for s.slots[slot] != 0 {
+		slot = s.next(slot)
+	}
+	s.slots[slot] = number + 1
+}
+
+// slot is the first slot for a key. The number of slots is a power of two.
+func (s *chunkSet) slot(key uint64) uint32 { return uint32(key) & uint32(len(s.slots)-1) }
+
+func (s *chunkSet) next(slot uint32) uint32 { return (slot + 1) & uint32(len(s.slots)-1) }

@@ -53,6 +53,7 @@ func (s *Store) Remove(name string, digest Digest) (RemoveResult, error) {
 	}
 	s.atStep("index removed")
 	more, err := s.removeUnused()
+	err = errors.Join(err, s.forget(nil))
 	if err != nil {
 		err = fmt.Errorf("%s is removed, but not what only it needs: %w", name, err)
 	}

@@ -23,18 +23,26 @@ type SealResult struct {
 	Warnings  []string
 }
 
+// SealOptions say how to seal. The zero value is right unless there is a reason.
+type SealOptions struct {
+	// ReadAll reads every file. Without it, one that is by all that stat says the
+	// one that it was when the same directory was sealed last is not read again.
+	ReadAll bool
+	// Progress, if not nil, is called a few times in a second, by one goroutine.
+	Progress func(Progress)
+}
+
 // errChanged is the error for a tree that changes while it is being sealed.
 var errChanged = errors.New("changed while it was being sealed: seal again when nothing writes to the tree")
 
 // Seal makes version name of the tree src, which is one of package source. If
 // there is a version of that name with other content, that one stays for the
-// nodes that run it, under a name of its own (see Info). The calls of progress,
-// which may be nil, come from one goroutine, a few in a second.
+// nodes that run it, under a name of its own (see Info).
 //
 // It waits for others who change the store until ctx ends. Whatever the error,
 // and wherever the process is killed, the store is as it was before, or as it
 // should be afterwards; a name is never without a version once it had one.
-func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, progress func(Progress)) (SealResult, error) {
+func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, opts SealOptions) (SealResult, error) {
 	if err := ValidName(name); err != nil {
 		return SealResult{}, err
 	}
@@ -44,7 +52,7 @@ func (s *Store) Seal(ctx context.Context, name string, src billy.Filesystem, pro
 	}
 	defer unlock()
 	s.atStep("locked")
-	result, err := s.seal(ctx, name, src, progress)
+	result, err := s.seal(ctx, name, src, opts)
 	if err != nil {
 		return SealResult{}, fmt.Errorf("seal %s: %w", name, s.explainSpace(err))
 	}
@@ -75,20 +83,22 @@ func (s *Store) explainSpace(err error) error {
 }
 
 // seal is Seal with the lock held.
-func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, progress func(Progress)) (_ SealResult, err error) {
-	todo, err := count(ctx, src)
-	if err != nil {
-		return SealResult{}, explainRead(err)
+func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opts SealOptions) (_ SealResult, err error) {
+	c := newClock(src)
+	var last *recollection
+	if !opts.ReadAll {
+		last = s.recall(src, &c)
 	}
-	if err := s.checkSpace(todo.bytes); err != nil {
+	todo, err := s.estimate(ctx, src, last)
+	if err != nil {
 		return SealResult{}, err
 	}
-	b, err := newBuilder(s, src)
+	b, err := newBuilder(s, src, c, last)
 	if err != nil {
 		return SealResult{}, err
 	}
 	defer b.close()
-	b.meter = newMeter(progress, todo)
+	b.meter = newMeter(opts.Progress, todo)
 	s.atStep("begun")
 	if err := b.build(ctx); err != nil {
 		return SealResult{}, explainRead(err)
@@ -107,10 +117,31 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, pro
 	}
 	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
 	if oldErr == nil && old.digest == h.digest && b.pack == nil && s.intact(name) {
+		h = old
 		result.Info, result.Unchanged = old.info(name), true
-		return result, nil
+	} else if err := s.publish(name, b, index, old, h.digest); err != nil {
+		return result, err
 	}
-	return result, s.publish(name, b, index, old, h.digest)
+	if b.clock.ok && (b.fresh || !result.Unchanged) {
+		if err := s.remember(name, b, h); err != nil {
+			result.Warnings = append(result.Warnings, fmt.Sprintf("the next seal of this tree will read all of it again: %v", err))
+		}
+		s.atStep("stamps published")
+	}
+	return result, nil
+}
+
+// estimate returns what there is to seal, for reporting progress: as the last
+// seal found it, if that is known. It fails if there is certainly no room.
+func (s *Store) estimate(ctx context.Context, src billy.Filesystem, last *recollection) (totals, error) {
+	if last != nil {
+		return totals{last.index.counts[secInodes], last.index.bytes}, nil
+	}
+	todo, err := count(ctx, src)
+	if err != nil {
+		return todo, explainRead(err)
+	}
+	return todo, s.checkSpace(todo.bytes)
 }
 
 // publish gives the pack and the index of a version their names. Each step
@@ -256,6 +287,9 @@ func newMeter(report func(Progress), todo totals) *meter {
 func (m *meter) add(files, bytes uint64) {
 	m.now.Files += files
 	m.now.Bytes += bytes
+	if m.now.TotalFiles > 0 { // which may have been an estimate
+		m.now.TotalFiles, m.now.TotalBytes = max(m.now.TotalFiles, m.now.Files), max(m.now.TotalBytes, m.now.Bytes)
+	}
 	if t := time.Now(); m.report != nil && t.After(m.next) {
 		m.next = t.Add(meterPeriod)
 		m.report(m.now)

@@ -107,7 +107,7 @@ func TestTreeChanges(t *testing.T) {
 					}
 				}
 			}
-			_, err := s.Seal(t.Context(), "v1", src, nil)
+			_, err := s.Seal(t.Context(), "v1", src, image.SealOptions{})
 			where := c.file + c.listed
 			if err == nil || !strings.Contains(err.Error(), "seal again when nothing writes") ||
 				!strings.Contains(err.Error(), `"`+where) && !strings.Contains(err.Error(), where+"/g") {
@@ -139,7 +139,7 @@ func TestSealIsCancelled(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	src := &meddling{Dir: openDir(t, dir), onRead: func(string) { cancel() }}
-	if _, err := s.Seal(ctx, "v1", src, nil); !errors.Is(err, context.Canceled) {
+	if _, err := s.Seal(ctx, "v1", src, image.SealOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("Seal: %v", err)
 	}
 	checkAsBefore(t, s)
@@ -209,12 +209,12 @@ func TestNoSpace(t *testing.T) {
 	})
 	s := reopen(t, dir)
 	large := writeFiles(t, map[string]string{"large": string(fstest.Bytes(5 << 20))})
-	_, err := s.Seal(t.Context(), "v1", openDir(t, large), nil)
+	_, err := s.Seal(t.Context(), "v1", openDir(t, large), image.SealOptions{})
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "5.2 MB") || !strings.Contains(err.Error(), "4.2 MB") {
 		t.Errorf("an empty store: %v, want both figures", err)
 	}
 	sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
-	_, err = s.Seal(t.Context(), "v1", openDir(t, large), nil)
+	_, err = s.Seal(t.Context(), "v1", openDir(t, large), image.SealOptions{})
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "free") {
 		t.Errorf("a store with packs: %v", err)
 	}
@@ -239,7 +239,7 @@ func TestReserve(t *testing.T) {
 	sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
 	leaveFree(t, dir, 500_000)
 	tree := writeFiles(t, map[string]string{"y": string(fstest.Bytes(50_000))})
-	_, err := s.Seal(t.Context(), "v1", openDir(t, tree), nil)
+	_, err := s.Seal(t.Context(), "v1", openDir(t, tree), image.SealOptions{})
 	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "free") {
 		t.Errorf("Seal: %v", err)
 	}
@@ -277,7 +277,7 @@ func TestProgress(t *testing.T) {
 		}
 		last = p
 	}
-	if _, err := s.Seal(t.Context(), "v1", openDir(t, dir), report); err != nil {
+	if _, err := s.Seal(t.Context(), "v1", openDir(t, dir), image.SealOptions{Progress: report}); err != nil {
 		t.Fatal(err)
 	}
 	if want := (image.Progress{Files: 4, TotalFiles: 4, Bytes: 1<<20 + 1000, TotalBytes: 1<<20 + 1000}); last != want {

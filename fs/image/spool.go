@@ -37,6 +37,15 @@ func (s *spool) write(b []byte) {
 // finish makes all that was written readable.
 func (s *spool) finish() error { return s.w.Flush() }
 
+// readAt reads what was written at off.
+func (s *spool) readAt(b []byte, off int64) error {
+	if err := s.w.Flush(); err != nil {
+		return err
+	}
+	_, err := s.f.ReadAt(b, off)
+	return err
+}
+
 // patch overwrites what was written at off. It is for after finish.
 func (s *spool) patch(b []byte, off int64) error {
 	_, err := s.f.WriteAt(b, off)

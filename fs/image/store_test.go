@@ -59,7 +59,7 @@ func TestValidName(t *testing.T) {
 			t.Errorf("%q is a valid name", name)
 		}
 		s := newStore(t)
-		if _, err := s.Seal(t.Context(), name, openDir(t, t.TempDir()), nil); err == nil {
+		if _, err := s.Seal(t.Context(), name, openDir(t, t.TempDir()), image.SealOptions{}); err == nil {
 			t.Errorf("sealed version %q", name)
 		}
 		if _, err := s.Open(name); err == nil {
@@ -576,19 +576,19 @@ func TestLock(t *testing.T) {
 	first := make(chan error)
 	go func() {
 		src := &pausing{Dir: openDir(t, writeFiles(t, map[string]string{"a": "1"})), busy: busy, release: release}
-		_, err := s.Seal(context.Background(), "v1", src, nil)
+		_, err := s.Seal(context.Background(), "v1", src, image.SealOptions{})
 		first <- err
 	}()
 	<-busy
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	want := fmt.Sprintf("another rootnfsd (pid %d) is changing the store %s", os.Getpid(), s.Dir())
-	if _, err := s.Seal(ctx, "v2", openDir(t, t.TempDir()), nil); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), want) {
+	if _, err := s.Seal(ctx, "v2", openDir(t, t.TempDir()), image.SealOptions{}); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), want) {
 		t.Errorf("Seal beside another: %v, want %q", err, want)
 	}
 	second := make(chan error)
 	go func() {
-		_, err := reopen(t, s.Dir()).Seal(context.Background(), "v2", openDir(t, t.TempDir()), nil)
+		_, err := reopen(t, s.Dir()).Seal(context.Background(), "v2", openDir(t, t.TempDir()), image.SealOptions{})
 		second <- err
 	}()
 	close(release)

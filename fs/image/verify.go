@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -38,8 +40,9 @@ func (s *Store) Verify(ctx context.Context, names []string, progress func(Progre
 	}
 	m := newMeter(progress, todo)
 	bad := make(map[*pack]map[uint32]error)
+	frugal := todo.bytes > spareMemory()
 	for _, p := range packs {
-		if bad[p], err = p.check(ctx, m); err != nil {
+		if bad[p], err = p.check(ctx, m, frugal); err != nil {
 			return nil, err
 		}
 	}
@@ -102,8 +105,16 @@ type chunkRun struct {
 }
 
 // check reads all chunks of a pack and returns what is wrong with the bad ones.
-func (p *pack) check(ctx context.Context, m *meter) (map[uint32]error, error) {
+// If frugal is set it leaves in memory only what was there before: reading more
+// than fits pushes out what running nodes use, all of it. In a control group of
+// 150 MB, reading 500 MB left nothing of 60 MB that had been read twice; so
+// restrained, it leaves all of it.
+func (p *pack) check(ctx context.Context, m *meter, frugal bool) (map[uint32]error, error) {
 	bad := make(map[uint32]error)
+	forget := func(*chunkRun) {}
+	if frugal {
+		forget = p.forgetter()
+	}
 	produce := func(emit func(*chunkRun) error) error {
 		for from := uint64(0); from < uint64(p.count); from += checkRun {
 			to := min(from+checkRun, uint64(p.count))
@@ -118,10 +129,43 @@ func (p *pack) check(ctx context.Context, m *meter) (map[uint32]error, error) {
 			bad[i] = err
 		}
 		m.add(0, r.bytes)
+		forget(r)
 		return nil
 	}
 	err := ordered(ctx, 2*runtime.GOMAXPROCS(0), produce, p.checkRun, consume)
 	return bad, err
+}
+
+// forgetter looks what of a pack is in memory, and returns a function that takes
+// from it what was brought there since with a run of chunks. It is called for
+// the runs in their order.
+func (p *pack) forgetter() func(*chunkRun) {
+	needed := make([]bool, p.count)
+	for i := range needed {
+		off, n, err := p.place(uint64(i))
+		needed[i] = err != nil || p.inMemory(off, n)
+	}
+	first := uint32(0) // of those up to the end of the run that nobody needs
+	return func(r *chunkRun) {
+		for i := r.from; i < r.to; i++ {
+			if needed[i] {
+				first = i + 1
+			} else if i+1 == r.to || needed[i+1] {
+				// Not just from r.from on: the kernel keeps a large folio that
+				// only a part of is named.
+				p.forget(max(first, i-min(i, 2*checkRun)), i)
+			}
+		}
+	}
+}
+
+// forget takes chunks, the last of which is last, from memory.
+func (p *pack) forget(first, last uint32) {
+	from, _, err := p.place(uint64(first))
+	to, n, errTo := p.place(uint64(last))
+	if err == nil && errTo == nil && to >= from {
+		_ = unix.Fadvise(p.fd, int64(from), int64(to+n-from), unix.FADV_DONTNEED) // what stays does no harm but take room
+	}
 }
 
 func (p *pack) checkRun(r *chunkRun) error {

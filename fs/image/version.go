@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -57,12 +56,8 @@ func (s *Store) Open(name string) (_ *Version, err error) {
 // name stands for another one by now and the version lives on as superseded. The
 // error wraps fs.ErrStale if the store does not have it any more.
 func (s *Store) OpenDigest(name string, d Digest) (*Version, error) {
-	base, _, _ := strings.Cut(name, "~")
 	var unread error
-	// A seal gives a version its second name before it takes the first away. The
-	// first again, last: meanwhile the version may have been sealed anew and
-	// what was superseded removed.
-	for _, n := range []string{name, supersededName(base, d), base} {
+	for _, n := range namesOf(name, d) {
 		v, err := s.Open(n)
 		switch {
 		case err == nil && v.index.digest == d:

@@ -178,11 +178,7 @@ func (v *Version) xattrs(id fs.NodeID) (_ []source.Xattr, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := v.index.xattrsOf(n)
-	if b == nil || err != nil {
-		return nil, err
-	}
-	return parseXattrs(b)
+	return v.index.xattrs(n)
 }
 
 // Chroot implements billy.Chroot.

@@ -116,6 +116,8 @@ func toStore(m *source.Meta) uint64 {
 // writes the sections about names and directories.
 type walker struct {
 	src      billy.Filesystem
+	last     *recollection
+	root     *source.Meta
 	dirs     *spool
 	dirents  *spool
 	names    *spool
@@ -132,6 +134,7 @@ type directory struct {
 	entry
 	inode  uint32
 	parent uint32
+	was    fs.NodeID // when the tree was sealed last
 }
 
 // hardLink is an object that has, on the host, several names.
@@ -145,10 +148,14 @@ type hardLink struct {
 type object struct {
 	entry
 	listed  bool
-	ordinal uint64 // of a directory
+	was     fs.NodeID // when the tree was sealed last; 0 if it is new
+	ordinal uint64    // of a directory
 	xattrs  []source.Xattr
-	text    string // of a symlink
-	block   block  // content of a file of at most blockSize
+	text    string      // of a symlink
+	stored  *storedFile // content of a file that did not change
+	block   block       // content of any other of at most blockSize
+	// recalled says that all this is from the last seal.
+	recalled bool
 }
 
 // walk emits all objects.
@@ -161,7 +168,8 @@ func (w *walker) walk(ctx context.Context, emit func(*object) error) error {
 	if root.meta == nil || root.meta.Kind != fs.Directory {
 		return errors.New("the tree is not a directory")
 	}
-	if err := w.addNew(root, 1, emit); err != nil {
+	w.root = root.meta
+	if err := w.addNew(root, 1, 1, emit); err != nil {
 		return err
 	}
 	for len(w.queue) > 0 {
@@ -178,16 +186,16 @@ func (w *walker) walk(ctx context.Context, emit func(*object) error) error {
 }
 
 // addNew numbers an object and emits it.
-func (w *walker) addNew(e entry, parent uint32, emit func(*object) error) error {
+func (w *walker) addNew(e entry, parent uint32, was fs.NodeID, emit func(*object) error) error {
 	if w.inodes == maxObjects {
 		return fmt.Errorf("more than %d objects", uint32(maxObjects))
 	}
 	w.inodes++
-	o := &object{entry: e}
+	o := &object{entry: e, was: was}
 	if e.meta.Kind == fs.Directory {
 		o.ordinal = w.numDirs
 		w.numDirs++
-		w.queue = append(w.queue, directory{e, w.inodes, parent})
+		w.queue = append(w.queue, directory{e, w.inodes, parent, was})
 	}
 	return emit(o)
 }
@@ -252,7 +260,7 @@ func (w *walker) enter(d *directory, e entry, emit func(*object) error) error {
 	if !isNew {
 		return nil
 	}
-	return w.addNew(e, d.inode, emit)
+	return w.addNew(e, d.inode, w.last.find(d.was, e.name), emit)
 }
 
 // number returns the inode number of an object: the next, unless this is a

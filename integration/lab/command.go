@@ -45,13 +45,16 @@ func Checkout() (string, error) {
 }
 
 // Build compiles rootnfsd as it is released, without cgo, into dir and returns the binary's path.
-func Build(dir string) (string, error) {
+func Build(dir string) (string, error) { return BuildProgram(dir, "./cmd/rootnfsd") }
+
+// BuildProgram is Build for another program of the module.
+func BuildProgram(dir, pkg string) (string, error) {
 	checkout, err := Checkout()
 	if err != nil {
 		return "", err
 	}
-	binary := filepath.Join(dir, "rootnfsd")
-	cmd := exec.Command("go", "build", "-o", binary, "./cmd/rootnfsd")
+	binary := filepath.Join(dir, filepath.Base(pkg))
+	cmd := exec.Command("go", "build", "-o", binary, pkg)
 	cmd.Dir = checkout
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	return binary, run(cmd)
@@ -61,6 +64,16 @@ func Build(dir string) (string, error) {
 func run(cmd *exec.Cmd) error {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return nil
+}
+
+// runAll runs commands one after the other; an error begins with what they are for.
+func runAll(purpose string, commands [][]string) error {
+	for _, c := range commands {
+		if err := run(dieWithUs(exec.Command(c[0], c[1:]...))); err != nil {
+			return fmt.Errorf("%s: %w", purpose, err)
+		}
 	}
 	return nil
 }

@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Daemon is rootnfsd serve, running in a network.
@@ -80,6 +82,15 @@ func (d *Daemon) Start(ctx context.Context) error {
 // returns when it is gone. Killing one that has ended does nothing.
 func (d *Daemon) Kill() {
 	d.cmd.Process.Kill()
+	<-d.exited
+}
+
+// Stop ends the daemon in good order and returns when it is gone; one that takes
+// too long is killed.
+func (d *Daemon) Stop() {
+	d.cmd.Process.Signal(syscall.SIGTERM)
+	timer := time.AfterFunc(time.Minute, func() { d.cmd.Process.Kill() })
+	defer timer.Stop()
 	<-d.exited
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -32,19 +31,11 @@ type Golden struct {
 // in the cache, which takes about a minute. They are one process's alone until
 // Close; another one waits in OpenGolden.
 func OpenGolden() (*Golden, error) {
-	checkout, err := Checkout()
+	key, err := recipeKey(packages, recipe)
 	if err != nil {
 		return nil, err
 	}
-	key, err := recipeKey()
-	if err != nil {
-		return nil, err
-	}
-	dir := filepath.Join(checkout, ".cache", "golden-"+key)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, err
-	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	dir, lock, err := openCache("golden-" + key)
 	if err != nil {
 		return nil, err
 	}
@@ -95,43 +86,69 @@ func (g *Golden) prepare(dir string) error {
 
 // debootstrap makes v1 and v2 in dir.
 func debootstrap(dir string) error {
-	scripts, err := os.MkdirTemp("", "recipe")
+	scripts, err := unpack(recipe)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(scripts)
-	if err := os.CopyFS(scripts, recipe); err != nil {
-		return err
-	}
 	scripts = filepath.Join(scripts, "recipe")
 	v1, v2 := filepath.Join(dir, "v1"), filepath.Join(dir, "v2")
-	for _, command := range [][]string{
-		{"mmdebstrap", "--variant=minbase", "--include=" + packages,
-			"--customize-hook=sh " + scripts + `/customize.sh "$1"`, "bookworm", v1},
+	return runAll("making a golden root", [][]string{
+		mmdebstrap(packages, scripts+"/customize.sh", v1),
 		{"sh", scripts + "/manifest.sh", v1}, // after mmdebstrap has taken its own files away
 		{"cp", "-a", v1, v2},
 		{"sh", scripts + "/upgrade.sh", v2},
-	} {
-		if err := run(dieWithUs(exec.Command(command[0], command[1:]...))); err != nil {
-			return fmt.Errorf("making a golden root: %w", err)
-		}
-	}
-	return nil
+	})
 }
 
-// recipeKey is a hash of all that goes into the golden roots.
-func recipeKey() (string, error) {
+// mmdebstrap is the command that makes a Debian root of packages in the
+// directory root, which a script finishes.
+func mmdebstrap(packages, script, root string) []string {
+	return []string{"mmdebstrap", "--variant=minbase", "--include=" + packages,
+		"--customize-hook=sh " + script + ` "$1"`, "bookworm", root}
+}
+
+// unpack writes a recipe to a temporary directory.
+func unpack(recipe embed.FS) (dir string, err error) {
+	if dir, err = os.MkdirTemp("", "recipe"); err != nil {
+		return "", err
+	}
+	return dir, os.CopyFS(dir, recipe)
+}
+
+// recipeKey is a hash of all that goes into a root.
+func recipeKey(packages string, recipes ...embed.FS) (string, error) {
 	h := sha256.New()
 	fmt.Fprintln(h, packages)
-	err := fs.WalkDir(recipe, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
+	for _, recipe := range recipes {
+		err := fs.WalkDir(recipe, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			b, err := recipe.ReadFile(path)
+			fmt.Fprintf(h, "%s %d\n%s", path, len(b), b)
 			return err
+		})
+		if err != nil {
+			return "", err
 		}
-		b, err := recipe.ReadFile(path)
-		fmt.Fprintf(h, "%s %d\n%s", path, len(b), b)
-		return err
-	})
-	return fmt.Sprintf("%x", h.Sum(nil)[:6]), err
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:6]), nil
+}
+
+// openCache makes a directory in the cache and locks it until the file that is
+// returned is closed.
+func openCache(name string) (dir string, lock *os.File, err error) {
+	checkout, err := Checkout()
+	if err != nil {
+		return "", nil, err
+	}
+	dir = filepath.Join(checkout, ".cache", name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", nil, err
+	}
+	lock, err = lockFile(filepath.Join(dir, "lock"))
+	return dir, lock, err
 }
 
 // lockFile opens path when no other process has it locked.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,6 +27,11 @@ type Machine struct {
 	Initrd  string // file; may be empty
 	Append  string // the kernel's command line
 	Console string // file that the console's text is appended to
+
+	// What most guests do without.
+	CPUs   int      // 0 is one
+	Memory int      // in MiB; 0 is 1024
+	Disks  []string // images of disks, vda and so on; what is written to them is lost
 }
 
 // UserServer is the address of the server for a guest on the user-mode network.
@@ -76,7 +83,9 @@ func (g *Guest) start() error {
 // arguments are those of QEMU; file descriptor 3 is the control channel.
 func (m Machine) arguments() []string {
 	args := []string{
-		"-accel", "tcg", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot",
+		"-accel", "tcg,thread=multi",
+		"-smp", strconv.Itoa(max(m.CPUs, 1)), "-m", strconv.Itoa(cmp.Or(m.Memory, 1024)),
+		"-nodefaults", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
 		"-device", "virtio-serial",
 		"-chardev", "socket,id=control,fd=3",
@@ -85,6 +94,9 @@ func (m Machine) arguments() []string {
 	}
 	if m.Initrd != "" {
 		args = append(args, "-initrd", m.Initrd)
+	}
+	for _, disk := range m.Disks {
+		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,file="+disk)
 	}
 	device := "virtio-net-pci,netdev=net,romfile="
 	if m.Number == 0 {

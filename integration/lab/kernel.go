@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 )
@@ -22,21 +21,13 @@ func NFSRootKernel() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	checkout, err := Checkout()
-	if err != nil {
-		return "", err
-	}
 	key := sha256.Sum256(append([]byte(source), kernelConfig...))
-	dir := filepath.Join(checkout, ".cache", fmt.Sprintf("kernel-%x", key[:6]))
-	kernel := filepath.Join(dir, "bzImage")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	lock, err := lockFile(filepath.Join(dir, "lock"))
+	dir, lock, err := openCache(fmt.Sprintf("kernel-%x", key[:6]))
 	if err != nil {
 		return "", err
 	}
 	defer lock.Close()
+	kernel := filepath.Join(dir, "bzImage")
 	if _, err := os.Stat(kernel); err == nil {
 		return kernel, nil
 	}
@@ -53,14 +44,12 @@ func buildKernel(source, kernel string) error {
 	if err := os.WriteFile(config, kernelConfig, 0o644); err != nil {
 		return err
 	}
-	for _, command := range [][]string{
+	if err := runAll("building a kernel", [][]string{
 		{"tar", "--extract", "--file", source, "--strip-components=1", "--directory", dir},
 		{"make", "--silent", "-C", dir, "KCONFIG_ALLCONFIG=" + config, "allnoconfig"},
 		{"make", "--silent", "-C", dir, fmt.Sprintf("-j%d", runtime.NumCPU()), "bzImage"},
-	} {
-		if err := run(dieWithUs(exec.Command(command[0], command[1:]...))); err != nil {
-			return fmt.Errorf("building a kernel: %w", err)
-		}
+	}); err != nil {
+		return err
 	}
 	return os.Rename(filepath.Join(dir, "arch/x86/boot/bzImage"), kernel)
 }

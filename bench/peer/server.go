@@ -1,0 +1,130 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Server is a server that runs.
+type Server struct {
+	Meter
+	// Name is short; About says which version it is, and how it is configured.
+	Name, About string
+	// Addr is where NFS is, MountAddr where MOUNT is, and MountPath what to mount
+	// there to get the tree.
+	Addr, MountAddr, MountPath string
+
+	cmd   *exec.Cmd
+	dir   string        // of its own, for logs and configuration
+	ended chan struct{} // closed when the process has ended
+	stop  sync.Once
+}
+
+const (
+	startLimit = 2 * time.Minute // a server may read or seal a large tree first
+	stopLimit  = 10 * time.Second
+)
+
+// start runs a program as a server and waits until its port answers. What it
+// prints is kept for when it fails. dir is removed when it has stopped.
+func (s *Server) start(ctx context.Context, dir, program string, args ...string) error {
+	s.dir, s.ended = dir, make(chan struct{})
+	log, err := os.Create(filepath.Join(dir, "output"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	s.cmd = exec.Command(program, args...)
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // a ^C is for the bench, which stops its servers
+		Pdeathsig: syscall.SIGKILL, // and where it cannot, none is left behind
+	}
+	if err := s.cmd.Start(); err != nil {
+		return err
+	}
+	s.Meter = Meter(s.cmd.Process.Pid)
+	go func() {
+		defer close(s.ended)
+		s.cmd.Wait() // how it ended is seen in what it printed
+	}()
+	if err := s.await(ctx); err != nil {
+		last := lastLines(log.Name(), 5)
+		s.Stop()
+		return fmt.Errorf("start %s: %w%s", s.Name, err, last)
+	}
+	return nil
+}
+
+// await waits until the server accepts connections.
+func (s *Server) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	for {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr)
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-s.ended:
+			return errors.New("it ended at once")
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// Alive reports whether the process runs.
+func (s *Server) Alive() bool {
+	select {
+	case <-s.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// Stop ends the process, kindly at first, and removes what it left behind.
+func (s *Server) Stop() {
+	s.stop.Do(func() {
+		s.cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-s.ended:
+		case <-time.After(stopLimit):
+			s.cmd.Process.Kill()
+			<-s.ended
+		}
+		os.RemoveAll(s.dir)
+	})
+}
+
+// freeAddr returns an address of loopback with a port that nobody has just now.
+func freeAddr() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer ln.Close()
+	return ln.Addr().String(), nil
+}
+
+// lastLines are the last lines of a file, each on a line of its own.
+func lastLines(path string, n int) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	lines := bytes.Split(bytes.TrimSpace(b), []byte("\n"))
+	lines = lines[max(0, len(lines)-n):]
+	return "\n   " + string(bytes.Join(lines, []byte("\n   ")))
+}

@@ -1,0 +1,143 @@
+package report_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/report"
+)
+
+func TestGoals(t *testing.T) {
+	race := func(server, work string, cpu time.Duration) bench.Result {
+		return result(bench.Case{Bench: "race", Work: work, Server: server, Connections: 4, InFlight: 16},
+			bench.Run{Wall: time.Second, Calls: 1000, CPU: 1000 * cpu})
+	}
+	guest := func(server string, connections int, calls uint64) bench.Result {
+		return result(bench.Case{Bench: "guest", Work: "GETATTR", Server: server, Connections: connections, InFlight: 1},
+			bench.Run{Wall: time.Second, Calls: calls})
+	}
+	storm := func(server string, nodes int, run bench.Run) bench.Result {
+		return result(bench.Case{Bench: "storm", Work: "debian", Server: server, Nodes: nodes}, run)
+	}
+	lookup := func(objects int, cpu time.Duration) bench.Result {
+		return result(bench.Case{Bench: "store", Work: "LOOKUP", Server: "rootnfsd", Objects: objects},
+			bench.Run{Wall: time.Second, Calls: 1, CPU: cpu})
+	}
+	cold := func(r bench.Result) bench.Result { r.Cold = true; return r }
+	busy := func(r bench.Result) bench.Result { r.Connections, r.InFlight = 64, 1; return r }
+	delayed := func(r bench.Result) bench.Result { r.RTT = time.Millisecond; return r }
+
+	const (
+		getattr  = "CPU of a GETATTR, 4 connections"
+		inGuest  = "GETATTRs a second, in a guest"
+		boot256  = "time to boot 256 nodes"
+		failures = "failed calls while 1024 nodes boot"
+		tail     = "p99 of the calls while 1024"
+		memory   = "memory while 1024 nodes boot"
+		flat     = "cost of a LOOKUP"
+	)
+	for _, c := range []struct {
+		what    string
+		goal    string // how its row begins
+		results []bench.Result
+		want    string // in that row
+	}{
+		{"nothing", getattr, nil, "| not measured |"},
+		{"no peer", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1)}, "| not measured |"},
+		{"a peer alone", getattr, []bench.Result{race("nfs-ganesha", "GETATTR", 1)}, "| not measured |"},
+		{"other work", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "LOOKUP", 13000)}, "| not measured |"},
+		{"a cold cache", getattr, []bench.Result{cold(race("rootnfsd", "GETATTR", 1000)), cold(race("nfs-ganesha", "GETATTR", 13000))}, "| not measured |"},
+		{"a thirteenth", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "GETATTR", 13000)}, "| 1.00\u00a0µs | 13.0\u00a0µs | 1/13.0 | **reached**"},
+		{"an eleventh", getattr, []bench.Result{race("rootnfsd", "GETATTR", 1000), race("nfs-ganesha", "GETATTR", 11000)}, "1/11.0 | **missed**"},
+		{"more than the peer", getattr, []bench.Result{race("rootnfsd", "GETATTR", 2000), race("nfs-ganesha", "GETATTR", 1000)}, "2.00× | **missed**"},
+
+		{"twice as fast", inGuest, []bench.Result{guest("rootnfsd", 4, 2000), guest("knfsd", 4, 1000)}, "2.00× | **reached**"},
+		{"less", inGuest, []bench.Result{guest("rootnfsd", 4, 1900), guest("knfsd", 4, 1000)}, "1.90× | **missed**"},
+		{"the worst setting counts", inGuest, []bench.Result{
+			guest("rootnfsd", 4, 5000), guest("knfsd", 4, 1000),
+			guest("rootnfsd", 64, 1500), guest("knfsd", 64, 1000),
+			guest("rootnfsd", 128, 3000), guest("knfsd", 128, 1000),
+		}, "(worst: 64 × 1) | at least 2× of knfsd | 1,500/s | 1,000/s | 1.50× | **missed**"},
+
+		{"slower", boot256, []bench.Result{storm("rootnfsd", 256, bench.Run{Wall: 119}), storm("limit", 256, bench.Run{Wall: 100})}, "1.19× | **reached**"},
+		{"too slow", boot256, []bench.Result{storm("rootnfsd", 256, bench.Run{Wall: 121}), storm("limit", 256, bench.Run{Wall: 100})}, "1.21× | **missed**"},
+		{"other numbers of nodes", boot256, []bench.Result{storm("rootnfsd", 64, bench.Run{Wall: 1}), storm("limit", 64, bench.Run{Wall: 1})}, "| not measured |"},
+		{"with a delay", boot256, []bench.Result{delayed(storm("rootnfsd", 256, bench.Run{Wall: 1})), delayed(storm("limit", 256, bench.Run{Wall: 1}))}, "| not measured |"},
+
+		{"no storm", failures, nil, "| not measured |"},
+		{"no errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000})}, "0 of 5,000 |  |  | **reached**"},
+		{"errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000, Errors: 1})}, "1 of 5,000 |  |  | **missed**"},
+		{"errors of others", failures, []bench.Result{
+			storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000}),
+			storm("nfs-ganesha", 1024, bench.Run{Wall: 1, Calls: 5000, Errors: 1}),
+		}, "**reached**"},
+		{"a short tail", tail, []bench.Result{storm("rootnfsd", 1024, bench.Run{P50: 10, P99: 39})}, "3.90× |  |  | **reached**"},
+		{"a long tail", tail, []bench.Result{storm("rootnfsd", 1024, bench.Run{P50: 10, P99: 40})}, "4.00× |  |  | **missed**"},
+		{"one run takes too much memory", memory, []bench.Result{
+			result(bench.Case{Bench: "storm", Server: "rootnfsd", Nodes: 1024}, bench.Run{Resident: 1}, bench.Run{Resident: 70 << 20}, bench.Run{Resident: 1}),
+		}, "70.0\u00a0MiB |  |  | **missed**"},
+
+		{"flat", flat, []bench.Result{lookup(10_001, 1000), lookup(200_000, 950), lookup(2_000_010, 1040)}, "950\u00a0ns to 1.04\u00a0µs |  | 1.09× | **reached**"},
+		{"it grows", flat, []bench.Result{lookup(10_000, 1000), lookup(200_000, 1200), lookup(2_000_000, 1050)}, "1.20× | **missed**"},
+		{"in each setting for itself", flat, []bench.Result{
+			lookup(10_000, 1000), lookup(2_000_000, 1000), busy(lookup(10_000, 2000)), busy(lookup(2_000_000, 2100)),
+		}, "(worst: 64 × 1) | within 10 % | 2.00\u00a0µs to 2.10\u00a0µs |  | 1.05× | **reached**"},
+		{"the largest trees are missing", flat, []bench.Result{lookup(10_000, 1000), lookup(200_000, 1000)}, "| not measured |"},
+		{"the smallest trees are missing", flat, []bench.Result{lookup(200_000, 1000), lookup(2_000_000, 1000)}, "| not measured |"},
+	} {
+		row := goalRow(t, report.New(reportOf(c.results...)), c.goal)
+		if !strings.Contains(row, c.want) {
+			t.Errorf("%s: want %s in\n%s", c.what, c.want, row)
+		}
+	}
+}
+
+// goalRow returns the row of the goals' table that begins with what.
+func goalRow(t *testing.T, d *report.Document, what string) string {
+	t.Helper()
+	var row string
+	for line := range strings.Lines(results(d)) {
+		if strings.HasPrefix(line, "| "+what) {
+			if row != "" {
+				t.Fatalf("several goals begin with %q", what)
+			}
+			row = line
+		}
+	}
+	if row == "" {
+		t.Fatalf("no goal begins with %q", what)
+	}
+	return row
+}
+
+// TestTestsExist looks for the tests that make sure of goals.
+func TestTestsExist(t *testing.T) {
+	files, err := filepath.Glob("../../integration/*_test.go")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("%q, %v; want the tests of package integration", files, err)
+	}
+	var source strings.Builder
+	for _, path := range files {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(b)
+	}
+	found := 0
+	for _, word := range strings.Split(results(report.New()), "`") {
+		if strings.HasPrefix(word, "Test") {
+			found++
+			if !strings.Contains(source.String(), "\nfunc "+word+"(t *testing.T)") {
+				t.Errorf("there is no %s in package integration", word)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no goal names a test")
+	}
+}

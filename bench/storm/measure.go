@@ -1,0 +1,60 @@
+package storm
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/peer"
+)
+
+// Measure carries out a plan and returns what it took, of the server too if its
+// process can be metered: m is 0 otherwise. Complaints are some of the errors.
+func (p *Plan) Measure(ctx context.Context, c Config, m peer.Meter, progress Progress) (run bench.Run, complaints []string, err error) {
+	var cpu time.Duration
+	var disk uint64
+	highest := func() uint64 { return 0 }
+	if m != 0 {
+		cpu, disk = m.CPU(), m.DiskRead()
+		highest = watch(m)
+	}
+	r, err := p.Run(ctx, c, progress)
+	run.Resident = highest()
+	if err != nil {
+		return run, nil, err
+	}
+	if m != 0 {
+		run.CPU, run.DiskRead = m.CPU()-cpu, m.DiskRead()-disk
+	}
+	run.Wall, run.Calls, run.Bytes, run.Errors = r.Wall, r.Calls, r.Bytes, r.Errors
+	run.NodeP50, run.NodeMax = r.NodeP50, r.NodeMax
+	at := func(percent float64) time.Duration { return time.Duration(r.Latency.ValueAtPercentile(percent)) }
+	run.P50, run.P99, run.P999, run.Max = at(50), at(99), at(99.9), time.Duration(r.Latency.Max())
+	return run, r.Complaints, nil
+}
+
+// watch looks at the memory of a process now and then, until the most that it saw
+// is asked for.
+func watch(m peer.Meter) (highest func() uint64) {
+	done := make(chan struct{})
+	most := m.Resident()
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				most = max(most, m.Resident())
+			}
+		}
+	})
+	return func() uint64 {
+		close(done)
+		watching.Wait()
+		return max(most, m.Resident())
+	}
+}

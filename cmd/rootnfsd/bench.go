@@ -1,0 +1,52 @@
+package main
+
+import (
+	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/bench/peer"
+)
+
+func benchCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "bench",
+		Usage: "measure this server, other servers and the network",
+		Description: `Examples:
+   rootnfsd bench race --quick              rootnfsd, nfs-ganesha and go-nfs side by side
+   rootnfsd bench load --target server      what a server gives over the network`,
+		Subcommands: []*cli.Command{
+			benchRaceCommand(),
+			benchLoadCommand(),
+			benchReportCommand(),
+			benchStormCommand(),
+			benchRelayCommand(),
+			serveGoNFSCommand(),
+			serveLimitCommand(),
+		},
+	}
+}
+
+// The peers that are programs of ours run this same binary, each in a process of
+// its own, so that its processor time can be told apart.
+
+func serveGoNFSCommand() *cli.Command {
+	return peerCommand(peer.GoNFSCommand[1], "serve a directory by go-nfs", peer.ServeGoNFS)
+}
+
+func serveLimitCommand() *cli.Command {
+	return peerCommand(peer.LimitCommand[1], "send a file as fast as can be", peer.ServeLimit)
+}
+
+func peerCommand(name, usage string, serve func(addr, path string) error) *cli.Command {
+	return &cli.Command{
+		Name:      name,
+		Usage:     usage,
+		ArgsUsage: "ADDR PATH",
+		Hidden:    true,
+		Action: func(c *cli.Context) error {
+			if c.NArg() != 2 {
+				return usageError(c, "want an address and a path")
+			}
+			return serve(c.Args().Get(0), c.Args().Get(1))
+		},
+	}
+}
