@@ -82,10 +82,17 @@ type BeforeAttr struct {
 // Every method acts for the Cred that it gets, and whether that one may is the
 // host kernel's decision. All may wait for a disk, and may be called by many
 // goroutines at once. Errors are of the kinds of Error: ErrStale for a Handle
-// whose object is gone, ErrBadHandle for one that is none of this tree.
+// whose object is gone or was moved out of the tree, ErrBadHandle for bytes
+// that no tree gave out, ErrWouldBlock where the host is short of something for
+// the moment (NFS3ERR_JUKEBOX).
 //
-// Methods that change something are durable when they return, but for what is
-// written Unstable.
+// A Handle does not prove that its object is one of this tree: of another tree
+// on the same file system a directory is refused (ErrStale), but a file is not
+// told apart. Who passes handles on over a network signs them.
+//
+// Methods that change something are durable when they return without an error,
+// but for what is written Unstable. What they say of a Change is true with an
+// error too.
 type WritableTree interface {
 	// FSID is the identity of the tree: never zero, and constant.
 	FSID() uint64
@@ -112,17 +119,20 @@ type WritableTree interface {
 	// Read is Tree.Read. It never opens what is not a regular file.
 	Read(c *Cred, h Handle, off uint64, p []byte) (n int, eof bool, err error)
 
-	// Write writes all of p or fails: ErrTooLarge, ErrNoSpace, ErrQuota.
+	// Write writes all of p or fails: ErrTooLarge, ErrNoSpace, ErrQuota. The
+	// owner may write whatever the mode says, as CanRead has it for Read.
 	Write(c *Cred, h Handle, off uint64, p []byte, how Stability) (Change, Verifier, error)
 
-	// Commit makes safe what was written Unstable.
+	// Commit makes safe what was written Unstable, unless the Verifier is
+	// another than that of the Write by then. It needs no rights.
 	Commit(c *Cred, h Handle) (Change, Verifier, error)
 
 	// Setattr changes attributes, all or as far as the host can. If guard is not
 	// nil and not the object's ctime, it is ErrNotSync and nothing changes.
 	Setattr(c *Cred, h Handle, s *SetAttr, guard *Time) (Change, error)
 
-	// Create makes a regular file. verf is of Exclusive only; s is not.
+	// Create makes a regular file. verf is of Exclusive only; s is not, and may
+	// be nil. Without a mode the file has none of the bits.
 	Create(c *Cred, dir Handle, name Name, how Create, s *SetAttr, verf Verifier, a *Attr) (Handle, Change, error)
 
 	// Mkdir, Symlink and Mknod make objects of the other kinds. Devices need root.

@@ -42,7 +42,7 @@ type agent struct {
 
 func newAgent(t *testing.T, c *fs.Cred, dir string) *agent {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), "HOSTDIR_TEST=agent")
 	cmd.Dir = dir
 	cmd.Stderr = os.Stderr

@@ -54,6 +54,7 @@ func (t *Tree) create(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a 
 		unix.Close(m.fd)
 		return fs.Handle{}, m.change, err
 	}
+	o.born(a)
 	o.adopt(m.fd)
 	t.put(o)
 	return m.handle, m.change, nil
@@ -86,9 +87,17 @@ func (t *Tree) existing(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, 
 
 // Mkdir implements fs.WritableTree.
 func (t *Tree) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
-	return t.makeOther(c, dir, name, s, a, func(dir int) error {
+	h, change, err := t.makeOther(c, dir, name, s, a, func(dir int) error {
 		return unix.Mkdirat(dir, string(name), modeOf(s))
 	})
+	if err != nil {
+		return h, change, err
+	}
+	if o, err := t.get(h); err == nil { // it will be filled next
+		o.born(a)
+		t.put(o)
+	}
+	return h, change, nil
 }
 
 // Symlink implements fs.WritableTree.

@@ -78,7 +78,7 @@ func TestHandlesGoStale(t *testing.T) {
 // TestSpaceComesBack removes a file that is open in the cache.
 func TestSpaceComesBack(t *testing.T) {
 	needRoot(t)
-	w := openWorld(t, mountExt4(t, tempDir(t)+"/disk", 32))
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 32).dir)
 	h := w.create(root, "big", 0o600)
 	w.write(root, h, 0, string(make([]byte, 8<<20)), fs.FileSync)
 	before, err := w.Statfs(root)
@@ -152,13 +152,21 @@ func TestMounts(t *testing.T) {
 		t.Skip(err)
 	}
 	t.Cleanup(func() { unix.Unmount(w.at("m"), unix.MNT_DETACH) })
+	w.mkdir(root, "bound", 0o755)
+	w.mkdir(root, "there", 0o755)
+	if err := unix.Mount(w.at("there"), w.at("bound"), "", unix.MS_BIND, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Unmount(w.at("bound"), unix.MNT_DETACH) })
 	var a fs.Attr
-	_, err := w.Lookup(root, w.Root(), fs.Name("m"), &a)
-	wantErr(t, "lookup of a mount point", err, fs.ErrAccess)
+	for _, name := range []string{"m", "bound"} {
+		_, err := w.Lookup(root, w.Root(), fs.Name(name), &a)
+		wantErr(t, "lookup of a mount point", err, fs.ErrAccess)
+	}
 	if _, err := w.Rmdir(root, w.Root(), fs.Name("m")); err == nil {
 		t.Error("a mount point was removed")
 	}
-	if names, err := w.names(root, w.Root()); err != nil || fmt.Sprint(names) != "[m]" {
+	if names, err := w.names(root, w.Root()); err != nil || fmt.Sprint(names) != "[bound m there]" {
 		t.Errorf("listed %v, %v", names, err)
 	}
 }
@@ -188,6 +196,26 @@ func FuzzHandle(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestXFS has a file system whose statfs(2) tells another identity when its
+// device has another number.
+func TestXFS(t *testing.T) {
+	disk := newDisk(t, tempDir(t), "xfs", 320)
+	w := openWorld(t, disk.dir)
+	h := w.create(alice, "f", 0o600)
+	w.write(alice, h, 0, "content", fs.FileSync)
+	fsid := w.FSID()
+	if uuid, err := xfsUUID(w.fd); err != nil || uuid == [16]byte{} {
+		t.Errorf("uuid %x, %v", uuid, err)
+	}
+	other := openWorld(t, disk.copy(t).dir)
+	if other.FSID() != fsid {
+		t.Error("the same file system on another device has another identity")
+	}
+	if n, _, err := other.Read(alice, h, 0, make([]byte, 10)); n != 7 || err != nil {
+		t.Errorf("read %d bytes by the old handle, %v", n, err)
+	}
 }
 
 func TestFileID(t *testing.T) {

@@ -17,6 +17,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("HOSTDIR_TEST") {
 	case "agent":
 		runAgent()
+	case "writer":
+		runWriter()
 	case "single":
 		dropTo(unprivileged)
 		os.Exit(m.Run())
@@ -168,11 +170,22 @@ func command(t testing.TB, name string, args ...string) {
 	}
 }
 
-// mountExt4 makes an ext4 of so many MiB in the file image, and mounts it.
-func mountExt4(t testing.TB, image string, mib int64, options ...string) string {
+// disk is a file system in a file.
+type disk struct {
+	image string
+	kind  string // ext4 or xfs
+	dir   string // where it is mounted
+}
+
+// newDisk makes a file system of so many MiB and mounts it.
+func newDisk(t testing.TB, dir, kind string, mib int64, options ...string) *disk {
 	t.Helper()
 	needRoot(t)
-	f, err := os.Create(image)
+	if _, err := exec.LookPath("mkfs." + kind); err != nil {
+		t.Skip(err)
+	}
+	d := &disk{image: filepath.Join(dir, "disk"), kind: kind}
+	f, err := os.Create(d.image)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,18 +193,33 @@ func mountExt4(t testing.TB, image string, mib int64, options ...string) string 
 	if err := f.Truncate(mib << 20); err != nil {
 		t.Fatal(err)
 	}
-	command(t, "mke2fs", append([]string{"-q", "-t", "ext4", "-F", "-b", "1024", "-J", "size=4"}, append(options, image)...)...)
-	return mount(t, image)
+	if kind == "ext4" {
+		options = append([]string{"-F", "-b", "1024", "-J", "size=4"}, options...)
+	}
+	command(t, "mkfs."+kind, append(append(options, "-q"), d.image)...)
+	d.mount(t)
+	return d
 }
 
-// mount mounts an image and makes all users at home in it.
-func mount(t testing.TB, image string) string {
+// mount mounts the disk and makes all users at home in it. What is written to
+// an ext4 stays off the disk for five minutes unless somebody asks for it.
+func (d *disk) mount(t testing.TB) {
 	t.Helper()
-	dir := tempDir(t)
-	command(t, "mount", "-o", "loop,commit=300", image, dir)
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	if err := os.Chmod(dir, 0o777); err != nil {
+	d.dir = tempDir(t)
+	options := map[string]string{"ext4": "loop,commit=300", "xfs": "loop,nouuid"}[d.kind]
+	command(t, "mount", "-o", options, d.image, d.dir)
+	t.Cleanup(func() { unix.Unmount(d.dir, unix.MNT_DETACH) })
+	if err := os.Chmod(d.dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	return dir
+}
+
+// copy mounts a copy of the disk as it is now, with nothing but what was
+// brought to it, as after a power cut: the journal is replayed.
+func (d *disk) copy(t testing.TB) *disk {
+	t.Helper()
+	c := &disk{image: filepath.Join(tempDir(t), "copy"), kind: d.kind}
+	command(t, "cp", "--sparse=always", d.image, c.image)
+	c.mount(t)
+	return c
 }

@@ -19,7 +19,16 @@ import (
 // threads of the process afterwards.
 func TestThreadsGiveUpIdentities(t *testing.T) {
 	needRoot(t)
-	h := newHost(t, Options{Threads: 8})
+	for _, plain := range []bool{true, false} {
+		t.Run(fmt.Sprint("plain ", plain), func(t *testing.T) {
+			h := newHost(t, Options{Threads: 8})
+			h.actor.plain = plain && h.actor.plain
+			callMany(t, h)
+		})
+	}
+}
+
+func callMany(t *testing.T, h *Host) {
 	before := threadIdentities(t)
 	if len(before) != 1 {
 		t.Fatalf("threads differ before the test: %v", before)

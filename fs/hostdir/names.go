@@ -206,5 +206,6 @@ func (d *object) link(c *fs.Cred, o *object, name fs.Name) (change fs.Change, er
 		return unix.Linkat(unix.AT_FDCWD, procPath(o.fd), d.fd, string(name), unix.AT_SYMLINK_FOLLOW)
 	})
 	d.changed(&change)
+	o.changed(new(fs.Change))
 	return change, failure(err)
 }

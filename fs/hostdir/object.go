@@ -21,7 +21,8 @@ type object struct {
 	// before and after are those of one change. Of two directories, the one
 	// with the lesser handle is locked first.
 	change sync.Mutex
-	ours   fs.Time // ctime that the last change here left behind; under change
+	ours   fs.Time   // ctime that the last change here left behind; under change
+	alone  time.Time // since when nobody else was seen to change it; under change
 
 	flush rounds // brings it to the disk
 
@@ -342,10 +343,20 @@ func (o *object) adopt(fd int) {
 // so nothing is said of an object that somebody else changed just now.
 func (o *object) before(st *unix.Statx_t) *fs.BeforeAttr {
 	ctime := timeOf(st.Ctime)
-	if ctime != o.ours && time.Since(time.Unix(ctime.Sec, int64(ctime.Nsec))) < trust {
+	if ctime != o.ours {
+		o.alone = time.Unix(ctime.Sec, int64(ctime.Nsec))
+	}
+	if time.Since(o.alone) < trust {
 		return nil
 	}
 	return &fs.BeforeAttr{Size: st.Size, Mtime: timeOf(st.Mtime), Ctime: ctime}
+}
+
+// born says that the object was made here, and has not been changed since it had the attributes a.
+func (o *object) born(a *fs.Attr) {
+	o.change.Lock()
+	defer o.change.Unlock()
+	o.ours = a.Ctime
 }
 
 // changed completes c with the attributes from after a change. The caller holds change.

@@ -18,8 +18,8 @@ type paths struct {
 	mu     sync.Mutex // guards places
 	places map[fs.Handle]place
 
-	walking sync.Mutex // held during a walk; guards walked
-	walked  time.Time
+	walking sync.Mutex // held during a walk; guards again
+	again   time.Time  // when the next walk may begin
 }
 
 // place is where an object was seen.
@@ -31,9 +31,8 @@ type place struct {
 const (
 	// maxPlaces bounds what is remembered, at about 150 bytes each.
 	maxPlaces = 1 << 18
-	// walkAgain is how long the result of a walk through the tree has to do: a
-	// client with many old handles must not keep the host busy.
-	walkAgain = 5 * time.Second
+	// walkPause is the least time between two walks.
+	walkPause = time.Second
 	// maxWalkDepth bounds the descriptors that a walk has open.
 	maxWalkDepth = 128
 )
@@ -68,16 +67,28 @@ func (p *paths) open(t *Tree, h *fs.Handle) (int, error) {
 	if fd, ok := p.find(t, h); ok {
 		return fd, nil
 	}
-	p.walking.Lock()
-	if time.Since(p.walked) >= walkAgain {
-		p.walk(t, t.fd, t.root, 0)
-		p.walked = time.Now()
-	}
-	p.walking.Unlock()
+	walked := p.refresh(t)
 	if fd, ok := p.find(t, h); ok {
 		return fd, nil
 	}
+	if !walked {
+		return -1, fs.ErrWouldBlock // it may be where the next walk finds it
+	}
 	return -1, fs.ErrStale
+}
+
+// refresh walks through the tree, unless that was done just now: a client with
+// many old handles must not keep the host busy.
+func (p *paths) refresh(t *Tree) bool {
+	p.walking.Lock()
+	defer p.walking.Unlock()
+	start := time.Now()
+	if start.Before(p.again) {
+		return false
+	}
+	p.walk(t, t.fd, t.root, 0)
+	p.again = time.Now().Add(walkPause + 10*time.Since(start))
+	return true
 }
 
 // find opens what h names if it is where it was seen.

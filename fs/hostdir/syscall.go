@@ -127,6 +127,22 @@ func utimens(fd int, times *[2]timespec) error {
 	return nil
 }
 
+// xfsUUID asks XFS which file system fd is on (struct xfs_fsop_geom_v1 in
+// fs/xfs/libxfs/xfs_fs.h).
+func xfsUUID(fd int) ([16]byte, error) {
+	const getGeometry = 0x80705864 // XFS_IOC_FSGEOMETRY_V1
+	var geometry struct {
+		_    [64]byte // sizes
+		uuid [16]byte
+		_    [32]byte // more of them
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getGeometry, uintptr(unsafe.Pointer(&geometry)))
+	if errno != 0 {
+		return geometry.uuid, errno
+	}
+	return geometry.uuid, nil
+}
+
 // procPath is a name of the object behind fd, for the calls that take no O_PATH
 // descriptor. It leads to that object and to no other, whatever was renamed.
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -92,7 +92,15 @@ func identityOf(fd int, root *fs.Handle) (uint64, error) {
 	}
 	sum := fnv.New64a()
 	binary.Write(sum, binary.LittleEndian, int64(st.Type))
-	binary.Write(sum, binary.LittleEndian, st.Fsid.Val[:])
+	if st.Type == unix.XFS_SUPER_MAGIC { // whose f_fsid is the number of the device
+		uuid, err := xfsUUID(fd)
+		if err != nil {
+			return 0, err
+		}
+		sum.Write(uuid[:])
+	} else {
+		binary.Write(sum, binary.LittleEndian, st.Fsid.Val[:])
+	}
 	sum.Write(root.Bytes[:root.Len])
 	return max(sum.Sum64(), 1), nil
 }
