@@ -33,7 +33,7 @@ var importRules = []importRule{
 	{"fs/durable", "", "replacing a file durably is below everything"},
 	{"fs", "", "the vocabulary is below everything, so that no cycle can pass through it"},
 	{"cache", "", "a cache does not know what it holds"},
-	{"integration", "bench bench/peer bench/rpc bench/storm", "rootnfsd is a black box, known by its command line and what it is measured in"},
+	{"integration", "bench bench/fio bench/guest bench/peer bench/rpc bench/storm", "rootnfsd is a black box, known by its command line and what it is measured in"},
 	{"bench", "nfs/wire", "rootnfsd is a black box, known by its command line and the protocol"},
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -64,10 +65,7 @@ func newClient(t *Target, connections, inFlight int) (*client, error) {
 // connect makes the connections that are not there. The loop numbers its lines
 // from 0, and gives numbers that became free again first.
 func (c *client) connect() error {
-	for _, l := range c.lines {
-		if l != nil {
-			continue
-		}
+	for slices.Contains(c.lines, nil) {
 		made, err := c.loop.Dial(c.target.Addr, c.target.Options)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.target.Name, err)
@@ -82,6 +80,9 @@ func (c *client) connect() error {
 func (c *client) run(ctx context.Context, s source, deadline, limit time.Time) error {
 	c.source, c.deadline, c.count, c.more = s, deadline, newTally(), c.more[:0]
 	now := time.Now()
+	if !now.Before(deadline) {
+		c.deadline = now.Add(1) // a busy machine may come to this late: the first calls are made
+	}
 	for _, l := range c.lines {
 		for i := range l.calls {
 			if !c.issue(l, uint32(i), now) {

@@ -56,7 +56,7 @@ func (f *fleet) connect() error {
 }
 
 // drainLimit is how long replies are waited for after the last call.
-const drainLimit = 2 * time.Second
+const drainLimit = time.Second
 
 // outcome is what came of a run.
 type outcome struct {

@@ -209,8 +209,8 @@ func (p *Plan) Check() error {
 		return fmt.Errorf("the number of calls in flight must be from 1 to %d", maxInFlight)
 	case p.Runs < 1:
 		return errors.New("there must be at least one run")
-	case p.Duration <= 0:
-		return errors.New("the duration must be more than nothing")
+	case p.Duration <= 0 || p.WholeLimit <= 0:
+		return errors.New("a run must have some time")
 	}
 	return nil
 }

@@ -40,9 +40,9 @@ type limitConn struct {
 	full bool // the socket was full, and the loop waits until it is not
 }
 
-// add takes a connection over.
+// add takes a connection over. The runtime's descriptor of it must be gone before the
+// loop sees the connection: as long as one is open, epoll reports on all (epoll(7)).
 func (l *limitLoop) add(tcp *net.TCPConn) error {
-	defer tcp.Close()
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return err
@@ -51,7 +51,7 @@ func (l *limitLoop) add(tcp *net.TCPConn) error {
 	controlErr := raw.Control(func(fd uintptr) {
 		c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0)
 	})
-	if err := errors.Join(controlErr, err); err != nil {
+	if err := errors.Join(controlErr, err, tcp.Close()); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -119,7 +119,7 @@ func (c *limitConn) answer() (drained bool, err error) {
 				break
 			}
 		}
-		if len(c.out) == 0 {
+		if len(c.out) == 0 && c.left == 0 {
 			return true, nil
 		}
 		if sent, err := c.send(); !sent || err != nil {

@@ -21,6 +21,10 @@ func (m Meter) CPU() time.Duration {
 	// The clock of a process, as clock_getcpuclockid(3) makes its number:
 	// CPUCLOCK_SCHED of the process, not of a thread.
 	const cpuclockSched = 2
+	const maxPID = 1 << 22 // PID_MAX_LIMIT
+	if m <= 0 || m > maxPID {
+		return 0 // the number would be that of another clock
+	}
 	clock := int32(^int(m))<<3 | cpuclockSched
 	var t unix.Timespec
 	if unix.ClockGettime(clock, &t) != nil {

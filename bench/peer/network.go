@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,6 +55,8 @@ func InOwnNetwork(congestion []string) (ran bool, err error) {
 	cmd.Env = append(os.Environ(), ownNetwork+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	runtime.LockOSThread() // the one whose end is the parent's death, see Server.run
+	defer runtime.UnlockOSThread()
 	signal.Ignore(os.Interrupt) // the terminal sends it to both, and the other one ends in its own time
 	defer signal.Reset(os.Interrupt)
 	return true, cmd.Run()

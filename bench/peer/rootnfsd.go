@@ -8,8 +8,9 @@ import (
 )
 
 // Rootnfsd serves a version of a store, which is sealed already, by the program
-// at a path. The store must not be served by another process.
-func Rootnfsd(ctx context.Context, program, store, version string) (*Server, error) {
+// at a path, which may be given more flags of serve. The store must not be
+// served by another process.
+func Rootnfsd(ctx context.Context, program, store, version string, flags ...string) (*Server, error) {
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -23,7 +24,8 @@ func Rootnfsd(ctx context.Context, program, store, version string) (*Server, err
 		About: about(program, "--version") + ", serve with its defaults",
 		Addr:  addr, MountAddr: addr, MountPath: "/@" + version,
 	}
-	return s, s.start(ctx, dir, program, "serve", "--export", store, "--listen", addr, "--portmap", "off")
+	args := append([]string{"serve", "--export", store, "--listen", addr, "--portmap", "off"}, flags...)
+	return s, s.start(ctx, dir, program, args...)
 }
 
 // about is the first line that a program prints.

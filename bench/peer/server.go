@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -49,20 +50,34 @@ func (s *Server) start(ctx context.Context, dir, program string, args ...string)
 		Setpgid:   true,            // a ^C is for the bench, which stops its servers
 		Pdeathsig: syscall.SIGKILL, // and where it cannot, none is left behind
 	}
-	if err := s.cmd.Start(); err != nil {
+	if err := s.run(); err != nil {
+		os.RemoveAll(dir)
 		return err
 	}
 	s.Meter = Meter(s.cmd.Process.Pid)
-	go func() {
-		defer close(s.ended)
-		s.cmd.Wait() // how it ended is seen in what it printed
-	}()
 	if err := s.await(ctx); err != nil {
 		last := lastLines(log.Name(), 5)
 		s.Stop()
 		return fmt.Errorf("start %s: %w%s", s.Name, err, last)
 	}
 	return nil
+}
+
+// run starts the process, and closes ended when it has ended. The signal at the death
+// of the parent is sent when the thread ends that has started the process
+// (PR_SET_PDEATHSIG in prctl(2)), so that one does nothing but wait for it.
+func (s *Server) run() error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			s.cmd.Wait() // how it ended is seen in what it printed
+			close(s.ended)
+		}
+	}()
+	return <-started
 }
 
 // await waits until the server accepts connections.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -37,34 +38,47 @@ func Main(listen, target string, rtt time.Duration) error {
 // Process is a relay that runs as a process of its own, so that what it takes of the
 // processors is charged to nobody else.
 type Process struct {
-	Addr string // where it listens, on loopback
-	cmd  *exec.Cmd
+	Addr  string // where it listens, on loopback
+	cmd   *exec.Cmd
+	ended chan struct{} // closed when it has ended
 }
 
 // Start runs a relay to a target: the program at a path, which takes Command.
 func Start(program, target string, rtt time.Duration) (*Process, error) {
 	args := append(append([]string{}, Command...), "--listen", "127.0.0.1:0", "--target", target, "--rtt", rtt.String())
-	p := &Process{cmd: exec.Command(program, args...)}
+	p := &Process{cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	out, err := p.cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := p.cmd.Start(); err != nil {
-		return nil, err
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		p.Stop()
+	started := make(chan error)
+	go p.run(started)
+	if err := <-started; err != nil {
 		return nil, fmt.Errorf("start the relay to %s: %w", target, err)
 	}
-	p.Addr = strings.TrimSpace(line)
 	return p, nil
+}
+
+// run runs the process to its end. It tells started when the process listens, or why
+// it does not. The signal at the death of the parent is sent when the thread ends that
+// has started the process (PR_SET_PDEATHSIG in prctl(2)), so that one stays.
+func (p *Process) run(started chan<- error) {
+	runtime.LockOSThread()
+	defer close(p.ended)
+	out, err := p.cmd.StdoutPipe()
+	if err == nil {
+		err = p.cmd.Start()
+	}
+	if err != nil {
+		started <- err
+		return
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	p.Addr = strings.TrimSpace(line)
+	started <- err
+	p.cmd.Wait() // it is told to end, or has said why it did
 }
 
 // Stop ends the relay.
 func (p *Process) Stop() {
 	p.cmd.Process.Kill()
-	p.cmd.Wait()
+	<-p.ended
 }

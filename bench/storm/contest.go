@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
-	"github.com/rootnfsd/rootnfsd/bench/peer"
+	"github.com/rootnfsd/rootnfsd/bench/rpc"
 )
 
 // Contest is a storm over several servers, one after the other in each round, so
@@ -17,11 +17,12 @@ type Contest struct {
 	Work  string // names it in the results
 	Nodes []int
 	Runs  int // rounds
-	// Connections of each node, Think, Ramp and Timeout are as in Config.
+	// Connections of each node, Think and Ramp are as in Config.
 	Connections int
 	Think       bool
 	Ramp        time.Duration
-	Timeout     time.Duration
+	// Cold, if it is not nil, empties the page cache before each run.
+	Cold func() error
 	// Say shows how far it is, Warn what goes wrong. Both take a line.
 	Say, Warn func(line string)
 }
@@ -31,8 +32,9 @@ type Entrant struct {
 	Name string
 	// Addr is where NFS is, MountAddr where MOUNT is, and MountPath what to mount.
 	Addr, MountAddr, MountPath string
-	Meter                      peer.Meter    // 0 for a process that is out of sight
-	RTT                        time.Duration // of what is added on the way to both
+	Options                    rpc.Options
+	Meter                      Meter         // nil for a server that is out of sight
+	RTT                        time.Duration // of what is added on the way
 	// Most is how many nodes it can stand in a reasonable time; 0 is any number.
 	Most int
 	// Like is, for the limit program, the server whose replies it imitates, and File
@@ -71,7 +73,7 @@ func (c *Contest) Run(ctx context.Context, entrants []*Entrant, report *bench.Re
 func (c *Contest) enter(e *Entrant) (err error) {
 	switch {
 	case e.Like == nil:
-		e.plan, err = Scout(c.Trace, e.Addr, e.MountAddr, e.MountPath, c.Connections)
+		e.plan, err = Scout(c.Trace, e.MountPath, c.config(e))
 	case e.Like.plan == nil:
 		err = errors.New("it has nothing to imitate")
 	default:
@@ -83,11 +85,19 @@ func (c *Contest) enter(e *Entrant) (err error) {
 	return err
 }
 
+// config is for a server, but for the number of nodes.
+func (c *Contest) config(e *Entrant) Config {
+	return Config{Target: e.Addr, MountTarget: e.MountAddr, Connections: c.Connections, Think: c.Think, Ramp: c.Ramp, Options: e.Options}
+}
+
 func (c *Contest) measure(ctx context.Context, e *Entrant, nodes, round int, report *bench.Report) error {
 	what := fmt.Sprintf("%s: %d nodes, run %d of %d", e.Name, nodes, round+1, c.Runs)
-	config := Config{
-		Target: e.Addr, MountTarget: e.MountAddr,
-		Nodes: nodes, Connections: c.Connections, Think: c.Think, Ramp: c.Ramp, Timeout: c.Timeout,
+	config := c.config(e)
+	config.Nodes = nodes
+	if c.Cold != nil {
+		if err := c.Cold(); err != nil {
+			return err
+		}
 	}
 	run, complaints, err := e.plan.Measure(ctx, config, e.Meter, func(booted int) {
 		c.Say(fmt.Sprintf("%s, %d booted", what, booted))
@@ -98,7 +108,7 @@ func (c *Contest) measure(ctx context.Context, e *Entrant, nodes, round int, rep
 	for _, complaint := range complaints {
 		c.Warn(what + ": " + complaint)
 	}
-	of := bench.Case{Bench: "storm", Work: c.Work, Server: e.Name, Nodes: nodes, RTT: e.RTT}
+	of := bench.Case{Bench: "storm", Work: c.Work, Server: e.Name, Nodes: nodes, RTT: e.RTT, Cold: c.Cold != nil}
 	if c.Connections > 1 {
 		of.Connections = c.Connections
 	}

@@ -66,7 +66,7 @@ func forward(client io.Writer, server io.Reader, xid uint32, change func([]byte)
 func TestFaults(t *testing.T) {
 	addr, _ := serve(t)
 	trace := boot()
-	plan, err := Scout(trace, addr, addr, "/", 1)
+	plan, err := Scout(trace, "/", Config{Target: addr, MountTarget: addr})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestFaults(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			target := tamper(t, addr, c.xid, c.change)
-			r := run(t, plan, Config{Target: target, MountTarget: addr, Nodes: 2, Connections: 1})
+			r := run(t, plan, Config{Target: target, MountTarget: addr, Nodes: 2})
 			complaints := strings.Join(r.Complaints, "\n")
 			wrong := uint64(2)
 			if c.want == "" {
@@ -114,13 +114,13 @@ func TestFaults(t *testing.T) {
 	}
 	t.Run("another root", func(t *testing.T) {
 		mount := tamper(t, addr, 0, func(reply []byte) []byte { reply[40] ^= 1; return reply })
-		r := run(t, plan, Config{Target: addr, MountTarget: mount, Nodes: 2, Connections: 1})
+		r := run(t, plan, Config{Target: addr, MountTarget: mount, Nodes: 2})
 		if r.Errors != 2 || r.Booted != 0 {
 			t.Errorf("%+v", r)
 		}
 	})
 	t.Run("no server", func(t *testing.T) {
-		r := run(t, plan, Config{Target: "127.0.0.1:1", MountTarget: "127.0.0.1:1", Nodes: 2, Connections: 1})
+		r := run(t, plan, Config{Target: "127.0.0.1:1", MountTarget: "127.0.0.1:1", Nodes: 2})
 		if r.Errors != 2 || r.Booted != 0 {
 			t.Errorf("%+v", r)
 		}
@@ -146,7 +146,7 @@ func TestScoutFaults(t *testing.T) {
 			binary.BigEndian.PutUint32(reply[c.at:], c.v)
 			return reply
 		})
-		if _, err := Scout(trace, target, addr, "/", 1); err == nil {
+		if _, err := Scout(trace, "/", Config{Target: target, MountTarget: addr}); err == nil {
 			t.Errorf("%s: a plan was made", name)
 		}
 	}

@@ -6,16 +6,23 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
-	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
 
-// Measure carries out a plan and returns what it took, of the server too if its
-// process can be metered: m is 0 otherwise. Complaints are some of the errors.
-func (p *Plan) Measure(ctx context.Context, c Config, m peer.Meter, progress Progress) (run bench.Run, complaints []string, err error) {
+// Meter tells what a server has used so far, and what memory it has, in bytes. A
+// peer.Meter does for a server that is one process.
+type Meter interface {
+	CPU() time.Duration
+	Resident() uint64
+	DiskRead() uint64
+}
+
+// Measure carries out a plan and returns what it took, of the server too if m
+// is not nil. Complaints are some of the errors.
+func (p *Plan) Measure(ctx context.Context, c Config, m Meter, progress Progress) (run bench.Run, complaints []string, err error) {
 	var cpu time.Duration
 	var disk uint64
 	highest := func() uint64 { return 0 }
-	if m != 0 {
+	if m != nil {
 		cpu, disk = m.CPU(), m.DiskRead()
 		highest = watch(m)
 	}
@@ -24,7 +31,7 @@ func (p *Plan) Measure(ctx context.Context, c Config, m peer.Meter, progress Pro
 	if err != nil {
 		return run, nil, err
 	}
-	if m != 0 {
+	if m != nil {
 		run.CPU, run.DiskRead = m.CPU()-cpu, m.DiskRead()-disk
 	}
 	run.Wall, run.Calls, run.Bytes, run.Errors = r.Wall, r.Calls, r.Bytes, r.Errors
@@ -36,7 +43,7 @@ func (p *Plan) Measure(ctx context.Context, c Config, m peer.Meter, progress Pro
 
 // watch looks at the memory of a process now and then, until the most that it saw
 // is asked for.
-func watch(m peer.Meter) (highest func() uint64) {
+func watch(m Meter) (highest func() uint64) {
 	done := make(chan struct{})
 	most := m.Resident()
 	var watching sync.WaitGroup

@@ -61,7 +61,7 @@ func (n *node) mount() error {
 	if err != nil {
 		return fmt.Errorf("mount: %w", err)
 	}
-	for range n.config.Connections {
+	for range max(1, n.config.Connections) {
 		c, err := rpc.Dial(n.config.Target, n.options)
 		if err != nil {
 			return err

@@ -14,29 +14,34 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rootnfsd/rootnfsd/bench/relay"
 )
+
+// programDir is where program builds.
+var programDir string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "storm")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	programDir = dir
+	status := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(status)
+}
 
 // program is the rootnfsd that the tests run.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "storm")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "rootnfsd")
+	binary := filepath.Join(programDir, "rootnfsd")
 	out, err := exec.Command("go", "build", "-o", binary, "github.com/rootnfsd/rootnfsd/cmd/rootnfsd").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%w\n%s", err, out)
 	}
 	return binary, nil
 })
-
-func TestMain(m *testing.M) {
-	status := m.Run()
-	if binary, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(binary))
-	}
-	os.Exit(status)
-}
 
 // files are those of the golden tree of the tests.
 var files = map[string]int{"/etc/hosts": 100, "/usr/lib/big": 300_000, "/usr/lib/two  words": 0}
@@ -144,7 +149,6 @@ func boot() *Trace {
 
 func run(t *testing.T, p *Plan, c Config) *Result {
 	t.Helper()
-	c.Timeout = time.Minute
 	r, err := p.Run(context.Background(), c, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -158,12 +162,12 @@ func TestReplay(t *testing.T) {
 	recording := filepath.Join(t.TempDir(), "recording")
 	addr, stop := serve(t, "--record", recording)
 	trace := boot()
-	plan, err := Scout(trace, addr, addr, "/", 1)
+	plan, err := Scout(trace, "/", Config{Target: addr, MountTarget: addr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	const nodes = 5
-	r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: nodes, Connections: 1, Think: true})
+	r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: nodes, Think: true})
 	const content = 0 + 96 + 0 + 131072 + 300_000 - 262144
 	calls := len(trace.Calls) - 1 // MNT is not counted
 	if r.Errors != 0 || r.Booted != nodes || r.Calls != uint64(nodes*calls) || r.Bytes != nodes*content || r.Latency.TotalCount() != int64(nodes*calls) {
@@ -239,18 +243,45 @@ func TestOtherRoot(t *testing.T) {
 		c.At = time.Duration(i) * time.Second
 		trace.Calls = append(trace.Calls, c)
 	}
-	plan, err := Scout(trace, addr, addr, "/", 1)
+	plan, err := Scout(trace, "/", Config{Target: addr, MountTarget: addr})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if plan.Skipped != (Skipped{Missing: 2, Unfit: 3, Writes: 1}) || plan.Calls != 2 {
 		t.Errorf("%d calls are kept, left out: %+v", plan.Calls, plan.Skipped)
 	}
-	if _, err := Scout(&Trace{Calls: trace.Calls[1:3]}, addr, addr, "/", 1); err == nil {
+	if _, err := Scout(&Trace{Calls: trace.Calls[1:3]}, "/", Config{Target: addr, MountTarget: addr}); err == nil {
 		t.Error("a trace of which nothing is there makes a storm")
 	}
-	if _, err := Scout(trace, addr, addr, "/nowhere", 1); err == nil {
+	if _, err := Scout(trace, "/nowhere", Config{Target: addr, MountTarget: addr}); err == nil {
 		t.Error("a storm on what cannot be mounted")
+	}
+}
+
+// TestRelay replays a trace over a relay, which is another process.
+func TestRelay(t *testing.T) {
+	addr, _ := serve(t)
+	binary, err := program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const rtt = 2 * time.Millisecond
+	r, err := relay.Start(binary, addr, rtt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Stop()
+	config := Config{Target: r.Addr, MountTarget: r.Addr, Nodes: 8}
+	plan, err := Scout(boot(), "/", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := run(t, plan, config)
+	if result.Errors != 0 || result.Booted != config.Nodes {
+		t.Errorf("%+v", result)
+	}
+	if least := rtt * time.Duration(len(plan.bursts)); result.Wall < least {
+		t.Errorf("it took %v; %d bursts with %v each take %v", result.Wall, len(plan.bursts), rtt, least)
 	}
 }
 
@@ -274,7 +305,8 @@ func TestBursts(t *testing.T) {
 		trace.Calls = append(trace.Calls, Call{At: c.at, Proc: c.proc, Path: c.path})
 	}
 	for _, connections := range []int{1, 2} {
-		plan, err := Scout(trace, addr, addr, "/", connections)
+		config := Config{Target: addr, MountTarget: addr, Nodes: 3, Connections: connections, Ramp: time.Millisecond}
+		plan, err := Scout(trace, "/", config)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -285,7 +317,7 @@ func TestBursts(t *testing.T) {
 		if !slices.Equal(sizes, []int{2, 2, 1, 2}) {
 			t.Errorf("bursts of %v calls", sizes)
 		}
-		r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: 3, Connections: connections, Ramp: time.Millisecond})
+		r := run(t, plan, config)
 		if r.Errors != 0 || r.Calls != 21 {
 			t.Errorf("%d connections: %+v", connections, r)
 		}

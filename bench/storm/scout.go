@@ -43,14 +43,14 @@ type listingKey struct {
 }
 
 // Scout mounts path, makes every call of a trace of one client once, and returns the
-// plan for nodes of so many connections. The error says what a server does that no
-// storm can be built upon.
-func Scout(t *Trace, target, mountTarget, path string, connections int) (*Plan, error) {
-	mount, err := scoutMount(mountTarget, path)
+// plan for a Config. The error says what a server does that no storm can be built
+// upon.
+func Scout(t *Trace, path string, c Config) (*Plan, error) {
+	mount, err := scoutMount(path, c)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", path, err)
 	}
-	conn, err := rpc.Dial(target, rpc.Options{})
+	conn, err := rpc.Dial(c.Target, c.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -66,24 +66,24 @@ func Scout(t *Trace, target, mountTarget, path string, connections int) (*Plan, 
 		return nil, fmt.Errorf("the root: %w", err)
 	}
 	for i := range t.Calls {
-		c := &t.Calls[i]
-		if c.Proc == Mnt {
+		call := &t.Calls[i]
+		if call.Proc == Mnt {
 			continue // every node mounts, once
 		}
-		if err := s.follow(c); err != nil {
-			return nil, fmt.Errorf("%s %s: %w", c.Proc, c.Path, err)
+		if err := s.follow(call); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", call.Proc, call.Path, err)
 		}
 	}
 	if plan.Calls == 0 {
 		return nil, fmt.Errorf("of %d calls of the trace none can be made: nothing that it names is below %s", len(t.Calls), path)
 	}
-	plan.spread(connections)
+	plan.spread(max(1, c.Connections))
 	return plan, nil
 }
 
 // scoutMount mounts a path as all nodes will.
-func scoutMount(target, path string) (step, error) {
-	conn, err := rpc.Dial(target, rpc.Options{})
+func scoutMount(path string, c Config) (step, error) {
+	conn, err := rpc.Dial(c.MountTarget, c.Options)
 	if err != nil {
 		return step{}, err
 	}

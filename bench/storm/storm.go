@@ -1,7 +1,6 @@
 package storm
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,15 +22,16 @@ const MaxNodes = 1 << 20
 // maxLatency is the longest that can be told apart.
 const maxLatency = 100 * time.Second
 
-// Config says how a plan is carried out.
+// Config says how a plan is carried out, and on which server.
 type Config struct {
 	Target      string // host:port of NFS
 	MountTarget string // host:port of MOUNT
 	Nodes       int
-	Connections int           // of each node; the plan's
+	Connections int           // of each node; 0 is one. It is the same for Scout and Run
 	Think       bool          // wait between bursts as the node of the trace did
 	Ramp        time.Duration // from the start of the first node to that of the last
-	Timeout     time.Duration // of a call; 0 is 60 s
+	// Options say as whom to call. On loopback Run chooses the addresses.
+	Options rpc.Options
 }
 
 // Result is what came of a storm.
@@ -73,7 +73,7 @@ func (p *Plan) Run(ctx context.Context, c Config, progress Progress) (*Result, e
 	if c.Nodes < 1 || c.Nodes > MaxNodes {
 		return nil, fmt.Errorf("%d nodes: want 1 to %d", c.Nodes, MaxNodes)
 	}
-	if len(p.bursts) == 0 || c.Connections != len(p.bursts[0].calls) {
+	if len(p.bursts) == 0 || max(1, c.Connections) != len(p.bursts[0].calls) {
 		return nil, errors.New("the plan is for another number of connections")
 	}
 	target, err := addressOf(c.Target)
@@ -103,10 +103,9 @@ func (p *Plan) Run(ctx context.Context, c Config, progress Progress) (*Result, e
 
 // boot boots one node.
 func (s *storm) boot(ctx context.Context, p *Plan, from netip.Addr) {
-	n := &node{
-		storm:   s,
-		plan:    p,
-		options: rpc.Options{Local: from, Timeout: cmp.Or(s.config.Timeout, time.Minute)},
+	n := &node{storm: s, plan: p, options: s.config.Options}
+	if from.IsValid() {
+		n.options.Local = from
 	}
 	begun := time.Now()
 	err := n.boot(ctx)

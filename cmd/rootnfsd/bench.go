@@ -18,6 +18,8 @@ func benchCommand() *cli.Command {
 			benchLoadCommand(),
 			benchReportCommand(),
 			benchStormCommand(),
+			benchColdCommand(),
+			benchStoreCommand(),
 			benchRelayCommand(),
 			serveGoNFSCommand(),
 			serveLimitCommand(),

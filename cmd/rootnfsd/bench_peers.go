@@ -22,6 +22,24 @@ func serversFlag() cli.Flag {
 	return &cli.StringFlag{Name: "servers", Value: strings.Join(peerNames, ","), Usage: "measure these: `NAME,…`"}
 }
 
+func congestionFlag() cli.Flag {
+	return &cli.StringFlag{Name: "congestion", Value: "cubic,reno", Usage: "let TCP have the first possible of `NAME,…`, in a network namespace that root can make, or system to leave it"}
+}
+
+// inOwnNetwork runs the program again in a network of its own if --congestion needs
+// one, and reports whether it did, and with what error that ended.
+func inOwnNetwork(c *cli.Context) (ran bool, err error) {
+	names := c.String("congestion")
+	if names == "system" {
+		return false, nil
+	}
+	ran, err = peer.InOwnNetwork(splitCommas([]string{names}))
+	if !ran && err != nil {
+		fmt.Fprintf(os.Stderr, "TCP keeps the system's %s: %v\n", peer.Congestion(), err)
+	}
+	return ran, err
+}
+
 // contestants are servers of the same version.
 type contestants struct {
 	store   *openedStore
@@ -45,6 +63,8 @@ func findContestants(c *cli.Context, version string) (*contestants, error) {
 			return nil, usageError(c, "--servers %s: there are %s", n, strings.Join(peerNames, ", "))
 		}
 	}
+	// The limit needs to know what rootnfsd does, so the order is not the user's.
+	slices.SortFunc(names, func(a, b string) int { return slices.Index(peerNames, a) - slices.Index(peerNames, b) })
 	s, err := openOneStore(c)
 	if err != nil {
 		return nil, err

@@ -40,8 +40,7 @@ Examples:
    rootnfsd bench race --work GETATTR,LOOKUP --connections 4 --in-flight 16
    rootnfsd bench race --servers rootnfsd,limit --work "READ 128 KiB" --duration 2s`,
 		Flags: append([]cli.Flag{
-			exportFlag(), configFlag(), serversFlag(),
-			&cli.StringFlag{Name: "congestion", Value: "cubic,reno", Usage: "let TCP have the first possible of `NAME,…`, in a network namespace that root can make, or system to leave it"},
+			exportFlag(), configFlag(), serversFlag(), congestionFlag(),
 		}, planFlags(5)...),
 		Action: benchRace,
 	}
@@ -84,14 +83,8 @@ func benchRace(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if names := c.String("congestion"); names != "system" {
-		ran, err := peer.InOwnNetwork(splitCommas([]string{names}))
-		if ran {
-			return err
-		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "TCP keeps the system's %s: %v\n", peer.Congestion(), err)
-		}
+	if ran, err := inOwnNetwork(c); ran {
+		return err
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -20,9 +19,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/load"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/relay"
-	"github.com/rootnfsd/rootnfsd/bench/rpc"
 	"github.com/rootnfsd/rootnfsd/bench/storm"
 	"github.com/rootnfsd/rootnfsd/bench/traces"
 )
@@ -47,43 +46,23 @@ Examples:
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "trace", Usage: "replay the recording in `FILE` (default: a Debian boot)"},
 			&cli.StringFlag{Name: "client", Usage: "replay what the client at `ADDR` did (default: the one that did most)"},
-			&cli.StringFlag{Name: "target", Usage: "the server: `HOST[:PORT]`; without a port, its port mapper is asked"},
+			&cli.StringFlag{Name: "target", Usage: "the server: `HOST[:PORT]`"},
 			&cli.StringFlag{Name: "path", Value: "/", Usage: "mount `PATH`"},
+			&cli.UintFlag{Name: "mount-port", Usage: "MOUNT is at `PORT` (default: where NFS is, or where the port mapper says)"},
+			&cli.BoolFlag{Name: "reserved-port", Usage: "call from ports below 1024, as root can"},
+			&cli.IntFlag{Name: "pid", Usage: "the server is process `PID` of this machine: measure its CPU and memory"},
 			&cli.StringFlag{Name: "nodes", Usage: "how many nodes: `N[,N…]` (default: 256; to compare, 1,16,64,256,1024)"},
 			&cli.IntFlag{Name: "runs", Usage: "repeat `N` times (default: 1; to compare, 5)"},
 			&cli.BoolFlag{Name: "think", Usage: "let nodes wait as long as the recorded one did (default: as fast as possible)"},
 			&cli.DurationFlag{Name: "ramp", Usage: "spread the starts of the nodes over `TIME`"},
 			&cli.IntFlag{Name: "connections-per-node", Value: 1, Usage: "spread the calls of a node over `N` connections, as nconnect does"},
-			&cli.IntFlag{Name: "pid", Usage: "meter the server's process `PID`, which is on this machine"},
 			&cli.BoolFlag{Name: "compare", Usage: "start the servers here, and run them side by side"},
-			exportFlag(), configFlag(),
-			&cli.StringFlag{Name: "servers", Value: "rootnfsd,ganesha,go-nfs,limit", Usage: "compare these: `NAME,…`"},
+			exportFlag(), configFlag(), serversFlag(), congestionFlag(),
+			&cli.BoolFlag{Name: "cold", Usage: "drop the page cache of this machine before each run, for which root is needed"},
 			&cli.DurationFlag{Name: "rtt", Usage: "add `TIME` to each round trip, by a relay"},
 			&cli.StringFlag{Name: "json", Usage: "write the results to `FILE`, - being standard output"},
 		},
 		Action: benchStorm,
-	}
-}
-
-func benchRelayCommand() *cli.Command {
-	return &cli.Command{
-		Name:  relay.Command[1],
-		Usage: "forward TCP connections with a delay",
-		Description: `For machines whose kernel has no netem.
-
-Example:
-   rootnfsd bench relay --listen :12049 --target server:2049 --rtt 1ms`,
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "listen", Value: "127.0.0.1:0", Usage: "accept connections at `ADDR`"},
-			&cli.StringFlag{Name: "target", Required: true, Usage: "forward them to `HOST:PORT`"},
-			&cli.DurationFlag{Name: "rtt", Value: time.Millisecond, Usage: "add `TIME` to each round trip, half of it each way"},
-		},
-		Action: func(c *cli.Context) error {
-			if err := noArguments(c); err != nil {
-				return err
-			}
-			return relay.Main(c.String("listen"), c.String("target"), c.Duration("rtt"))
-		},
 	}
 }
 
@@ -98,12 +77,19 @@ func benchStorm(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.Bool("compare") {
+		if ran, err := inOwnNetwork(c); ran {
+			return err
+		}
+	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	line := newStatusLine()
+	contest.Say, contest.Warn = line.show, line.print
 	s := &stormBench{cli: c, about: map[string]string{}}
 	defer s.stop()
 	if c.Bool("compare") {
-		err = s.enterPeers(ctx)
+		err = s.enterPeers(ctx, line.print)
 	} else {
 		err = s.enterTarget()
 	}
@@ -111,14 +97,12 @@ func benchStorm(c *cli.Context) error {
 		return err
 	}
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: s.about}
-	line := newStatusLine()
-	contest.Say, contest.Warn = line.show, line.print
 	err = contest.Run(ctx, s.entrants, report)
 	line.clear()
-	if err != nil {
-		return err
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("stopped; what was measured until then is shown")
 	}
-	return s.publish(report)
+	return errors.Join(err, s.publish(report), wrong(report))
 }
 
 // newContest reads what is to be replayed, and how often.
@@ -137,6 +121,12 @@ func newContest(c *cli.Context) (*storm.Contest, error) {
 	}
 	if c.IsSet("runs") {
 		contest.Runs = c.Int("runs")
+	}
+	if c.Bool("cold") {
+		if !load.CanDropCaches() {
+			return nil, errors.New("only root can drop the page cache (--cold)")
+		}
+		contest.Cold = load.DropCaches
 	}
 	if contest.Nodes, err = parseCounts(cmp.Or(c.String("nodes"), defaultNodes)); err != nil {
 		return nil, usageError(c, "--nodes %v", err)
@@ -208,33 +198,42 @@ func (s *stormBench) stop() {
 
 // enterTarget enters a server that runs already.
 func (s *stormBench) enterTarget() error {
-	target, mount, err := findPorts(s.cli.String("target"))
+	t, err := targetOf(s.cli)
 	if err != nil {
 		return err
 	}
-	name := s.cli.String("target")
-	s.about[name] = "a server that ran already"
-	return s.enter(&storm.Entrant{
-		Name: name, Meter: peer.Meter(s.cli.Int("pid")),
-		Addr: target, MountAddr: mount, MountPath: s.cli.String("path"),
-	})
+	s.about[t.Name] = t.Path + " of " + t.Addr
+	return s.enter(&storm.Entrant{Name: t.Name, Addr: t.Addr, MountAddr: t.MountAddr, MountPath: t.Path, Options: t.Options, Meter: t.Meter})
 }
 
-// findPorts returns where NFS and MOUNT are: all on one port, or where the port mapper
-// says.
-func findPorts(target string) (nfs, mount string, err error) {
-	if _, _, err := net.SplitHostPort(target); err == nil {
-		return target, target, nil
+// enterPeers starts servers of the promoted version of a store, and enters them.
+func (s *stormBench) enterPeers(ctx context.Context, note func(string)) error {
+	x, err := findContestants(s.cli, "")
+	if err != nil {
+		return err
 	}
-	var ports [2]string
-	for i, p := range []struct{ program, version uint32 }{{rpc.ProgNFS, 3}, {rpc.ProgMount, 3}} {
-		port, err := rpc.Port(target, p.program, p.version, rpc.Options{})
-		if err != nil {
-			return "", "", fmt.Errorf("ask the port mapper of %s: %w; with --target %s:2049 it is not asked", target, err, target)
+	s.stops = append(s.stops, x.stop)
+	if err := x.start(ctx, note); err != nil {
+		return err
+	}
+	s.about = x.about()
+	s.about["TCP"] = "congestion control " + peer.Congestion() + ", loopback"
+	var ours *storm.Entrant
+	for _, server := range x.servers {
+		e := &storm.Entrant{Name: server.Name, Addr: server.Addr, MountAddr: server.MountAddr, MountPath: server.MountPath, Meter: server.Meter}
+		switch server.Name {
+		case "rootnfsd":
+			ours = e
+		case "go-nfs":
+			e.Most = goNFSNodes
+		case "limit":
+			e.Like, e.File = ours, uint64(x.packSize)
 		}
-		ports[i] = net.JoinHostPort(target, strconv.Itoa(int(port)))
+		if err := s.enter(e); err != nil {
+			return err
+		}
 	}
-	return ports[0], ports[1], nil
+	return nil
 }
 
 // enter adds a server, behind relays if it is to be further away.
@@ -270,134 +269,60 @@ func (s *stormBench) relay(target string, rtt time.Duration) (addr string, err e
 	return p.Addr, nil
 }
 
-// goNFSNodes is how many nodes go-nfs is asked to boot: they take it half a second each.
+// goNFSNodes is how many nodes go-nfs is asked to boot: they take it half a second
+// each.
 const goNFSNodes = 16
-
-// enterPeers starts servers of the promoted version of a store, and enters them.
-func (s *stormBench) enterPeers(ctx context.Context) error {
-	store, err := openOneStore(s.cli)
-	if err != nil {
-		return err
-	}
-	rollout, err := store.state.Rollout()
-	if err != nil {
-		return err
-	}
-	ref, ok := rollout.Promoted()
-	if !ok {
-		return fmt.Errorf("nothing is promoted in %s: rootnfsd promote VERSION", store.Dir())
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	pack, size, err := largestPack(store.StateDir())
-	if err != nil {
-		return err
-	}
-	tree := filepath.Join(store.Dir(), ref.Version)
-	var ours *storm.Entrant
-	for _, name := range splitCommas([]string{s.cli.String("servers")}) {
-		e := &storm.Entrant{}
-		var server *peer.Server
-		switch name {
-		case "rootnfsd":
-			server, err = peer.Rootnfsd(ctx, program, store.Dir(), ref.Version)
-			ours = e
-		case "nfs-ganesha", "ganesha":
-			server, err = peer.Ganesha(ctx, tree)
-		case "go-nfs":
-			server, err = peer.GoNFS(ctx, program, tree)
-			e.Most = goNFSNodes
-		case "limit":
-			if ours == nil {
-				return usageError(s.cli, "the limit sends what rootnfsd does: name both, rootnfsd first")
-			}
-			server, err = peer.Limit(ctx, program, pack)
-			e.Like, e.File = ours, size
-		default:
-			return usageError(s.cli, "no server %q", name)
-		}
-		if err != nil {
-			fmt.Fprintf(os.Stderr, "%s is left out: %v\n", name, err)
-			continue
-		}
-		s.stops = append(s.stops, server.Stop)
-		e.Name, e.Addr, e.MountAddr, e.MountPath, e.Meter = server.Name, server.Addr, server.MountAddr, server.MountPath, server.Meter
-		s.about[server.Name] = server.About
-		if err := s.enter(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// largestPack returns the largest pack of a store, and its size in bytes.
-func largestPack(stateDir string) (path string, size uint64, err error) {
-	packs, err := filepath.Glob(filepath.Join(stateDir, "packs", "*.pack"))
-	if err != nil {
-		return "", 0, err
-	}
-	for _, p := range packs {
-		info, err := os.Stat(p)
-		if err != nil {
-			return "", 0, err
-		}
-		if uint64(info.Size()) > size {
-			path, size = p, uint64(info.Size())
-		}
-	}
-	if path == "" {
-		return "", 0, fmt.Errorf("there are no packs in %s", stateDir)
-	}
-	return path, size, nil
-}
 
 // publish shows the results.
 func (s *stormBench) publish(report *bench.Report) error {
-	file := s.cli.String("json")
-	if file == "-" {
+	var err error
+	switch file := s.cli.String("json"); file {
+	case "-":
 		return writeJSON(s.cli.App.Writer, report)
+	case "":
+	default:
+		err = report.Save(file)
 	}
-	if file != "" {
-		if err := report.Save(file); err != nil {
-			return err
-		}
-	}
-	if err := table(s.cli.App.Writer, stormTable(report)); err != nil {
-		return err
+	out := s.cli.App.Writer
+	return errors.Join(err, writeServers(out, report), table(out, stormTable(report)))
+}
+
+// wrong says what a script should stop at.
+func wrong(report *bench.Report) error {
+	if len(report.Results) == 0 {
+		return errors.New("nothing was measured")
 	}
 	for _, r := range report.Results {
-		if errorsOf(r.Runs) > 0 {
-			return errors.New("there were errors")
+		if n := errorsOf(r.Runs); n > 0 {
+			return fmt.Errorf("%s: %d errors with %s", r.Server, n, plural(r.Nodes, "node"))
 		}
 	}
 	return nil
 }
 
-// stormTable has a row for each server and number of nodes: medians, and for the time
+// stormTable has a row for each server and number of nodes: medians, and of the time
 // the least and the most.
 func stormTable(report *bench.Report) [][]string {
-	rows := [][]string{{"NODES", "SERVER", "ALL BOOTED AFTER", "", "A NODE", "SLOWEST", "CALLS/S", "CALL P50", "P99", "P99.9", "MAX", "CPU", "PER CALL", "MEMORY", "ERRORS"}}
+	rows := [][]string{{"NODES", "SERVER", "ALL BOOTED", "", "ONE NODE", "SLOWEST", "CALLS/S", "CALL P50", "P99", "P99.9", "MAX", "CPU", "CPU/CALL", "MEMORY", "ERRORS"}}
 	for _, r := range report.Results {
 		median := func(f bench.Figure) float64 { return bench.Summarize(r.Runs, f).Median }
-		duration := func(f func(bench.Run) time.Duration) string {
-			return shortDuration(time.Duration(median(func(run bench.Run) float64 { return float64(f(run)) })))
+		lasted := func(f func(bench.Run) time.Duration) string {
+			return short(median(func(run bench.Run) float64 { return f(run).Seconds() }))
 		}
 		wall := bench.Summarize(r.Runs, bench.Seconds)
 		rows = append(rows, []string{
 			strconv.Itoa(r.Nodes), r.Server,
-			fmt.Sprintf("%.3f s", wall.Median), fmt.Sprintf("%.3f–%.3f", wall.Min, wall.Max),
-			duration(func(run bench.Run) time.Duration { return run.NodeP50 }),
-			duration(func(run bench.Run) time.Duration { return run.NodeMax }),
-			fmt.Sprintf("%.0f", median(bench.CallsPerSecond)),
-			duration(func(run bench.Run) time.Duration { return run.P50 }),
-			duration(func(run bench.Run) time.Duration { return run.P99 }),
-			duration(func(run bench.Run) time.Duration { return run.P999 }),
-			duration(func(run bench.Run) time.Duration { return run.Max }),
-			duration(func(run bench.Run) time.Duration { return run.CPU }),
-			shortDuration(time.Duration(median(bench.CPUPerCall) * float64(time.Second))),
-			size(uint64(median(func(run bench.Run) float64 { return float64(run.Resident) }))),
+			fmt.Sprintf("%.3f s", wall.Median), fmt.Sprintf("%.3f to %.3f", wall.Min, wall.Max),
+			lasted(func(run bench.Run) time.Duration { return run.NodeP50 }),
+			lasted(func(run bench.Run) time.Duration { return run.NodeMax }),
+			three(median(bench.CallsPerSecond)),
+			lasted(func(run bench.Run) time.Duration { return run.P50 }),
+			lasted(func(run bench.Run) time.Duration { return run.P99 }),
+			lasted(func(run bench.Run) time.Duration { return run.P999 }),
+			lasted(func(run bench.Run) time.Duration { return run.Max }),
+			lasted(func(run bench.Run) time.Duration { return run.CPU }),
+			short(median(bench.CPUPerCall)),
+			memory(median(func(run bench.Run) float64 { return float64(run.Resident) })),
 			fmt.Sprint(errorsOf(r.Runs)),
 		})
 	}
@@ -409,18 +334,4 @@ func errorsOf(runs []bench.Run) (sum uint64) {
 		sum += r.Errors
 	}
 	return sum
-}
-
-// shortDuration writes a time with three digits.
-func shortDuration(d time.Duration) string {
-	switch {
-	case d == 0:
-		return "-"
-	case d < time.Millisecond:
-		return fmt.Sprintf("%.3g µs", float64(d)/float64(time.Microsecond))
-	case d < time.Second:
-		return fmt.Sprintf("%.3g ms", float64(d)/float64(time.Millisecond))
-	default:
-		return fmt.Sprintf("%.3g s", d.Seconds())
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -162,6 +163,39 @@ func BenchmarkReadCold(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// BenchmarkReadColdTogether has 64 readers, as many as the server lets wait for
+// the disk, read content at the same time that is there and was never verified.
+func BenchmarkReadColdTogether(b *testing.B) {
+	const length, piece = 32 << 20, 128 << 10
+	dir := b.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "f"), fstest.Bytes(length), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	store := b.TempDir()
+	s := reopen(b, store)
+	sealDir(b, s, "v1", dir)
+	b.SetBytes(length)
+	b.ReportAllocs()
+	for b.Loop() {
+		chill(b, packs(b, s)[0])
+		v := open(b, reopen(b, store), "v1")
+		id := lookup(b, v, "f")
+		var all sync.WaitGroup
+		for range 64 {
+			all.Go(func() {
+				buf := make([]byte, piece)
+				for off := uint64(0); off < length; off += piece {
+					if _, _, err := v.Read(root, id, off, buf, false); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"hash"
 	"math"
 	"os"
+	"slices"
 
 	"github.com/go-git/go-billy/v5"
 
@@ -69,12 +70,14 @@ func newBuilder(s *Store, src billy.Filesystem, c clock, last *recollection) (_ 
 			return nil, err
 		}
 	}
-	if b.stamps, err = newSpool(s); err != nil {
-		b.close()
-		return nil, err
+	for _, other := range []**spool{&b.stamps, &b.walker.hashes} {
+		if *other, err = newSpool(s); err != nil {
+			b.close()
+			return nil, err
+		}
 	}
 	b.walker = walker{
-		src: src, last: last, links: make(map[identity]*hardLink),
+		hashes: b.walker.hashes, src: src, last: last, links: make(map[identity]*hardLink),
 		dirs: b.sections[secDirs], dirents: b.sections[secDirents], names: b.sections[secNames],
 	}
 	for _, err := range problems {
@@ -83,12 +86,16 @@ func newBuilder(s *Store, src billy.Filesystem, c clock, last *recollection) (_ 
 	return b, nil
 }
 
+// spools returns all spools that there are.
+func (b *builder) spools() []*spool {
+	all := append(b.sections[:], b.stamps, b.walker.hashes)
+	return slices.DeleteFunc(all, func(s *spool) bool { return s == nil })
+}
+
 // close removes all temporary files that did not become permanent.
 func (b *builder) close() {
-	for _, s := range append(b.sections[:], b.stamps) {
-		if s != nil {
-			s.close()
-		}
+	for _, s := range b.spools() {
+		s.close()
 	}
 	if b.pack != nil {
 		b.pack.close()
@@ -114,10 +121,7 @@ func (b *builder) build(ctx context.Context) error {
 		return err
 	}
 	b.meter.finish()
-	for _, s := range append(b.sections[:], b.stamps) {
-		if s == nil {
-			continue
-		}
+	for _, s := range b.spools() {
 		if err := s.finish(); err != nil {
 			return err
 		}
@@ -148,17 +152,30 @@ func (b *builder) prepare(o *object) (err error) {
 		o.recalled = true
 		return nil
 	}
+	if o.meta.Kind == fs.Regular && o.meta.Size <= blockSize {
+		return b.withFile(o, func(f billy.File) error { return b.prepareFile(o, f) })
+	}
 	if o.xattrs, err = b.xattrs(o.path); err != nil {
 		return err
 	}
-	switch {
-	case o.meta.Kind == fs.Symlink:
+	if o.meta.Kind == fs.Symlink {
 		o.text, err = b.src.Readlink(o.path)
-	case o.meta.Kind == fs.Regular && o.meta.Size <= blockSize:
-		o.block.len = o.meta.Size
-		err = b.withFile(o, func(f billy.File) error { return o.block.read(f) })
 	}
 	return err
+}
+
+// prepareFile reads the file o, which is small, and open as f.
+func (b *builder) prepareFile(o *object, f billy.File) (err error) {
+	if x, ok := f.(source.Xattrer); ok {
+		o.xattrs, err = x.Xattrs()
+	} else {
+		o.xattrs, err = b.xattrs(o.path)
+	}
+	if err != nil {
+		return err
+	}
+	o.block.len = o.meta.Size
+	return o.block.read(f)
 }
 
 // withFile opens the file o, calls read, and makes sure that it is and stayed

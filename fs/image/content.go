@@ -88,6 +88,9 @@ func (v *Version) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bo
 	if err != nil {
 		return 0, false, err
 	}
+	if !nowait {
+		v.expectContent(&f, off, uint64(len(p)))
+	}
 	for n < len(p) && off < f.size {
 		err := v.next(&f, off, uint64(len(p)-n), &part)
 		if err == nil {
@@ -100,6 +103,15 @@ func (v *Version) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bo
 		off += part.len
 	}
 	return n, off >= f.size, nil
+}
+
+// expectContent asks the kernel to begin to read what holds n bytes at off: all
+// of it at once, and whole chunks, since what else is in one is read soon. That
+// some of it cannot be found is for whoever reads it to say.
+func (v *Version) expectContent(f *file, off, n uint64) {
+	var fault error
+	defer v.guard(debug.SetPanicOnFault(true), &fault)
+	_ = v.eachChunk(f, off, n, func(c stored) { v.packs[c.place].expect(c.off, c.len) })
 }
 
 // read fills b with the piece, which begins at off in its file.

@@ -56,6 +56,9 @@
 // their owner only. Indexes hold names, attributes and link texts, and can be
 // read by all.
 //
+// What was sealed before and did not change since, as stat(2) tells, is not read
+// again: see stamps.go for when that is believed.
+//
 // Sealing and removing take a lock that all processes respect. A crash at any
 // moment leaves what was there or what should be, and maybe temporary files and
 // packs that nobody refers to; the next who takes the lock deletes the former,

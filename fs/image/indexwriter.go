@@ -40,7 +40,7 @@ func (b *builder) header(sealed time.Time) *header {
 			h.lengths[i] = s.n
 		}
 	}
-	h.lengths[secSlots] = slotsFor(uint64(len(b.walker.hashes))) * slotSize
+	h.lengths[secSlots] = slotsFor(b.walker.hashes.n/slotSize) * slotSize
 	h.lengths[secPacks] = uint64(len(b.packOrder)) * digestSize
 	return h
 }
@@ -104,15 +104,20 @@ func (b *builder) writePacks(w io.Writer) error {
 }
 
 // writeSlots writes the hash table for the entries that have these hashes.
-func writeSlots(w io.Writer, hashes []uint32) error {
-	slots := make([]uint32, slotsFor(uint64(len(hashes))))
+func writeSlots(w io.Writer, hashes *spool) error {
+	slots := make([]uint32, slotsFor(hashes.n/slotSize))
 	mask := uint32(len(slots) - 1)
-	for i, h := range hashes {
-		slot := h & mask
+	r := bufio.NewReader(hashes.reader())
+	var h [slotSize]byte
+	for i := range uint32(hashes.n / slotSize) {
+		if _, err := io.ReadFull(r, h[:]); err != nil {
+			return err
+		}
+		slot := le.Uint32(h[:]) & mask
 		for slots[slot] != 0 {
 			slot = (slot + 1) & mask
 		}
-		slots[slot] = uint32(i) + 1
+		slots[slot] = i + 1
 	}
 	return writeUint32s(w, slots)
 }

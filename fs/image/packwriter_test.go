@@ -53,7 +53,7 @@ func TestPackWriterFinds(t *testing.T) {
 	if err := durable.Commit(w.f, packPath(s.packsDir(), d)); err != nil {
 		t.Fatal(err)
 	}
-	p, err := openPack(s.packsDir(), d, nil)
+	p, err := openPack(s.packsDir(), d)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // spool is a section of an index in the making: a file without a name, so that
-// a seal holds in memory only a few bytes for each name and each new chunk.
+// a seal holds in memory only a few bytes for each new chunk.
 type spool struct {
 	f *os.File
 	w *bufio.Writer
@@ -52,9 +52,12 @@ func (s *spool) patch(b []byte, off int64) error {
 	return err
 }
 
+// reader reads all that was written. It is for after finish.
+func (s *spool) reader() io.Reader { return io.NewSectionReader(s.f, 0, int64(s.n)) }
+
 // copyTo writes the section with its padding.
 func (s *spool) copyTo(w io.Writer) error {
-	if _, err := io.Copy(w, io.NewSectionReader(s.f, 0, int64(s.n))); err != nil {
+	if _, err := io.Copy(w, s.reader()); err != nil {
 		return err
 	}
 	_, err := w.Write(make([]byte, padded(s.n)-s.n))

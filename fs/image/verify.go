@@ -171,6 +171,7 @@ func (p *pack) forget(first, last uint32) {
 func (p *pack) checkRun(r *chunkRun) error {
 	r.bad = make(map[uint32]error)
 	buf := make([]byte, chunkSize)
+	p.expectRun(r)
 	for i := r.from; i < r.to; i++ {
 		n, err := p.checkChunk(i, buf)
 		r.bytes += n
@@ -179,6 +180,17 @@ func (p *pack) checkRun(r *chunkRun) error {
 		}
 	}
 	return nil
+}
+
+// expectRun asks the kernel to begin to read the chunks of a run.
+func (p *pack) expectRun(r *chunkRun) {
+	var fault error // will be that of reading the chunk
+	defer guard(debug.SetPanicOnFault(true), &fault)
+	for i := r.from; i < r.to; i++ {
+		if off, n, err := p.place(uint64(i)); err == nil {
+			p.expect(off, n)
+		}
+	}
 }
 
 func (p *pack) checkChunk(i uint32, buf []byte) (n uint64, err error) {

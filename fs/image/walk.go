@@ -121,8 +121,8 @@ type walker struct {
 	dirs     *spool
 	dirents  *spool
 	names    *spool
-	hashes   []uint32 // of each entry, for the hash table
-	inodes   uint32   // how many were given out
+	hashes   *spool // of each entry, 32 bits, for the hash table
+	inodes   uint32 // how many were given out
 	numDirs  uint64
 	queue    []directory // those to be listed
 	links    map[identity]*hardLink
@@ -206,8 +206,8 @@ func (w *walker) list(d *directory, emit func(*object) error) error {
 	if err != nil {
 		return err
 	}
-	first := len(w.hashes)
-	if uint64(first)+uint64(len(entries)) > maxObjects {
+	first := w.hashes.n / slotSize
+	if first+uint64(len(entries)) > maxObjects {
 		return fmt.Errorf("more than %d names", uint32(maxObjects))
 	}
 	nlink := uint32(2)
@@ -256,7 +256,7 @@ func (w *walker) enter(d *directory, e entry, emit func(*object) error) error {
 	r.set(inode, e.meta.Kind, len(e.name), w.names.n)
 	w.dirents.write(r[:])
 	w.names.write([]byte(e.name))
-	w.hashes = append(w.hashes, hashName(d.inode, e.name))
+	w.hashes.write(le.AppendUint32(nil, hashName(d.inode, e.name)))
 	if !isNew {
 		return nil
 	}

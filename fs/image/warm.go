@@ -6,8 +6,6 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -69,38 +67,44 @@ func (v *Version) chunksOf(ranges []fs.Range) []stored {
 func (v *Version) appendChunks(chunks []stored, r fs.Range) (_ []stored, err error) {
 	defer v.guard(debug.SetPanicOnFault(true), &err)
 	f, err := v.readable(rootCred, r.ID)
-	if err != nil || r.Off >= f.size || r.Len == 0 {
-		return chunks, err
+	if err == nil {
+		err = v.eachChunk(&f, r.Off, r.Len, func(c stored) { chunks = append(chunks, c) })
 	}
-	number, last := r.Off/chunkSize, (r.Off+min(r.Len, f.size-r.Off)-1)/chunkSize
-	for i := f.seek(number); i < f.numExtents(); i++ {
+	return chunks, err
+}
+
+// eachChunk calls do for the chunks that hold n bytes at off of a file, holes
+// left out, until one cannot be found.
+func (v *Version) eachChunk(f *file, off, n uint64, do func(stored)) error {
+	if off >= f.size || n == 0 {
+		return nil
+	}
+	number, last := off/chunkSize, (off+min(n, f.size-off)-1)/chunkSize
+	for i := f.seek(number); i < f.numExtents() && number <= last; i++ {
 		e := f.extent(i)
 		number = max(number, e.chunk())
 		for ; number <= last && number-e.chunk() < uint64(e.count()); number++ {
-			if chunks, err = v.appendChunk(chunks, uint64(e.pack()), uint64(e.first())+number-e.chunk()); err != nil {
-				return chunks, err
+			c, err := v.stored(uint64(e.pack()), uint64(e.first())+number-e.chunk())
+			if err != nil {
+				return err
 			}
-		}
-		if number > last {
-			break
+			do(c)
 		}
 	}
-	return chunks, nil
+	return nil
 }
 
-func (v *Version) appendChunk(chunks []stored, place, chunk uint64) ([]stored, error) {
+// stored returns where a chunk lies.
+func (v *Version) stored(place, chunk uint64) (stored, error) {
 	if place >= uint64(len(v.packs)) {
-		return chunks, fs.ErrIO
+		return stored{}, fs.ErrIO
 	}
 	p := &v.packs[place]
 	if p.err != nil {
-		return chunks, p.err
+		return stored{}, p.err
 	}
 	off, length, err := p.place(chunk)
-	if err != nil {
-		return chunks, err
-	}
-	return append(chunks, stored{int(place), uint32(chunk), off, length}), nil
+	return stored{int(place), uint32(chunk), off, length}, err
 }
 
 // fitting returns as many of the chunks as fit into so much memory, and what
@@ -116,11 +120,11 @@ func fitting(chunks []stored, memory uint64) ([]stored, uint64) {
 	return chunks, total
 }
 
-// expect asks the kernel to begin to read chunks. It does so on its own time, if at all.
+// expect asks the kernel to begin to read chunks.
 func (v *Version) expect(chunks []stored) {
 	for i := range chunks {
 		c := &chunks[i]
-		_ = unix.Fadvise(v.packs[c.place].fd, int64(c.off), int64(c.len), unix.FADV_WILLNEED)
+		v.packs[c.place].expect(c.off, c.len)
 	}
 }
 

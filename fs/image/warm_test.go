@@ -14,8 +14,8 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 )
 
-// chill makes the kernel forget the content of a file, which is on disk. It
-// skips the test where that cannot be done, as in memory.
+// chill makes the kernel forget the content of a file, which is on disk, but for
+// a few pages that are mapped. It skips the test where that cannot be done.
 func chill(t testing.TB, path string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -26,7 +26,7 @@ func chill(t testing.TB, path string) {
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
-	if n := inMemory(t, path); n > 0 {
+	if n := inMemory(t, path); n > 64 {
 		t.Skipf("%d pages of %s stay in memory", n, path)
 	}
 }

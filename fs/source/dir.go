@@ -217,22 +217,30 @@ func (d *Dir) Xattrs(p string) ([]Xattr, error) {
 	// By way of /proc, as there is no fgetxattr(2) for O_PATH. Unlike a path to
 	// the object itself this passes through nothing that others may swap.
 	self := fmt.Sprintf("/proc/self/fd/%d", f.Fd())
-	list, err := growing(func(buf []byte) (int, error) { return unix.Listxattr(self, buf) })
-	if err == unix.ENOTSUP || len(list) == 0 && err == nil {
-		return nil, nil
+	xattrs, err := readXattrs(p,
+		func(buf []byte) (int, error) { return unix.Listxattr(self, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Getxattr(self, name, buf) })
+	if errors.Is(err, unix.ENOENT) {
+		err = fmt.Errorf("extended attributes cannot be read without /proc: %w", err)
 	}
-	if err == unix.ENOENT {
-		err = errors.New("extended attributes cannot be read without /proc")
+	return xattrs, err
+}
+
+// readXattrs reads the attributes of an object by its list and get.
+func readXattrs(p string, list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]Xattr, error) {
+	names, err := growing(list)
+	if err == unix.ENOTSUP || len(names) == 0 && err == nil {
+		return nil, nil
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "listxattr", Path: p, Err: err}
 	}
 	var xattrs []Xattr
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(list), "\x00"), "\x00") {
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
 		if !carried(name) {
 			continue
 		}
-		value, err := growing(func(buf []byte) (int, error) { return unix.Getxattr(self, name, buf) })
+		value, err := growing(func(buf []byte) (int, error) { return get(name, buf) })
 		if err != nil {
 			return nil, &os.PathError{Op: "getxattr " + name, Path: p, Err: err}
 		}
@@ -276,6 +284,7 @@ var (
 	_ billy.File = (*dirFile)(nil)
 	_ DataFinder = (*dirFile)(nil)
 	_ Stater     = (*dirFile)(nil)
+	_ Xattrer    = (*dirFile)(nil)
 )
 
 func (f *dirFile) Write(p []byte) (int, error) { return f.ReadOnlyFile.Write(p) }
@@ -283,6 +292,14 @@ func (f *dirFile) Truncate(size int64) error   { return f.ReadOnlyFile.Truncate(
 
 // Stat returns the FileInfo of the file as it is now.
 func (f *dirFile) Stat() (os.FileInfo, error) { return statFile(f.File, path.Base(f.Name())) }
+
+// Xattrs is Dir.Xattrs for the open file, which saves finding it again.
+func (f *dirFile) Xattrs() ([]Xattr, error) {
+	fd := int(f.Fd())
+	return readXattrs(f.Name(),
+		func(buf []byte) (int, error) { return unix.Flistxattr(fd, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Fgetxattr(fd, name, buf) })
+}
 
 // NextData asks the file system. One that cannot tell calls everything data.
 func (f *dirFile) NextData(off int64) (from, to int64, err error) {

@@ -53,6 +53,12 @@ type XattrReader interface {
 	Xattrs(path string) ([]Xattr, error)
 }
 
+// Xattrer is an open file that has the extended attributes that an XattrReader
+// would tell by its path.
+type Xattrer interface {
+	Xattrs() ([]Xattr, error)
+}
+
 // DataFinder is an open file that knows where its holes are.
 type DataFinder interface {
 	// NextData returns the first run of data that ends behind off; from is at

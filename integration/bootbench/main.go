@@ -147,6 +147,11 @@ func show(recordings []string) error {
 		}
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(w, "\t")
+	for _, v := range variants {
+		fmt.Fprint(w, v.name, "\t")
+	}
+	fmt.Fprintln(w)
 	for _, proc := range slices.Sorted(maps.Keys(counts)) {
 		fmt.Fprint(w, proc, "\t")
 		for _, n := range counts[proc] {

@@ -7,6 +7,7 @@ install -D -m 755 "$here/control.sh" "$root/usr/local/sbin/lab-control"
 install -D -m 755 "$here/init.sh" "$root/usr/local/sbin/lab-init"
 install -D -m 755 "$here/knfsd.sh" "$root/usr/local/sbin/lab-knfsd"
 mkdir "$root/data" # for the other disk
+mkdir -m 700 "$root/lost+found" # which any ext4 has; so disk and directory are the same tree
 
 # What fio reads: one large file and many small ones, of which no part is like another.
 fio=$root/srv/fio

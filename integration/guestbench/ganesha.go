@@ -1,0 +1,79 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/bench/peer"
+	"github.com/rootnfsd/rootnfsd/integration/lab"
+)
+
+const (
+	ganeshaPort      = 12049
+	ganeshaMountPort = 12050
+)
+
+// ganeshaConfig is that of the races of rootnfsd bench, but on the bridge.
+const ganeshaConfig = `NFS_CORE_PARAM {
+	Protocols = 3;
+	Bind_addr = %s;
+	NFS_Port = %d;
+	MNT_Port = %d;
+	Enable_UDP = false;
+	Enable_NLM = false;
+	Enable_RQUOTA = false;
+}
+EXPORT {
+	Export_Id = 1;
+	Path = "%s";
+	Pseudo = "/tree";
+	Access_Type = RO;
+	Squash = No_Root_Squash;
+	FSAL { Name = VFS; }
+}
+`
+
+// ganesha is nfs-ganesha, running in the network of the guest.
+type ganesha struct {
+	cmd *exec.Cmd
+}
+
+// startGanesha starts nfs-ganesha on the tree and waits until it answers.
+func (b *guestbench) startGanesha(ctx context.Context) (*ganesha, error) {
+	config, log := filepath.Join(b.dir, "ganesha.conf"), filepath.Join(b.dir, "ganesha.log")
+	text := fmt.Sprintf(ganeshaConfig, lab.ServerAddress, ganeshaPort, ganeshaMountPort, b.bench.Tree)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	g := &ganesha{b.net.Command("ganesha.nfsd", "-F", "-f", config, "-L", log, "-p", filepath.Join(b.dir, "ganesha.pid"))}
+	if err := g.cmd.Start(); err != nil {
+		return nil, err
+	}
+	listening := func() bool {
+		out, _ := b.net.Command("ss", "-Htln").Output()
+		return strings.Contains(string(out), fmt.Sprintf(":%d ", ganeshaMountPort)) && strings.Contains(string(out), fmt.Sprintf(":%d ", ganeshaPort))
+	}
+	for !listening() {
+		select {
+		case <-ctx.Done():
+			g.stop()
+			said, _ := os.ReadFile(log)
+			return nil, fmt.Errorf("nfs-ganesha did not start: %w\n%s", ctx.Err(), said)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	b.report.Servers["nfs-ganesha"] = "VFS, read-only, NFSv3 over TCP only, no root squash, else its defaults"
+	return g, nil
+}
+
+func (g *ganesha) meter() peer.Meter { return peer.Meter(g.cmd.Process.Pid) }
+
+func (g *ganesha) stop() {
+	g.cmd.Process.Kill()
+	g.cmd.Wait()
+}
