@@ -125,14 +125,18 @@ type client struct {
 
 func dial(t testing.TB, addr string) *client {
 	t.Helper()
-	return dialFrom(t, addr, "127.0.0.1")
+	return dialWith(t, addr, &net.Dialer{})
 }
 
 // dialFrom connects from an address of this machine: any node that is wanted, of
 // those in 127.0.0.0/8.
 func dialFrom(t testing.TB, addr, node string) *client {
 	t.Helper()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(node)}}
+	return dialWith(t, addr, &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(node)}})
+}
+
+func dialWith(t testing.TB, addr string, dialer *net.Dialer) *client {
+	t.Helper()
 	conn, err := dialer.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
