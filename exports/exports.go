@@ -48,6 +48,7 @@ type Config struct {
 	Images []Image        // the first one is also mounted as /
 	Allow  []netip.Prefix // who may mount; empty means nobody
 	Warm   bool           // bring what nodes read at boot into memory when the server starts, and after a promote
+	Homes  *Homes         // what is mounted as /home; nil for nothing
 	Log    *zap.Logger
 }
 
@@ -58,6 +59,7 @@ type Exports struct {
 	warm  bool
 	log   *zap.Logger
 	nodes nodes
+	homes *homes // nil if there are none
 	table atomic.Pointer[table]
 
 	refreshing  sync.Mutex // guards the making of a new table, not its use, and what follows
@@ -82,6 +84,13 @@ func New(cfg Config) (*Exports, error) {
 		seen[img.id] = img.name
 		first.images = append(first.images, &imageView{image: img})
 	}
+	if cfg.Homes != nil {
+		h, err := newHomes(*cfg.Homes, first.images)
+		if err != nil {
+			return nil, err
+		}
+		x.homes = h
+	}
 	x.table.Store(first)
 	x.nodes.load(first, x.log)
 	if err := x.promoteOnly(); err != nil {
@@ -95,20 +104,25 @@ func newImage(c Image) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths := []string{filepath.Clean(c.Dir)}
-	if real, err := filepath.EvalSymlinks(c.Dir); err == nil && real != paths[0] {
-		paths = append(paths, real)
-	}
 	state := OpenState(c.StateDir)
 	return &image{
 		name:      c.Name,
-		paths:     paths,
+		paths:     pathsOf(c.Dir),
 		id:        exportID(c.Name),
 		key:       key,
 		state:     state,
 		store:     c.Versions,
 		initramfs: state.initramfs(),
 	}, nil
+}
+
+// pathsOf returns a directory and, if that is another, where its symlinks lead.
+func pathsOf(dir string) []string {
+	paths := []string{filepath.Clean(dir)}
+	if real, err := filepath.EvalSymlinks(dir); err == nil && real != paths[0] {
+		paths = append(paths, real)
+	}
+	return paths
 }
 
 // promoteOnly promotes the version of each image that has exactly one and no

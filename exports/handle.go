@@ -31,11 +31,26 @@ const MaxHandle = 64
 //
 // Numbers are big-endian. A second server with the same store and key makes
 // the same handles.
+//
+// That of an object in a home, which has no inode number alone that could be
+// trusted:
+//
+//	 0  format    1
+//	 1  kind      2 = object of a home
+//	 2  length    uint8: of the object
+//	 3  zero
+//	 4  home      uint64: hash of the node's name
+//	12  tree      uint64: the identity of the home's file tree
+//	20  object    what the host's kernel calls it, and zeros up to a multiple of 4
+//	..  tag       as above
 const (
 	handleFormat  = 1
 	kindVersion   = 1
+	kindHome      = 2
+	tagSize       = 8
 	versionHandle = 32
-	tagOffset     = versionHandle - 8
+	tagOffset     = versionHandle - tagSize
+	objectOffset  = 20
 )
 
 // exportID is what a handle says of its image.
@@ -52,6 +67,45 @@ func appendHandle(b []byte, v *version, id fs.NodeID) []byte {
 	b = binary.BigEndian.AppendUint64(b, v.treeID)
 	b = binary.BigEndian.AppendUint64(b, uint64(id))
 	return binary.BigEndian.AppendUint64(b, v.image.key.sum(b[start:]))
+}
+
+// homeHandle is what a handle of a home says.
+type homeHandle struct {
+	home   uint64
+	fsid   uint64
+	object fs.Handle
+}
+
+// IsHome reports whether a handle says that it is of a home. What it says may be
+// a lie.
+func IsHome(handle []byte) bool {
+	return len(handle) > 1 && handle[0] == handleFormat && handle[1] == kindHome
+}
+
+// parseHomeHandle takes a handle apart without trusting it.
+func parseHomeHandle(b []byte) (h homeHandle, ok bool) {
+	if len(b) < objectOffset+tagSize || !IsHome(b) {
+		return h, false
+	}
+	n := int(b[2])
+	if n > fs.MaxHandle || len(b) != objectOffset+(n+3)&^3+tagSize {
+		return h, false
+	}
+	h.home = binary.BigEndian.Uint64(b[4:])
+	h.fsid = binary.BigEndian.Uint64(b[12:])
+	h.object.Len = uint8(n)
+	copy(h.object.Bytes[:n], b[objectOffset:])
+	return h, true
+}
+
+// appendHomeHandle appends the handle of an object in a home whose tree is fsid.
+func appendHomeHandle(b []byte, home *home, fsid uint64, object fs.Handle) []byte {
+	start := len(b)
+	b = append(b, handleFormat, kindHome, object.Len, 0)
+	b = binary.BigEndian.AppendUint64(b, home.id)
+	b = binary.BigEndian.AppendUint64(b, fsid)
+	b = append(b, object.Bytes[:(int(object.Len)+3)&^3]...)
+	return binary.BigEndian.AppendUint64(b, home.homes.keys[0].sum(b[start:]))
 }
 
 const keyFile = "key"

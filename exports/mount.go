@@ -47,7 +47,7 @@ type Caller struct {
 // Mount resolves a path for p and returns the handle of the directory there.
 // The error is a *MountError, of kind fs.ErrNotExist, fs.ErrAccess,
 // fs.ErrNotDir, fs.ErrInvalid or fs.ErrNameTooLong, or fs.ErrIO for a version
-// that cannot be opened.
+// or home that cannot be opened.
 //
 // A promote that has returned counts: Mount looks whether a rollout file was
 // replaced before it answers, so nobody is told an old version however soon
@@ -62,6 +62,15 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	names, err := splitPath(dir)
 	if err != nil {
 		return refuse(fs.KindOf(err), "want an absolute path without \"..\"")
+	}
+	if x.homes != nil && !x.table.Load().isStore(names) {
+		if rest, ok := x.homes.cut(names); ok {
+			handle, hint, err := x.mountHome(p, rest, from)
+			if err != nil {
+				return refuse(fs.KindOf(err), "%s", hint)
+			}
+			return handle, nil
+		}
 	}
 	x.refreshIfPromoted()
 	t := x.table.Load()
@@ -159,15 +168,11 @@ type target struct {
 //	/<image>@v1/…, /@v1/…                                exactly v1
 //	/<image>/…, /…                                       the promoted version
 func (t *table) find(names []string) target {
-	for _, img := range t.images {
-		for _, p := range img.paths {
-			if rest, wanted, ok := cutStore(names, p); ok {
-				if wanted == "" && len(rest) > 0 && img.named(rest[0]) != nil {
-					wanted, rest = rest[0], rest[1:]
-				}
-				return img.target(wanted, rest)
-			}
+	if img, wanted, rest := t.cutStores(names); img != nil {
+		if wanted == "" && len(rest) > 0 && img.named(rest[0]) != nil {
+			wanted, rest = rest[0], rest[1:]
 		}
+		return img.target(wanted, rest)
 	}
 	if len(t.images) == 0 {
 		return target{}
@@ -184,6 +189,25 @@ func (t *table) find(names []string) target {
 		}
 	}
 	return t.images[0].target("", names)
+}
+
+// isStore reports whether a mount path begins with a store's directory.
+func (t *table) isStore(names []string) bool {
+	img, _, _ := t.cutStores(names)
+	return img != nil
+}
+
+// cutStores is cutStore for the store whose directory the names begin with, if
+// there is one.
+func (t *table) cutStores(names []string) (img *imageView, wanted string, rest []string) {
+	for _, img := range t.images {
+		for _, p := range img.paths {
+			if rest, wanted, ok := cutStore(names, p); ok {
+				return img, wanted, rest
+			}
+		}
+	}
+	return nil, "", nil
 }
 
 // cutStore cuts the components of the store's directory off the front of names;
@@ -243,7 +267,7 @@ type Listing struct {
 }
 
 // List returns what can be mounted: every image by its name and its store's
-// directory, and every version by itself.
+// directory, every version by itself, and homes.
 func (x *Exports) List() []Listing {
 	clients := make([]string, len(x.allow))
 	for i, p := range x.allow {
@@ -256,6 +280,9 @@ func (x *Exports) List() []Listing {
 		for _, v := range img.versions {
 			paths = append(paths, "/"+img.name+"@"+v.name)
 		}
+	}
+	if x.homes != nil {
+		paths = append(paths, "/"+homeName)
 	}
 	list := make([]Listing, len(paths))
 	for i, p := range paths {

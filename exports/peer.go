@@ -14,6 +14,7 @@ type Peer struct {
 	allowed bool
 	nodes   *nodes
 	node    atomic.Pointer[node] // nil until the address has used something
+	home    atomic.Pointer[home] // nil until the address has used its home
 }
 
 // Peer returns the record of the client at addr. An address that never uses a
@@ -30,6 +31,14 @@ func (p *Peer) Addr() netip.Addr { return p.addr }
 
 // Allowed reports whether the address may mount anything.
 func (p *Peer) Allowed() bool { return p.allowed }
+
+// homeID is what the handles of p's home say.
+func (p *Peer) homeID(shared bool) uint64 {
+	if h := p.home.Load(); h != nil {
+		return h.id
+	}
+	return homeID(nodeName(p.addr), shared)
+}
 
 // touch notes that p made a call with a handle of v. It is on the path of every
 // call: where nothing new is learnt it loads a few words and stores none. It

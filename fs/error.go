@@ -26,6 +26,14 @@ const (
 	ErrBadHandle          // not a handle of this server (NFS3ERR_BADHANDLE)
 	ErrNotSupported       // this tree has no such operation (EOPNOTSUPP)
 	ErrWouldBlock         // the answer is not in memory and the caller asked not to wait (EAGAIN)
+	ErrNotEmpty           // a directory that still has names in it (ENOTEMPTY)
+	ErrTooLarge           // beyond what a file can hold (EFBIG)
+	ErrNoSpace            // the file system is full (ENOSPC)
+	ErrQuota              // the owner's share of it is used up (EDQUOT)
+	ErrTooManyLinks       // the object can have no further name (EMLINK)
+	ErrXDev               // the two objects are in different trees (EXDEV)
+	ErrNotSync            // the object is not what a guard says (NFS3ERR_NOT_SYNC)
+	ErrBadType            // the host cannot make an object of that kind (NFS3ERR_BADTYPE)
 	numErrors
 )
 
@@ -44,6 +52,14 @@ var errorNames = [numErrors]string{
 	ErrBadHandle:    "illegal file handle",
 	ErrNotSupported: "operation not supported",
 	ErrWouldBlock:   "resource temporarily unavailable",
+	ErrNotEmpty:     "directory not empty",
+	ErrTooLarge:     "file too large",
+	ErrNoSpace:      "no space left on device",
+	ErrQuota:        "disk quota exceeded",
+	ErrTooManyLinks: "too many links",
+	ErrXDev:         "invalid cross-device link",
+	ErrNotSync:      "attributes are not what the caller expects",
+	ErrBadType:      "type not supported by the file system",
 }
 
 // Error returns the kind in the words of strerror(3).

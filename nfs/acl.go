@@ -29,6 +29,8 @@ func (c *call) aclProcedure() (procedure, wire.AcceptStat) {
 		return nil, wire.ProgUnavail
 	case c.header.Vers != aclVersion:
 		return c.mismatch(aclVersion, aclVersion)
+	case c.aboutHome():
+		return pick(homeACLProcedures[:], c.header.Proc)
 	}
 	return pick(aclProcedures[:], c.header.Proc)
 }
@@ -46,12 +48,16 @@ func (c *call) getacl() wire.AcceptStat {
 		return wire.GarbageArgs
 	}
 	if c.putLive(handle) {
-		c.out.Uint32(mask & aclMask)
-		for range 4 {
-			c.out.Uint32(0)
-		}
+		c.putNoACL(mask)
 	}
 	return wire.Success
+}
+
+func (c *call) putNoACL(mask uint32) {
+	c.out.Uint32(mask & aclMask)
+	for range 4 {
+		c.out.Uint32(0)
+	}
 }
 
 // setacl is SETACL. Whatever the ACL is, the tree cannot be changed.

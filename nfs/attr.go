@@ -47,6 +47,13 @@ func putTime(p []byte, t fs.Time) {
 	binary.BigEndian.PutUint32(p[4:], nsec)
 }
 
+// putTime appends an nfstime3.
+func (c *call) putTime(t fs.Time) {
+	if p := c.out.Extend(8); p != nil {
+		putTime(p, t)
+	}
+}
+
 // putPostOp appends a post_op_attr: the attributes of an object of obj's tree.
 func (c *call) putPostOp(id fs.NodeID) {
 	if c.obj.Tree.Getattr(id, &c.attr) != nil {

@@ -35,7 +35,9 @@ type call struct {
 	buf    *replyBuffer // where out writes
 
 	obj    exports.Object
-	obj2   exports.Object // of the calls that have two
+	obj2   exports.Object     // of the calls that have two
+	home   exports.HomeObject // what obj is to images, this is to homes
+	home2  exports.HomeObject
 	attr   fs.Attr
 	handle [exports.MaxHandle]byte
 
@@ -47,6 +49,7 @@ type call struct {
 	payload int // bytes in spans
 	slow    bool
 
+	inHome  bool                  // the call is about an object in a home, where every call may wait
 	entries [maxBatch]fs.DirEntry // scratch of listings
 }
 
@@ -74,6 +77,8 @@ func (s *Server) freeCall(c *call) {
 func (c *call) forget() {
 	c.dropSpans()
 	c.obj, c.obj2 = exports.Object{}, exports.Object{}
+	c.home, c.home2 = exports.HomeObject{}, exports.HomeObject{}
+	c.inHome = false
 	c.args = wire.Decoder{}
 	c.datagram = false
 }
@@ -88,7 +93,7 @@ type outcome uint8
 
 const (
 	replied  outcome = iota // the reply is in out, but for its spans
-	deferred                // the answer has to wait: read says for what
+	deferred                // the answer has to wait: inHome and read say for what
 	hangup                  // it was no call
 )
 
@@ -116,30 +121,41 @@ func (c *call) answer(msg []byte) outcome {
 		return replied
 	}
 	c.identify()
+	c.inHome = false
 	proc, stat := c.procedure()
 	if stat == wire.ProgMismatch {
 		return replied // with the versions that there are
 	}
+	if stat != wire.Success {
+		c.out.Accepted(c.header.XID, stat)
+		return replied
+	}
+	if c.inHome {
+		return deferred
+	}
+	if c.srv.recorder != nil {
+		c.record()
+	}
+	c.run(proc)
+	if c.slow {
+		c.slow = false
+		return deferred
+	}
+	return replied
+}
+
+// run appends the reply that proc gives.
+func (c *call) run(proc procedure) {
 	start := c.out.Len()
-	if stat == wire.Success {
-		if c.srv.recorder != nil {
-			c.record()
-		}
-		c.out.Accepted(c.header.XID, wire.Success)
-		stat = proc(c)
-		if c.slow {
-			c.slow = false
-			return deferred
-		}
-		if c.out.Overflow() {
-			stat = wire.SystemErr
-		}
+	c.out.Accepted(c.header.XID, wire.Success)
+	stat := proc(c)
+	if c.out.Overflow() {
+		stat = wire.SystemErr
 	}
 	if stat != wire.Success {
 		c.out.Truncate(start)
 		c.out.Accepted(c.header.XID, stat)
 	}
-	return replied
 }
 
 // identify sets cred to whoever the call says it comes from.

@@ -42,6 +42,7 @@ type conn struct {
 	out     output
 
 	pending *budget        // bytes of replies that are answered by other goroutines
+	homes   *budget        // bytes of calls about homes, and their replies
 	slow    sync.WaitGroup // those goroutines
 
 	// Of the goroutine.
@@ -69,6 +70,7 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 		remote:  addrPort(tcp.RemoteAddr()),
 		local:   addrPort(tcp.LocalAddr()),
 		pending: newBudget(s.limits.PendingConn),
+		homes:   newBudget(s.limits.HomesConn),
 	}
 	c.peer = s.exports.Peer(c.remote.Addr())
 	c.readDeadline.set = tcp.SetReadDeadline
@@ -160,6 +162,9 @@ func (c *conn) answer(record []byte) error {
 	case hangup:
 		return errors.Join(errNotACall, c.flush())
 	case deferred:
+		if c.call.inHome {
+			return c.answerInHome(record)
+		}
 		return c.answerSlowly()
 	}
 	if c.call.nspans > 0 {

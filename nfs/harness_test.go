@@ -32,11 +32,13 @@ func (s oneVersion) Versions() ([]exports.Version, error) {
 	}}, nil
 }
 
-func newExports(t testing.TB, tree fs.Tree) *exports.Exports {
+// newExports returns exports of a tree, and of homes if that is not nil.
+func newExports(t testing.TB, tree fs.Tree, homes *exports.Homes) *exports.Exports {
 	t.Helper()
 	x, err := exports.New(exports.Config{
 		Images: []exports.Image{{Name: "images", Dir: "/srv/images", StateDir: t.TempDir(), Versions: oneVersion{tree}}},
 		Allow:  exports.DefaultAllow(),
+		Homes:  homes,
 		Log:    zap.NewNop(),
 	})
 	if err != nil {
@@ -65,10 +67,15 @@ func start(t testing.TB, tree fs.Tree, limits Limits) *harness {
 
 func startOn(t testing.TB, ln net.Listener, tree fs.Tree, limits Limits) *harness {
 	t.Helper()
+	return startExports(t, ln, newExports(t, tree, nil), limits)
+}
+
+func startExports(t testing.TB, ln net.Listener, x *exports.Exports, limits Limits) *harness {
+	t.Helper()
 	core, logs := observer.New(zapcore.DebugLevel)
 	h := &harness{addr: ln.Addr().String(), logs: logs}
 	h.Server = New(Config{
-		Exports: newExports(t, tree),
+		Exports: x,
 		Log:     zap.New(core),
 		Ports:   anyPorts,
 		Limits:  limits,
@@ -89,7 +96,7 @@ func startOn(t testing.TB, ln net.Listener, tree fs.Tree, limits Limits) *harnes
 		if len(h.conns) != 0 {
 			t.Errorf("%d connections left", len(h.conns))
 		}
-		for name, b := range map[string]*budget{"pending": h.pending, "incoming": h.incoming} {
+		for name, b := range map[string]*budget{"pending": h.pending, "homes": h.homes, "incoming": h.incoming} {
 			if b.free != b.total {
 				t.Errorf("%d bytes of %s not given back", b.total-b.free, name)
 			}
@@ -118,7 +125,19 @@ type client struct {
 
 func dial(t testing.TB, addr string) *client {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
+	return dialWith(t, addr, &net.Dialer{})
+}
+
+// dialFrom connects from an address of this machine: any node that is wanted, of
+// those in 127.0.0.0/8.
+func dialFrom(t testing.TB, addr, node string) *client {
+	t.Helper()
+	return dialWith(t, addr, &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(node)}})
+}
+
+func dialWith(t testing.TB, addr string, dialer *net.Dialer) *client {
+	t.Helper()
+	conn, err := dialer.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -117,12 +117,17 @@ func (in *input) pack() {
 	in.start, in.end, in.pos, in.fill = 0, have, have, have+rest
 }
 
-// move goes on in another buffer, which must have room for what is pending.
+// move goes on in another buffer, which must have room for what is pending. It
+// leaves the old one as it is, records and all.
 func (in *input) move(buf []byte) {
-	in.pack()
-	copy(buf, in.buf[:in.fill])
+	have := copy(buf, in.buf[in.start:in.end])
+	rest := copy(buf[have:], in.buf[in.pos:in.fill])
 	in.buf = buf
+	in.start, in.end, in.pos, in.fill = 0, have, have, have+rest
 }
+
+// unread is how many bytes are pending when next has just returned a record.
+func (in *input) unread() int { return in.fill - in.pos }
 
 // reset forgets the buffer. Nothing must be pending.
 func (in *input) reset() { *in = input{} }

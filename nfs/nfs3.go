@@ -44,6 +44,8 @@ func (c *call) nfsProcedure() (procedure, wire.AcceptStat) {
 	switch {
 	case c.datagram:
 		return nil, wire.ProgUnavail
+	case h.Vers == nfsVersion && c.aboutHome():
+		return pick(homeProcedures[:], h.Proc)
 	case h.Vers == nfsVersion:
 		return pick(nfsProcedures[:], h.Proc)
 	}
@@ -216,16 +218,17 @@ func (c *call) readlink() wire.AcceptStat {
 
 // fsstat is FSSTAT (RFC 1813, section 3.3.18).
 func (c *call) fsstat() wire.AcceptStat {
-	return c.aboutTree(func() {
-		s := c.obj.Tree.Statfs()
-		c.out.Uint64(s.Bytes + s.FreeBytes)
-		c.out.Uint64(s.FreeBytes)
-		c.out.Uint64(s.FreeBytes)
-		c.out.Uint64(s.Files + s.FreeFiles)
-		c.out.Uint64(s.FreeFiles)
-		c.out.Uint64(s.FreeFiles)
-		c.out.Uint32(0) // invarsec: nothing is promised
-	})
+	return c.aboutTree(func(c *call) { c.putStatfs(c.obj.Tree.Statfs()) })
+}
+
+func (c *call) putStatfs(s fs.Statfs) {
+	c.out.Uint64(s.Bytes + s.FreeBytes)
+	c.out.Uint64(s.FreeBytes)
+	c.out.Uint64(s.FreeBytes)
+	c.out.Uint64(s.Files + s.FreeFiles)
+	c.out.Uint64(s.FreeFiles)
+	c.out.Uint64(s.FreeFiles)
+	c.out.Uint32(0) // invarsec: nothing is promised
 }
 
 // What FSINFO says (RFC 1813, section 3.3.19).
@@ -240,44 +243,44 @@ const (
 )
 
 // fsinfo is FSINFO (RFC 1813, section 3.3.19).
-func (c *call) fsinfo() wire.AcceptStat {
-	return c.aboutTree(func() {
-		for range 2 { // rtmax, rtpref, rtmult; the same for writes
-			c.out.Uint32(maxIO)
-			c.out.Uint32(maxIO)
-			c.out.Uint32(ioMultiple)
-		}
-		c.out.Uint32(maxListing)
-		c.out.Uint64(maxFileSize)
-		c.out.Uint32(0)
-		c.out.Uint32(timeDelta)
-		c.out.Uint32(properties)
-	})
+func (c *call) fsinfo() wire.AcceptStat { return c.aboutTree((*call).putFSInfo) }
+
+func (c *call) putFSInfo() {
+	for range 2 { // rtmax, rtpref, rtmult; the same for writes
+		c.out.Uint32(maxIO)
+		c.out.Uint32(maxIO)
+		c.out.Uint32(ioMultiple)
+	}
+	c.out.Uint32(maxListing)
+	c.out.Uint64(maxFileSize)
+	c.out.Uint32(0)
+	c.out.Uint32(timeDelta)
+	c.out.Uint32(properties)
 }
 
 // maxLinks is what PATHCONF says, and what ext4 allows is near enough.
 const maxLinks = 65000
 
 // pathconf is PATHCONF (RFC 1813, section 3.3.20).
-func (c *call) pathconf() wire.AcceptStat {
-	return c.aboutTree(func() {
-		c.out.Uint32(maxLinks)
-		c.out.Uint32(fs.MaxName)
-		c.out.Bool(true)  // no_trunc: a name too long is an error
-		c.out.Bool(true)  // chown_restricted
-		c.out.Bool(false) // case_insensitive
-		c.out.Bool(true)  // case_preserving
-	})
+func (c *call) pathconf() wire.AcceptStat { return c.aboutTree((*call).putPathConf) }
+
+func (c *call) putPathConf() {
+	c.out.Uint32(maxLinks)
+	c.out.Uint32(fs.MaxName)
+	c.out.Bool(true)  // no_trunc: a name too long is an error
+	c.out.Bool(true)  // chown_restricted
+	c.out.Bool(false) // case_insensitive
+	c.out.Bool(true)  // case_preserving
 }
 
 // aboutTree answers a call that takes a handle of anything in a tree.
-func (c *call) aboutTree(results func()) wire.AcceptStat {
+func (c *call) aboutTree(results func(*call)) wire.AcceptStat {
 	handle := c.fileHandle()
 	if !c.args.Done() {
 		return wire.GarbageArgs
 	}
 	if c.putLive(handle) {
-		results()
+		results(c)
 	}
 	return wire.Success
 }

@@ -32,7 +32,7 @@ type (
 // pools recycle what a connection needs only while it has something to do, so
 // that an idle one holds nothing.
 type pools struct {
-	small, reply, large, calls sync.Pool
+	small, reply, large, calls, entries sync.Pool
 }
 
 func get[T any](p *sync.Pool) *T {
@@ -51,13 +51,30 @@ func readBufferSize(n int) int {
 	return largeSize
 }
 
-// readBuffer returns a buffer of a size that readBufferSize gave, and what gives
-// it back.
-func (p *pools) readBuffer(size int) (buf []byte, recycle func()) {
-	if size == replySize {
+// bufferSize is the size of the smallest buffer that n bytes fit into.
+func bufferSize(n int) int {
+	switch {
+	case n <= smallSize:
+		return smallSize
+	case n <= replySize:
+		return replySize
+	default:
+		return largeSize
+	}
+}
+
+// buffer returns a buffer of a size that bufferSize or readBufferSize gave, and
+// what gives it back.
+func (p *pools) buffer(size int) (buf []byte, recycle func()) {
+	switch size {
+	case smallSize:
+		b := get[smallBuffer](&p.small)
+		return b[:], func() { p.small.Put(b) }
+	case replySize:
 		b := get[replyBuffer](&p.reply)
 		return b[:], func() { p.reply.Put(b) }
+	default:
+		b := get[largeBuffer](&p.large)
+		return b[:], func() { p.large.Put(b) }
 	}
-	b := get[largeBuffer](&p.large)
-	return b[:], func() { p.large.Put(b) }
 }

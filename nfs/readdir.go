@@ -46,22 +46,32 @@ type listing struct {
 
 // readdir is READDIR (RFC 1813, section 3.3.16).
 func (c *call) readdir() wire.AcceptStat {
+	handle, l := c.readdirArgs()
+	return c.list(handle, &l)
+}
+
+func (c *call) readdirArgs() ([]byte, listing) {
 	handle := c.fileHandle()
 	l := listing{cookie: c.args.Uint64()}
 	c.args.FixedOpaque(verifierSize)
 	l.all = c.args.Uint32()
 	l.names = l.all
-	return c.list(handle, &l)
+	return handle, l
 }
 
 // readdirplus is READDIRPLUS (RFC 1813, section 3.3.17).
 func (c *call) readdirplus() wire.AcceptStat {
+	handle, l := c.readdirplusArgs()
+	return c.list(handle, &l)
+}
+
+func (c *call) readdirplusArgs() ([]byte, listing) {
 	handle := c.fileHandle()
 	l := listing{cookie: c.args.Uint64(), plus: true}
 	c.args.FixedOpaque(verifierSize)
 	l.names = c.args.Uint32()
 	l.all = c.args.Uint32()
-	return c.list(handle, &l)
+	return handle, l
 }
 
 // list answers with as much of a directory as the client has room for.
@@ -94,16 +104,21 @@ func (c *call) list(handle []byte, l *listing) wire.AcceptStat {
 }
 
 func (c *call) failListing(err error) wire.AcceptStat {
+	c.listingStatus(err)
+	c.putPostOp(c.obj.ID)
+	return wire.Success
+}
+
+// listingStatus appends the status of a listing that failed.
+func (c *call) listingStatus(err error) {
 	switch {
 	case errors.Is(err, errTooSmall):
 		c.out.Uint32(uint32(gonfs.NFSStatusTooSmall))
 	case errors.Is(err, fs.ErrInvalid):
 		c.out.Uint32(uint32(gonfs.NFSStatusBadCookie))
 	default:
-		return c.fail(err)
+		c.status(err)
 	}
-	c.putPostOp(c.obj.ID)
-	return wire.Success
 }
 
 // putEntries appends entries until the directory ends, which it reports, or the
@@ -132,21 +147,30 @@ func (c *call) putEntries(l *listing, body int) (eof bool, err error) {
 	return eof && !l.full, nil
 }
 
-// putBatch appends entries until the room ends. The first of a reply may exceed
-// dircount, which is advice: a client that gets nothing cannot go on.
+// putBatch appends entries until the room ends.
 func (c *call) putBatch(l *listing, batch []fs.DirEntry) {
 	for i := range batch {
 		e := &batch[i]
 		pos := c.out.Len()
 		c.putEntry(e, l.plus)
-		l.used += entrySize(e)
-		if c.out.Len() > l.end || (l.some && l.used > int64(l.names)) {
-			c.out.Truncate(pos)
-			l.full = true
+		if !c.keepEntry(l, pos, e.Name, e.Cookie) {
 			return
 		}
-		l.cookie, l.some = e.Cookie, true
 	}
+}
+
+// keepEntry counts the entry that was appended at pos, or takes it back because
+// the room has ended. The first of a reply may exceed dircount, which is advice:
+// a client that gets nothing cannot go on.
+func (c *call) keepEntry(l *listing, pos int, name []byte, cookie uint64) bool {
+	l.used += entrySize(name)
+	if c.out.Len() > l.end || c.out.Overflow() || (l.some && l.used > int64(l.names)) {
+		c.out.Truncate(pos)
+		l.full = true
+		return false
+	}
+	l.cookie, l.some = cookie, true
+	return true
 }
 
 // batch returns how many entries to ask for when the reply has reached pos: no
@@ -160,8 +184,8 @@ func (l *listing) batch(pos int) int {
 }
 
 // entrySize is what an entry counts for dircount: all but attributes and handle.
-func entrySize(e *fs.DirEntry) int64 {
-	return int64(4 + 8 + 4 + len(e.Name) + wire.Pad(len(e.Name)) + 8)
+func entrySize(name []byte) int64 {
+	return int64(4 + 8 + 4 + len(name) + wire.Pad(len(name)) + 8)
 }
 
 // putEntry appends an entry3 or entryplus3.

@@ -36,6 +36,12 @@ type page struct {
 // list makes one READDIR, or READDIRPLUS if dircount is not negative.
 func (c *client) list(dir []byte, cookie uint64, dircount, count int) page {
 	c.t.Helper()
+	return c.listWant(dir, cookie, dircount, count, 42)
+}
+
+// listWant is list of a tree with that identity.
+func (c *client) listWant(dir []byte, cookie uint64, dircount, count int, fsid uint64) page {
+	c.t.Helper()
 	proc := gonfs.NFSProcedureReadDir
 	if dircount >= 0 {
 		proc = gonfs.NFSProcedureReadDirPlus
@@ -54,7 +60,7 @@ func (c *client) list(dir []byte, cookie uint64, dircount, count int) page {
 	if p.status != nfsOK {
 		return p
 	}
-	if verifier := d.Uint64(); verifier != 42 {
+	if verifier := d.Uint64(); verifier != fsid {
 		c.t.Errorf("verifier %d, want the tree's identity", verifier)
 	}
 	for left := d.Len(); d.Bool(); left = d.Len() {

@@ -59,6 +59,15 @@ type Limits struct {
 	// through.
 	Pending     int
 	PendingConn int
+	// Homes bounds the bytes of calls about homes and of their replies, in the
+	// whole server and for one connection: 64 MiB and 8 MiB by default. They have
+	// a bound of their own, so that a disk of homes that hangs does not keep
+	// nodes from their roots. At least one of the largest is always let through.
+	Homes     int
+	HomesConn int
+	// Duplicates bounds the bytes of replies that are kept for calls that come
+	// again (dupreq.go), 16 MiB by default.
+	Duplicates int
 	// Incoming bounds the bytes of calls larger than usual that are being
 	// received, 64 MiB by default.
 	Incoming int
@@ -74,6 +83,9 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Drain, 5*time.Second)
 	setDefault(&l.Pending, 64<<20)
 	setDefault(&l.PendingConn, 4<<20)
+	setDefault(&l.Homes, 64<<20)
+	setDefault(&l.HomesConn, 8<<20)
+	setDefault(&l.Duplicates, 16<<20)
 	setDefault(&l.Incoming, 64<<20)
 	setDefault(&l.Disk, 64)
 }
@@ -105,7 +117,9 @@ type Server struct {
 
 	pools    pools
 	pending  *budget
+	homes    *budget
 	incoming *budget
+	dups     *dupCache
 	disk     chan struct{} // a token for each read of a disk that goes on
 	lists    listRate
 
@@ -125,7 +139,9 @@ func New(cfg Config) *Server {
 		limits:   limits,
 		recorder: cfg.Recorder,
 		pending:  newBudget(limits.Pending),
+		homes:    newBudget(limits.Homes),
 		incoming: newBudget(limits.Incoming),
+		dups:     newDupCache(limits.Duplicates),
 		disk:     make(chan struct{}, limits.Disk),
 		conns:    make(map[*conn]struct{}),
 	}

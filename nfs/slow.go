@@ -10,17 +10,10 @@ import (
 // reached, the connection reads no further calls until there is room again.
 func (c *conn) answerSlowly() error {
 	size := readBufferSize(int(c.call.read.count))
-	for _, b := range [...]*budget{c.pending, c.srv.pending} {
-		if b.tryTake(size) {
-			continue
-		}
-		// What is answered already must not wait for that.
-		if err := c.flush(); err != nil {
-			return err
-		}
-		b.take(size)
+	if err := c.reserve(size, c.pending, c.srv.pending); err != nil {
+		return err
 	}
-	buf, recycle := c.srv.pools.readBuffer(size)
+	buf, recycle := c.srv.pools.buffer(size)
 	slow := c.call.fork(buf)
 	c.slow.Add(1)
 	go func() {
@@ -34,6 +27,24 @@ func (c *conn) answerSlowly() error {
 		recycle()
 		c.srv.freeCall(slow)
 	}()
+	return nil
+}
+
+// reserve takes bytes of several budgets, waiting for them if it must.
+func (c *conn) reserve(size int, budgets ...*budget) error {
+	for i, b := range budgets {
+		if b.tryTake(size) {
+			continue
+		}
+		// What is answered already must not wait for that.
+		if err := c.flush(); err != nil {
+			for _, taken := range budgets[:i] {
+				taken.give(size)
+			}
+			return err
+		}
+		b.take(size)
+	}
 	return nil
 }
 

@@ -38,6 +38,22 @@ func nfsStatus(err error) gonfs.NFSStatus {
 		return gonfs.NFSStatusNotSupp
 	case fs.ErrWouldBlock:
 		return gonfs.NFSStatusJukebox
+	case fs.ErrNotEmpty:
+		return gonfs.NFSStatusNotEmpty
+	case fs.ErrTooLarge:
+		return gonfs.NFSStatusFBig
+	case fs.ErrNoSpace:
+		return gonfs.NFSStatusNoSPC
+	case fs.ErrQuota:
+		return gonfs.NFSStatusDQuot
+	case fs.ErrTooManyLinks:
+		return gonfs.NFSStatusMlink
+	case fs.ErrXDev:
+		return gonfs.NFSStatusXDev
+	case fs.ErrNotSync:
+		return gonfs.NFSStatusNotSync
+	case fs.ErrBadType:
+		return gonfs.NFSStatusBadType
 	default:
 		return gonfs.NFSStatusIO
 	}

@@ -12,7 +12,7 @@ import (
 
 // announce says at start what a user needs to know: where the server is, what
 // it serves, and the words for the nodes' kernel command line.
-func announce(w io.Writer, x *exports.Exports, socks *sockets, allow []netip.Prefix) error {
+func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sockets, allow []netip.Prefix) error {
 	addrs := serverAddrs(socks.tcp[0].Addr())
 	var b strings.Builder
 	fmt.Fprintf(&b, "rootnfsd is serving NFS version 3 on %s\n", strings.Join(withPort(addrs, socks.nfs), ", "))
@@ -31,6 +31,9 @@ func announce(w io.Writer, x *exports.Exports, socks *sockets, allow []netip.Pre
 			continue
 		}
 		fmt.Fprintf(&b, "/%s  %s  %s\n", s.Image, s.Promoted.Version, s.Promoted.Digest.Short())
+	}
+	if homes != nil {
+		fmt.Fprintln(&b, describeHomes(homes))
 	}
 	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image, socks))
 	_, err := io.WriteString(w, b.String())

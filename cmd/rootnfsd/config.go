@@ -23,6 +23,8 @@ type config struct {
 	Allow     []string `yaml:"allow"`
 	LogLevel  string   `yaml:"log-level"`
 	LogFormat string   `yaml:"log-format"`
+
+	Homes homeConfig `yaml:",inline"`
 }
 
 // readConfig reads the file that --config names. That there is none is an

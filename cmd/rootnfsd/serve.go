@@ -34,8 +34,9 @@ Examples:
    rootnfsd serve --export images/
    rootnfsd serve --export /srv/images --allow 192.168.1.0/24
    rootnfsd serve --export pi=/srv/pi --export x86=/srv/x86
+   rootnfsd serve --export images/ --home /srv/home --home-skel /srv/skel
    rootnfsd serve --listen 127.0.0.1:12049 --portmap off      without root, for a try`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			exportFlag(), configFlag(),
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
@@ -45,7 +46,7 @@ Examples:
 			&cli.StringFlag{Name: "cpu-profile", Hidden: true, Usage: "write a profile to `FILE`, for go tool pprof"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "console", Usage: "console or json"},
-		},
+		}, homeFlags()...),
 		Action: serve,
 	}
 }
@@ -71,6 +72,11 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	homes, homesDone, err := homesOf(c, cfg.Homes, log)
+	if err != nil {
+		return err
+	}
+	defer homesDone()
 	stores, err := openStores(c)
 	if err != nil {
 		return err
@@ -98,11 +104,11 @@ func serve(c *cli.Context) error {
 	if err := sealNew(ctx, stores, log); err != nil {
 		return err
 	}
-	x, err := exports.New(exports.Config{Images: imagesOf(stores, log), Allow: allow, Warm: !c.Bool("no-warm"), Log: log})
+	x, err := exports.New(exports.Config{Images: imagesOf(stores, log), Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Log: log})
 	if err != nil {
 		return err
 	}
-	if err := announce(c.App.Writer, x, socks, allow); err != nil {
+	if err := announce(c.App.Writer, x, homes, socks, allow); err != nil {
 		return err
 	}
 	config := nfs.Config{Exports: x, Log: log, Ports: socks.ports()}

@@ -1,0 +1,151 @@
+package cache
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// thing is what a pool lends in tests.
+type thing struct {
+	key    int
+	closed atomic.Bool
+}
+
+type things struct {
+	opened, closed atomic.Int64
+}
+
+func (s *things) pool(limit int) *Pool[int, *thing] {
+	return NewPool(limit, func(key int) (*thing, error) {
+		s.opened.Add(1)
+		return &thing{key: key}, nil
+	}, func(x *thing) {
+		if x.closed.Swap(true) {
+			panic("closed twice")
+		}
+		s.closed.Add(1)
+	})
+}
+
+func (s *things) want(t *testing.T, what string, opened, closed int64) {
+	t.Helper()
+	if o, c := s.opened.Load(), s.closed.Load(); o != opened || c != closed {
+		t.Errorf("%s: %d opened and %d closed, want %d and %d", what, o, c, opened, closed)
+	}
+}
+
+func TestPoolLends(t *testing.T) {
+	var s things
+	p := s.pool(2)
+	a, _ := p.Get(1)
+	b, _ := p.Get(1)
+	if a != b || a.key != 1 {
+		t.Error("a key has two values")
+	}
+	p.Get(2)
+	p.Get(3)
+	s.want(t, "all in use, more than the limit", 3, 0)
+	p.Put(1)
+	p.Get(4)
+	s.want(t, "one of two users gave it back", 4, 0)
+	p.Put(1)
+	p.Put(2)
+	p.Put(3)
+	p.Get(5)
+	s.want(t, "three idle, one in use and a new one", 5, 3)
+	if n := p.Len(); n != 2 {
+		t.Errorf("%d are open, want 2", n)
+	}
+}
+
+func TestPoolDrop(t *testing.T) {
+	var s things
+	p := s.pool(10)
+	p.Drop(1)
+	p.Get(1)
+	p.Put(1)
+	p.Drop(1)
+	s.want(t, "dropped while idle", 1, 1)
+	p.Get(1)
+	p.Get(1)
+	p.Drop(1)
+	p.Put(1)
+	s.want(t, "dropped while in use", 2, 1)
+	p.Put(1)
+	s.want(t, "given back by the last", 2, 2)
+	p.Get(1)
+	s.want(t, "asked for again", 3, 2)
+}
+
+func TestPoolSweep(t *testing.T) {
+	var s things
+	p := s.pool(10)
+	p.Get(1)
+	p.Put(1)
+	p.Get(2)
+	p.Sweep()
+	s.want(t, "asked for since the last sweep", 2, 0)
+	p.Sweep()
+	s.want(t, "not asked for since", 2, 1)
+	p.Put(2)
+	p.Get(2)
+	p.Put(2)
+	p.Sweep()
+	s.want(t, "asked for again", 2, 1)
+	p.Sweep()
+	s.want(t, "idle", 2, 2)
+}
+
+func TestPoolErrors(t *testing.T) {
+	fail := errors.New("no")
+	calls := 0
+	p := NewPool(1, func(int) (int, error) { calls++; return 0, fail }, func(int) { t.Error("closed what was never opened") })
+	for range 2 {
+		if _, err := p.Get(1); err != fail {
+			t.Error(err)
+		}
+	}
+	if calls != 2 || p.Len() != 0 {
+		t.Errorf("%d calls, %d left", calls, p.Len())
+	}
+}
+
+// TestPoolConcurrent has few things asked for, dropped and swept by many. None
+// is used after it was closed, and in the end all are.
+func TestPoolConcurrent(t *testing.T) {
+	var s things
+	p := s.pool(3)
+	var all sync.WaitGroup
+	for i := range 16 {
+		all.Go(func() {
+			for n := range 500 {
+				key := (i + n) % 7
+				x, err := p.Get(key)
+				if err != nil || x.key != key || x.closed.Load() {
+					t.Errorf("got %v, %v", x, err)
+				}
+				switch n % 16 {
+				case 3:
+					p.Drop(key)
+				case 7:
+					p.Sweep()
+				case 11:
+					runtime.Gosched()
+				}
+				if x.closed.Load() {
+					t.Error("closed while in use")
+				}
+				p.Put(key)
+			}
+		})
+	}
+	all.Wait()
+	p.Sweep()
+	p.Sweep()
+	if p.Len() != 0 || s.opened.Load() != s.closed.Load() {
+		t.Errorf("%d left; %d opened and %d closed", p.Len(), s.opened.Load(), s.closed.Load())
+	}
+}

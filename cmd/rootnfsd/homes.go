@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/hostdir"
+)
+
+// homeConfig is what the configuration file says of homes.
+type homeConfig struct {
+	Home       string `yaml:"home"`
+	HomeLayout string `yaml:"home-layout"`
+	HomeSkel   string `yaml:"home-skel"`
+	HomeSquash string `yaml:"home-squash"`
+	AnonUID    string `yaml:"anonuid"`
+	AnonGID    string `yaml:"anongid"`
+}
+
+func homeFlags() []cli.Flag {
+	nobody := strconv.Itoa(fs.Nobody)
+	return []cli.Flag{
+		&cli.StringFlag{Name: "home", Usage: "serve /home, which nodes may write to, from this `DIR`"},
+		&cli.StringFlag{Name: "home-layout", Value: "per-node", Usage: "per-node (each has a home of its own, DIR/ADDRESS) or shared (DIR is the home of all)"},
+		&cli.StringFlag{Name: "home-skel", Usage: "make the home of a new node from a copy of this `DIR`"},
+		&cli.StringFlag{Name: "home-squash", Value: "root", Usage: "who of a node is nobody in its home: root, none or all"},
+		&cli.StringFlag{Name: "anonuid", Value: nobody, Usage: "the `UID` of nobody"},
+		&cli.StringFlag{Name: "anongid", Value: nobody, Usage: "the `GID` of nobody"},
+	}
+}
+
+// homesOf returns the homes to serve, nil for none. The caller calls done when
+// they are not served any more.
+func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes, done func(), err error) {
+	h, err = parseHomes(c, cfg)
+	if h == nil || err != nil {
+		return nil, func() {}, err
+	}
+	host, err := hostdir.NewHost(hostdir.Options{})
+	if err != nil {
+		return nil, func() {}, err
+	}
+	h.Open = func(dir string) (fs.WritableTree, error) {
+		tree, err := host.Open(dir)
+		if err != nil {
+			return nil, err
+		}
+		return tree, nil
+	}
+	if !host.Privileged() {
+		log.Warn("homes are served as the one user that rootnfsd runs as, whoever asks: give it root to keep users apart",
+			zap.Int("uid", os.Geteuid()))
+	}
+	if !h.Shared && h.Skel == "" && h.Squash != exports.SquashNone {
+		log.Warn("homes begin empty and belong to root, so nobody on a node can make anything in them: give them a beginning with --home-skel")
+	}
+	return h, host.Close, nil
+}
+
+// parseHomes reads flags and configuration.
+func parseHomes(c *cli.Context, cfg homeConfig) (*exports.Homes, error) {
+	dir, skel := str(c, "home", cfg.Home), str(c, "home-skel", cfg.HomeSkel)
+	if dir == "" {
+		for _, name := range []string{"home-layout", "home-skel", "home-squash", "anonuid", "anongid"} {
+			if c.IsSet(name) {
+				return nil, usageError(c, "--%s says how to serve homes: say where they are with --home DIR", name)
+			}
+		}
+		return nil, nil
+	}
+	h := &exports.Homes{}
+	switch layout := str(c, "home-layout", cfg.HomeLayout); layout {
+	case "per-node":
+	case "shared":
+		h.Shared = true
+	default:
+		return nil, usageError(c, "--home-layout %s: want per-node or shared", layout)
+	}
+	if h.Shared && skel != "" {
+		return nil, usageError(c, "--home-skel is what a node's own home is made from, and with --home-layout shared there is none")
+	}
+	var err error
+	if h.Squash, err = exports.ParseSquash(str(c, "home-squash", cfg.HomeSquash)); err != nil {
+		return nil, usageError(c, "--home-squash: %v", err)
+	}
+	if h.AnonUID, err = parseID(str(c, "anonuid", cfg.AnonUID)); err != nil {
+		return nil, usageError(c, "--anonuid: %v", err)
+	}
+	if h.AnonGID, err = parseID(str(c, "anongid", cfg.AnonGID)); err != nil {
+		return nil, usageError(c, "--anongid: %v", err)
+	}
+	if h.Dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	if skel != "" {
+		h.Skel, err = filepath.Abs(skel)
+	}
+	return h, err
+}
+
+// parseID reads the number of a user or a group. The last one there could be is
+// none (chown(2)).
+func parseID(s string) (uint32, error) {
+	id, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || id == math.MaxUint32 {
+		return 0, fmt.Errorf("%q: want a number from 0 to %d", s, uint32(math.MaxUint32-1))
+	}
+	return uint32(id), nil
+}
+
+// describeHomes says in a line what is served as /home.
+func describeHomes(h *exports.Homes) string {
+	layout := "one for each node"
+	if h.Shared {
+		layout = "one for all"
+	}
+	squashed := map[exports.Squash]string{
+		exports.SquashRoot: "root is nobody",
+		exports.SquashNone: "root is root",
+		exports.SquashAll:  "everybody is nobody",
+	}
+	return fmt.Sprintf("/home  %s, in %s; %s", layout, h.Dir, squashed[h.Squash])
+}

@@ -1,0 +1,374 @@
+package exports
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// Homes says what is mounted as /home: trees that nodes may write to.
+type Homes struct {
+	// Dir is the directory on the server: it holds a home for each node, named
+	// as the node is, or it is the one tree of all if Shared is true.
+	Dir    string
+	Shared bool
+	// Skel is the directory that a node's home is made from when the node first
+	// mounts it. Without one it begins empty and belongs to root.
+	Skel string
+
+	Squash           Squash
+	AnonUID, AnonGID uint32 // who a squashed caller is
+
+	// Open opens the tree at a directory that is there.
+	Open func(dir string) (fs.WritableTree, error)
+}
+
+// homeName is what homes are mounted as.
+const homeName = "home"
+
+// nodeName is the name that a node is known by: for a home, its directory. It is
+// the one place that decides; now it is the address.
+func nodeName(addr netip.Addr) string { return addr.String() }
+
+// isNodeName reports whether a name can be that of a node, so that nobody mounts
+// a directory of its own home in the belief that it is a node's.
+func isNodeName(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
+
+// namesNode reports whether name is, in any spelling, that of the node at addr.
+func namesNode(name string, addr netip.Addr) bool {
+	a, err := netip.ParseAddr(name)
+	return err == nil && a.Unmap() == addr
+}
+
+// homes are the homes that are served.
+type homes struct {
+	Homes
+	paths []string // Dir as an absolute path, and where its symlinks lead
+	keys  []sipKey // of the images: the first one signs, so any may have been the first
+
+	mu    sync.Mutex // guards byDir
+	byDir map[string]*home
+}
+
+// home is one tree. There is one of these for each directory, for as long as the
+// server runs.
+type home struct {
+	homes *homes
+	id    uint64
+	dir   string
+
+	opening sync.Mutex // one makes and opens it, the others wait for it
+	open    atomic.Pointer[openHome]
+}
+
+// openHome is the tree that was opened, and the directory that it was then: an
+// operator may put another in its place.
+type openHome struct {
+	fs.WritableTree
+	info os.FileInfo
+}
+
+// newHomes checks that homes can be served beside the images.
+func newHomes(cfg Homes, images []*imageView) (*homes, error) {
+	info, err := os.Stat(cfg.Dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("there is no directory %s for homes: make it, or mount what it is on", cfg.Dir)
+	case err != nil:
+		return nil, err
+	case !info.IsDir():
+		return nil, fmt.Errorf("%s is not a directory, homes need one", cfg.Dir)
+	}
+	h := &homes{Homes: cfg, paths: pathsOf(cfg.Dir), byDir: map[string]*home{}}
+	if len(images) == 0 {
+		return nil, errors.New("homes need an image: its key signs their handles")
+	}
+	for _, img := range images {
+		if img.name == homeName {
+			return nil, errors.New("a store would be served as /home, which is where homes are: name it differently with --export NAME=DIR")
+		}
+		// Who writes to a home must not thereby write to a store, or read its key.
+		if overlap(h.paths, img.paths) {
+			return nil, fmt.Errorf("the homes in %s and the store %s must not lie in each other", cfg.Dir, img.paths[0])
+		}
+		h.keys = append(h.keys, img.key)
+	}
+	if cfg.Shared {
+		_, err := h.at(cfg.Dir).Tree()
+		return h, err
+	}
+	if cfg.Skel != "" {
+		if info, err := os.Stat(cfg.Skel); err != nil {
+			return nil, fmt.Errorf("the skeleton of homes: %w", err)
+		} else if !info.IsDir() {
+			return nil, fmt.Errorf("the skeleton of homes, %s, is not a directory", cfg.Skel)
+		}
+	}
+	return h, removeTempHomes(cfg.Dir)
+}
+
+// overlap reports whether one of the directories lies in, or is, one of the
+// others, or the other way round.
+func overlap(some, others []string) bool {
+	for _, a := range some {
+		for _, b := range others {
+			if within(a, b) || within(b, a) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func within(dir, in string) bool {
+	rel, err := filepath.Rel(in, dir)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+// of returns the home of the node that p is.
+func (h *homes) of(p *Peer) *home {
+	if home := p.home.Load(); home != nil {
+		return home
+	}
+	home := h.at(h.dirOf(p))
+	p.home.Store(home)
+	return home
+}
+
+func (h *homes) dirOf(p *Peer) string {
+	if h.Shared {
+		return h.Dir
+	}
+	return filepath.Join(h.Dir, nodeName(p.addr))
+}
+
+// at returns the home in a directory of the server.
+func (h *homes) at(dir string) *home {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if home := h.byDir[dir]; home != nil {
+		return home
+	}
+	home := &home{homes: h, id: homeID(filepath.Base(dir), h.Shared), dir: dir}
+	h.byDir[dir] = home
+	return home
+}
+
+// homeID is what a handle says of its home.
+func homeID(name string, shared bool) uint64 {
+	if shared {
+		name = "/" // which no node is called
+	}
+	sum := sha256.Sum256([]byte(name))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// Tree returns the tree of a home that has been mounted at some time. After the
+// first time it is one atomic load. It is fs.ErrStale if the home was removed.
+func (h *home) Tree() (fs.WritableTree, error) {
+	if o := h.open.Load(); o != nil {
+		return o.WritableTree, nil
+	}
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	return h.reopen()
+}
+
+// Mount returns the tree as it is now, making the home if there is none.
+func (h *home) Mount(create bool) (fs.WritableTree, error) {
+	h.opening.Lock()
+	defer h.opening.Unlock()
+	if _, err := os.Stat(h.dir); create && errors.Is(err, os.ErrNotExist) {
+		if err := makeHome(h.dir, h.homes.Skel); err != nil {
+			return nil, err
+		}
+	}
+	return h.reopen()
+}
+
+// reopen opens the tree if what is open is not what is there. The caller holds
+// opening.
+func (h *home) reopen() (fs.WritableTree, error) {
+	info, err := os.Stat(h.dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, h.gone(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", fs.ErrIO, err)
+	}
+	var a fs.Attr
+	if o := h.open.Load(); o != nil && os.SameFile(o.info, info) && o.Getattr(o.Root(), &a) == nil {
+		return o.WritableTree, nil
+	}
+	tree, err := h.homes.Open(h.dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the home %s: %w", h.dir, err)
+	}
+	h.open.Store(&openHome{tree, info})
+	return tree, nil
+}
+
+// gone is the error for a home whose directory is not there. If what it is in is
+// not there either, then more likely a disk is missing than a home was removed.
+func (h *home) gone(err error) error {
+	if _, parent := os.Stat(h.homes.Dir); parent != nil {
+		return fmt.Errorf("%w: %w", fs.ErrIO, parent)
+	}
+	return fmt.Errorf("%w: %w", fs.ErrStale, err)
+}
+
+// HomeObject is what a handle of a home names.
+type HomeObject struct {
+	Tree   fs.WritableTree
+	Handle fs.Handle
+	home   *home
+}
+
+// AppendHandle appends the handle of another object of the same home to b. It
+// takes at most MaxHandle bytes.
+func (o *HomeObject) AppendHandle(b []byte, h fs.Handle) []byte {
+	return appendHomeHandle(b, o.home, o.Tree.FSID(), h)
+}
+
+// Squash changes c into who the caller is in the home. It may change what Groups
+// points to. An anonymous caller has not said who it is.
+func (o *HomeObject) Squash(c *fs.Cred, anonymous bool) { o.home.homes.squash(c, anonymous) }
+
+// ResolveHome is Resolve for a handle that IsHome is true of. It may wait for a
+// disk. Its errors are those of CheckHome, fs.ErrStale where the home is gone and
+// fs.ErrIO where it cannot be opened.
+func (x *Exports) ResolveHome(p *Peer, handle []byte, o *HomeObject) error {
+	h, err := x.checkHome(p, handle)
+	if err != nil {
+		return err
+	}
+	home := x.homes.of(p)
+	tree, err := home.Tree()
+	if err != nil {
+		return err
+	}
+	if tree.FSID() != h.fsid {
+		return fs.ErrStale // the homes are on another file system now
+	}
+	o.Tree, o.Handle, o.home = tree, h.object, home
+	return nil
+}
+
+// CheckHome reports whether p may use a handle that IsHome is true of, and does
+// not wait. Errors: fs.ErrBadHandle for a handle that this server never made,
+// fs.ErrAccess where it is that of another node's home or the address of p may
+// not use anything.
+func (x *Exports) CheckHome(p *Peer, handle []byte) error {
+	_, err := x.checkHome(p, handle)
+	return err
+}
+
+func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
+	h, ok := parseHomeHandle(handle)
+	switch {
+	case !ok || x.homes == nil:
+		return h, fs.ErrBadHandle
+	case !p.allowed:
+		return h, fs.ErrAccess
+	case !x.homes.signed(handle):
+		return h, fs.ErrBadHandle
+	case h.home == p.homeID(x.homes.Shared):
+		return h, nil
+	case x.homes.Shared:
+		return h, fs.ErrStale // made when each node had a home of its own
+	}
+	// nfsd says STALE to an address that an export is not for. But a Linux client
+	// never uses an inode again that was stale once, and a node whose address has
+	// changed may get it back.
+	return h, fs.ErrAccess
+}
+
+// signed reports whether the tag of a handle is one that this server makes.
+func (h *homes) signed(handle []byte) bool {
+	body := handle[:len(handle)-tagSize]
+	tag := binary.BigEndian.Uint64(handle[len(body):])
+	for _, key := range h.keys {
+		if key.sum(body) == tag {
+			return true
+		}
+	}
+	return false
+}
+
+// cut cuts what homes are mounted as off the front of a mount path: /home, or
+// the directory on the server.
+func (h *homes) cut(names []string) (rest []string, ok bool) {
+	for _, p := range h.paths {
+		if rest, at, ok := cutStore(names, p); ok && at == "" {
+			return rest, true
+		}
+	}
+	if len(names) > 0 && names[0] == homeName {
+		return names[1:], true
+	}
+	return nil, false
+}
+
+// mountHome is Mount for a path below what homes are mounted as.
+func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, string, error) {
+	if !x.homes.Shared && len(names) > 0 && isNodeName(names[0]) {
+		if !namesNode(names[0], p.addr) {
+			return nil, "that is another node's home; yours is /home", fs.ErrAccess
+		}
+		names = names[1:]
+	}
+	home := x.homes.of(p)
+	// Anybody can send a datagram in the name of any address, and must not fill
+	// the disk with homes that way.
+	tree, err := home.Mount(!from.Datagram && !x.homes.Shared)
+	switch {
+	case from.Datagram && errors.Is(err, fs.ErrStale):
+		return nil, "a home is made at the first mount over TCP: use mountproto=tcp", fs.ErrNotExist
+	case err != nil:
+		return nil, err.Error(), fs.KindOf(err)
+	}
+	object, err := walkHome(tree, names)
+	switch kind := fs.KindOf(err); kind {
+	case 0:
+		o := HomeObject{Tree: tree, home: home}
+		return o.AppendHandle(nil, object), "", nil
+	case fs.ErrNotExist:
+		return nil, "the home has no such directory; /home is the whole of it", kind
+	case fs.ErrNotDir:
+		return nil, "only a directory can be mounted, and symlinks are not followed", kind
+	default:
+		return nil, err.Error(), kind
+	}
+}
+
+// walkHome looks a directory up, as the superuser: what a mount may reach is
+// decided by address.
+func walkHome(tree fs.WritableTree, names []string) (fs.Handle, error) {
+	var a fs.Attr
+	h := tree.Root()
+	if err := tree.Getattr(h, &a); err != nil {
+		return h, err
+	}
+	for _, name := range names {
+		var err error
+		if h, err = tree.Lookup(&fs.Cred{}, h, fs.Name(name), &a); err != nil {
+			return h, err
+		}
+	}
+	if a.Kind != fs.Directory {
+		return h, fs.ErrNotDir
+	}
+	return h, nil
+}

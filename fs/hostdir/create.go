@@ -1,0 +1,266 @@
+package hostdir
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// Create implements fs.WritableTree.
+func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s *fs.SetAttr, verf fs.Verifier, a *fs.Attr) (fs.Handle, fs.Change, error) {
+	if how == fs.Exclusive {
+		s = verfAttr(verf)
+	}
+	h, change, err := t.create(c, dir, name, s, a)
+	if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
+		return h, change, err
+	}
+	h, err = t.existing(c, dir, name, how, s, a)
+	return h, change, err
+}
+
+// verfAttr returns the attributes that keep the verifier of an exclusive create
+// in the new file, as nfsd keeps it: in the times, where a restart does not lose
+// it, as 31 bits of each half, which every file system can hold. The client sets
+// the times next.
+func verfAttr(verf fs.Verifier) *fs.SetAttr {
+	half := func(b []byte) *fs.SetTime {
+		return &fs.SetTime{Time: fs.Time{Sec: int64(binary.BigEndian.Uint32(b) & 0x7fffffff)}}
+	}
+	return &fs.SetAttr{Atime: half(verf[4:]), Mtime: half(verf[:4])}
+}
+
+// create makes a file whose name must be free.
+func (t *Tree) create(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
+	m, err := t.make(c, dir, name, s, a, func(dir int) (fd int, err error) {
+		const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+		err = retry(func() error {
+			fd, err = unix.Openat(dir, string(name), flags, modeOf(s))
+			return err
+		})
+		if err != nil || s == nil || s.Size == nil {
+			return fd, err
+		}
+		return fd, retry(func() error { return unix.Ftruncate(fd, int64(*s.Size)) })
+	})
+	if err != nil {
+		return m.handle, m.change, err
+	}
+	o, err := t.get(m.handle)
+	if err != nil {
+		unix.Close(m.fd)
+		return fs.Handle{}, m.change, err
+	}
+	o.born(a)
+	o.adopt(m.fd)
+	t.put(o)
+	return m.handle, m.change, nil
+}
+
+// existing answers a create of a name that is taken.
+func (t *Tree) existing(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s *fs.SetAttr, a *fs.Attr) (fs.Handle, error) {
+	h, err := t.Lookup(c, dir, name, a)
+	if err != nil {
+		return h, err
+	}
+	switch {
+	case a.Kind != fs.Regular:
+		return fs.Handle{}, fs.ErrExist
+	case how == fs.Exclusive:
+		if a.Size != 0 || a.Mtime != s.Mtime.Time || a.Atime != s.Atime.Time {
+			return fs.Handle{}, fs.ErrExist
+		}
+		return h, nil
+	case s == nil || s.Size == nil:
+		return h, nil
+	}
+	change, err := t.Setattr(c, h, &fs.SetAttr{Size: s.Size}, nil)
+	if err != nil {
+		return fs.Handle{}, err
+	}
+	*a = change.After
+	return h, nil
+}
+
+// Mkdir implements fs.WritableTree.
+func (t *Tree) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
+	h, change, err := t.makeOther(c, dir, name, s, a, func(dir int) error {
+		return unix.Mkdirat(dir, string(name), modeOf(s))
+	})
+	if err != nil {
+		return h, change, err
+	}
+	if o, err := t.get(h); err == nil { // it will be filled next
+		o.born(a)
+		t.put(o)
+	}
+	return h, change, nil
+}
+
+// Symlink implements fs.WritableTree.
+func (t *Tree) Symlink(c *fs.Cred, dir fs.Handle, name fs.Name, text []byte, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
+	if s != nil { // a symlink has no mode of its own
+		bare := *s
+		bare.Mode = nil
+		s = &bare
+	}
+	return t.makeOther(c, dir, name, s, a, func(dir int) error {
+		return unix.Symlinkat(string(text), dir, string(name))
+	})
+}
+
+// Mknod implements fs.WritableTree.
+func (t *Tree) Mknod(c *fs.Cred, dir fs.Handle, name fs.Name, kind fs.Kind, major, minor uint32, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
+	bits, ok := map[fs.Kind]uint32{
+		fs.BlockDevice: unix.S_IFBLK, fs.CharDevice: unix.S_IFCHR, fs.FIFO: unix.S_IFIFO, fs.Socket: unix.S_IFSOCK,
+	}[kind]
+	if !ok {
+		return fs.Handle{}, fs.Change{}, fs.ErrBadType
+	}
+	rdev := 0
+	if kind == fs.BlockDevice || kind == fs.CharDevice {
+		if major >= 1<<12 || minor >= 1<<20 { // what Linux has room for
+			return fs.Handle{}, fs.Change{}, fs.ErrInvalid
+		}
+		rdev = int(unix.Mkdev(major, minor))
+	}
+	return t.makeOther(c, dir, name, s, a, func(dir int) error {
+		return unix.Mknodat(dir, string(name), bits|modeOf(s), rdev)
+	})
+}
+
+// modeOf returns the mode to make an object with. Without one it is nobody's
+// until its owner sets it, which follows an exclusive create at once.
+func modeOf(s *fs.SetAttr) uint32 {
+	if s == nil || s.Mode == nil {
+		return 0
+	}
+	return *s.Mode
+}
+
+// made is a new object.
+type made struct {
+	fd     int // -1 after an error
+	handle fs.Handle
+	change fs.Change // of its directory
+}
+
+// makeOther is make for what is not a file.
+func (t *Tree) makeOther(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, mk func(dir int) error) (fs.Handle, fs.Change, error) {
+	m, err := t.make(c, dir, name, s, a, func(dir int) (int, error) {
+		if err := mk(dir); err != nil {
+			return -1, err
+		}
+		return openChild(dir, name)
+	})
+	if err == nil {
+		unix.Close(m.fd)
+	}
+	return m.handle, m.change, err
+}
+
+// make makes an object with the attributes s by calling mk as the caller. mk
+// gets the descriptor of the directory and returns one of the object, which is
+// the caller's to close.
+func (t *Tree) make(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, mk func(dir int) (int, error)) (made, error) {
+	m := made{fd: -1}
+	if name.IsDot() || name.IsDotDot() {
+		return m, fs.ErrExist
+	}
+	if s == nil {
+		s = &fs.SetAttr{}
+	}
+	if err := valid(s); err != nil {
+		return m, err
+	}
+	var st unix.Statx_t
+	d, err := t.getDir(dir, &st)
+	if err != nil {
+		return m, err
+	}
+	defer t.put(d)
+	fd, change, err := d.make(c, s, mk)
+	m.change = change
+	if err == nil {
+		m.handle, err = t.settle(d, fd, name, s, a)
+	}
+	if err != nil {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+		return made{fd: -1, change: change}, err
+	}
+	m.fd = fd
+	return m, nil
+}
+
+// make makes an object in the directory d, which is not on disk yet when it returns.
+func (d *object) make(c *fs.Cred, s *fs.SetAttr, mk func(dir int) (int, error)) (fd int, change fs.Change, err error) {
+	d.change.Lock()
+	defer d.change.Unlock()
+	var st unix.Statx_t
+	if err := d.stat(&st); err != nil {
+		return -1, change, err
+	}
+	change.Before = d.before(&st)
+	fd = -1
+	err = d.key.tree.host.actor.as(c, func() error {
+		if fd, err = mk(d.fd); err != nil {
+			return err
+		}
+		return dress(c, fd, s)
+	})
+	d.changed(&change)
+	return fd, change, failure(err)
+}
+
+// dress gives a new object the attributes that it could not be made with. Only
+// root gives objects away; that others ask for an owner is ignored, as nfsd does.
+func dress(c *fs.Cred, fd int, s *fs.SetAttr) error {
+	if c.UID == 0 && (s.UID != nil || s.GID != nil) {
+		if err := setOwnerAndMode(fd, s); err != nil {
+			return err
+		}
+	}
+	if times, any := timesOf(s); any {
+		return utimens(fd, &times)
+	}
+	return nil
+}
+
+// settle brings a new object to the disk and tells what it is.
+func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, error) {
+	var st unix.Statx_t
+	if err := statx(fd, &st); err != nil {
+		return fs.Handle{}, failure(err)
+	}
+	t.fill(a, &st)
+	h, err := handleOf(fd)
+	if err != nil {
+		return h, err
+	}
+	t.learn(h, d.key.handle, name)
+	if s.Size != nil || s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil {
+		if err := t.syncNew(fd, h, a.Kind); err != nil {
+			return h, err
+		}
+	}
+	return h, d.sync(fs.FileSync)
+}
+
+// syncNew brings a new object to the disk that was changed after it was made.
+// A file goes by the descriptor that it was made with: its mode may allow no other.
+func (t *Tree) syncNew(fd int, h fs.Handle, kind fs.Kind) error {
+	if kind == fs.Regular {
+		return failure(retry(func() error { return unix.Fsync(fd) }))
+	}
+	o, err := t.get(h)
+	if err != nil {
+		return err
+	}
+	defer t.put(o)
+	return o.sync(fs.FileSync)
+}

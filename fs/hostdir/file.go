@@ -1,0 +1,134 @@
+package hostdir
+
+import (
+	"math"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// Read implements fs.WritableTree.
+func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof bool, err error) {
+	var st unix.Statx_t
+	o, err := t.getFile(h, &st)
+	if err != nil {
+		return 0, false, err
+	}
+	defer t.put(o)
+	if err := o.check(c, &st, fs.MayRead); err != nil {
+		return 0, false, err
+	}
+	if off >= st.Size { // offsets beyond 2^63 among them
+		return 0, true, nil
+	}
+	fd, err := o.read()
+	if err != nil {
+		return 0, false, err
+	}
+	for n < len(p) {
+		got, err := unix.Pread(fd, p[n:], int64(off)+int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, false, failure(err)
+		}
+		if got == 0 {
+			return n, true, nil
+		}
+		n += got
+	}
+	return n, off+uint64(n) >= st.Size, nil
+}
+
+// Write implements fs.WritableTree.
+func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stability) (fs.Change, fs.Verifier, error) {
+	// The Verifier from before the write: if one comes to be while it is under
+	// way, its content may be what was lost.
+	verf := t.verifier()
+	var st unix.Statx_t
+	o, err := t.getFile(h, &st)
+	if err != nil {
+		return fs.Change{}, verf, err
+	}
+	defer t.put(o)
+	if err := o.check(c, &st, fs.MayWrite); err != nil {
+		return fs.Change{}, verf, err
+	}
+	if off > math.MaxInt64 || uint64(len(p)) > math.MaxInt64-off {
+		return fs.Change{}, verf, fs.ErrTooLarge
+	}
+	change, err := o.pwrite(c, off, p)
+	if err != nil || how == fs.Unstable {
+		return change, verf, err
+	}
+	if err := o.sync(how); err != nil {
+		return change, verf, err
+	}
+	if t.verifier() != verf {
+		return change, verf, fs.ErrIO
+	}
+	return change, verf, nil
+}
+
+// pwrite writes p at off with the rights of c to take space, which are not those of root.
+func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err error) {
+	fd, err := o.write()
+	if err != nil {
+		return change, err
+	}
+	o.change.Lock()
+	defer o.change.Unlock()
+	var st unix.Statx_t
+	if err := o.stat(&st); err != nil {
+		return change, err
+	}
+	change.Before = o.before(&st)
+	as := o.key.tree.host.actor.asUser
+	if st.Mode&unix.S_ISGID != 0 {
+		as = o.key.tree.host.actor.as // whether the write clears it is also up to the groups
+	}
+	err = as(c, func() error { return pwriteAll(fd, p, int64(off)) })
+	o.mu.Lock()
+	o.dirty = true
+	o.mu.Unlock()
+	o.changed(&change)
+	return change, failure(err)
+}
+
+func pwriteAll(fd int, p []byte, off int64) error {
+	for len(p) > 0 {
+		n, err := unix.Pwrite(fd, p, off)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+		off += int64(n)
+	}
+	return nil
+}
+
+// Commit implements fs.WritableTree. It needs no rights: the content is the
+// file's already.
+func (t *Tree) Commit(c *fs.Cred, h fs.Handle) (change fs.Change, verf fs.Verifier, err error) {
+	var st unix.Statx_t
+	o, err := t.getFile(h, &st)
+	if err != nil {
+		return change, t.verifier(), err
+	}
+	defer t.put(o)
+	if err := o.sync(fs.DataSync); err != nil {
+		return change, t.verifier(), err
+	}
+	verf = t.verifier()
+	if err := o.stat(&st); err != nil {
+		return change, verf, err
+	}
+	t.fill(&change.After, &st)
+	change.HasAfter = true
+	return change, verf, nil
+}

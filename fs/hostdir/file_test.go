@@ -1,0 +1,368 @@
+package hostdir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// TestExclusive makes a file with a verifier, twice, and after a restart.
+func TestExclusive(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	verf := fs.Verifier{0xff, 2, 3, 4, 0xff, 6, 7, 8}
+	try := func(w *world, how fs.Create, verf fs.Verifier, s *fs.SetAttr) (fs.Handle, fs.Attr, error) {
+		var a fs.Attr
+		h, _, err := w.Create(alice, w.Root(), fs.Name("f"), how, s, verf, &a)
+		return h, a, err
+	}
+	h, a, err := try(w, fs.Exclusive, verf, nil)
+	if err != nil || a.Mode != 0 || a.UID != alice.UID || a.Size != 0 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	for _, w := range []*world{w, openWorld(t, w.dir)} {
+		if again, _, err := try(w, fs.Exclusive, verf, nil); err != nil || again != h {
+			t.Errorf("the same call again: %v", err)
+		}
+		_, _, err = try(w, fs.Exclusive, fs.Verifier{1}, nil)
+		wantErr(t, "another verifier", err, fs.ErrExist)
+		_, _, err = try(w, fs.Guarded, verf, nil)
+		wantErr(t, "guarded", err, fs.ErrExist)
+	}
+	if _, err := w.Setattr(alice, h, &fs.SetAttr{Mode: ptr(uint32(0o644)), Mtime: &fs.SetTime{Now: true}, Atime: &fs.SetTime{Now: true}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = try(w, fs.Exclusive, verf, nil)
+	wantErr(t, "the call again after its attributes were set", err, fs.ErrExist)
+
+	w.write(alice, h, 0, "content", fs.Unstable)
+	if again, a, err := try(w, fs.Unchecked, fs.Verifier{}, &fs.SetAttr{Mode: ptr(uint32(0o600))}); err != nil || again != h || a.Mode != 0o644 || a.Size != 7 {
+		t.Errorf("unchecked: %+v, %v", a, err)
+	}
+	if _, a, err := try(w, fs.Unchecked, fs.Verifier{}, &fs.SetAttr{Size: ptr(uint64(0))}); err != nil || a.Size != 0 {
+		t.Errorf("unchecked, truncating: %+v, %v", a, err)
+	}
+	var b fs.Attr
+	_, _, err = w.Create(bob, w.Root(), fs.Name("f"), fs.Unchecked, &fs.SetAttr{Size: ptr(uint64(0))}, fs.Verifier{}, &b)
+	wantErr(t, "another's file, truncating", err, fs.ErrAccess)
+}
+
+// TestExclusiveRace has many make the same name: one succeeds.
+func TestExclusiveRace(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	for i := range 5 {
+		var all sync.WaitGroup
+		won := make(chan int, 16)
+		for n := range 16 {
+			all.Go(func() {
+				var a fs.Attr
+				_, _, err := w.Create(alice, w.Root(), fs.Name(fmt.Sprint("f", i)), fs.Exclusive, nil, fs.Verifier{byte(n)}, &a)
+				if err == nil {
+					won <- n
+				} else if !errors.Is(err, fs.ErrExist) {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if len(won) != 1 {
+			t.Errorf("%d made the same file", len(won))
+		}
+	}
+}
+
+// TestFull fills a file system as a user, who cannot have the reserve of root.
+func TestFull(t *testing.T) {
+	needRoot(t)
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 24, "-m", "20").dir)
+	h := w.create(alice, "f", 0o666)
+	fill := func(c *fs.Cred) (size uint64, err error) {
+		var a fs.Attr
+		if err := w.Getattr(h, &a); err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, _, err = w.Write(c, h, a.Size, make([]byte, 256<<10), fs.FileSync)
+			if e := w.Getattr(h, &a); e != nil {
+				t.Fatal(e)
+			}
+		}
+		return a.Size, err
+	}
+	byUser, err := fill(alice)
+	wantErr(t, "alice fills it", err, fs.ErrNoSpace)
+	free, _ := w.Statfs(alice)
+	if free.FreeBytes > 256<<10 {
+		t.Errorf("%d bytes free for alice", free.FreeBytes)
+	}
+	if rootFree, _ := w.Statfs(root); rootFree.FreeBytes < free.FreeBytes+2<<20 {
+		t.Errorf("%d bytes free for root, who has a reserve", rootFree.FreeBytes)
+	}
+	byRoot, err := fill(root)
+	wantErr(t, "root fills it", err, fs.ErrNoSpace)
+	if byRoot < byUser+2<<20 {
+		t.Errorf("alice got %d bytes into it and root %d: the reserve is gone", byUser, byRoot)
+	}
+	var a fs.Attr
+	for i := 0; err == nil || errors.Is(err, fs.ErrExist); i++ {
+		_, _, err = w.Mkdir(alice, w.Root(), fs.Name(fmt.Sprint("d", i)), nil, &a)
+	}
+	wantErr(t, "a directory in what is full", err, fs.ErrNoSpace)
+	if _, err := w.Remove(root, w.Root(), fs.Name("f")); err != nil {
+		t.Errorf("remove from what is full: %v", err)
+	}
+}
+
+// TestConcurrentWrites writes a file in pieces, all at once, of all degrees of safety.
+func TestConcurrentWrites(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	h := w.create(alice, "f", 0o600)
+	const piece = 10000
+	var all sync.WaitGroup
+	for i := range 32 {
+		all.Go(func() {
+			p := bytes.Repeat([]byte{byte(i + 1)}, piece)
+			if _, _, err := w.Write(alice, h, uint64(i*piece), p, fs.Stability(i%3)); err != nil {
+				t.Error(err)
+			}
+			if _, _, err := w.Commit(alice, h); err != nil {
+				t.Error(err)
+			}
+			got := make([]byte, piece)
+			if n, _, err := w.Read(alice, h, uint64(i*piece), got); n != piece || err != nil || !bytes.Equal(got, p) {
+				t.Errorf("piece %d: read %d, %v", i, n, err)
+			}
+		})
+	}
+	all.Wait()
+	is, err := os.ReadFile(w.at("f"))
+	if err != nil || len(is) != 32*piece {
+		t.Fatalf("%d bytes, %v", len(is), err)
+	}
+	for i, b := range is {
+		if int(b) != i/piece+1 {
+			t.Fatalf("byte %d is %d", i, b)
+		}
+	}
+}
+
+// TestChange compares what calls say of before and after with the truth.
+func TestChange(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	d := w.mkdir(root, "d", 0o755)
+	f := w.create(root, "f", 0o644)
+	var a fs.Attr
+	for name, call := range map[string]func() (fs.Handle, fs.Change, error){
+		"write": func() (fs.Handle, fs.Change, error) {
+			c, _, err := w.Write(root, f, 0, []byte("x"), fs.Unstable)
+			return f, c, err
+		},
+		"setattr": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Setattr(root, f, &fs.SetAttr{Mode: ptr(uint32(0o600))}, nil)
+			return f, c, err
+		},
+		"create": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Create(root, d, fs.Name("x"), fs.Guarded, nil, fs.Verifier{}, &a)
+			return d, c, err
+		},
+		"symlink": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Symlink(root, d, fs.Name("l"), []byte("x"), nil, &a)
+			return d, c, err
+		},
+		"link": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Link(root, f, d, fs.Name("hard"), &a)
+			return d, c, err
+		},
+		"failed remove": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Remove(root, d, fs.Name("none"))
+			if !errors.Is(err, fs.ErrNotExist) {
+				return d, c, fmt.Errorf("remove: %w", err)
+			}
+			return d, c, nil
+		},
+	} {
+		// Whatever ran before was by this server, so Before is always told.
+		var before, after fs.Attr
+		h := d
+		if name == "write" || name == "setattr" {
+			h = f
+			if _, err := w.Setattr(root, f, &fs.SetAttr{Mode: ptr(uint32(0o644))}, nil); err != nil {
+				t.Fatal(err)
+			}
+		} else if _, err := w.Setattr(root, d, &fs.SetAttr{Mode: ptr(uint32(0o755))}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Getattr(h, &before); err != nil {
+			t.Fatal(err)
+		}
+		of, c, err := call()
+		if err != nil || of != h {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := w.Getattr(h, &after); err != nil {
+			t.Fatal(err)
+		}
+		if c.Before == nil || *c.Before != (fs.BeforeAttr{Size: before.Size, Mtime: before.Mtime, Ctime: before.Ctime}) {
+			t.Errorf("%s: before %+v, was %+v", name, c.Before, before)
+		}
+		if !c.HasAfter || c.After != after {
+			t.Errorf("%s: after %+v, is %+v", name, c.After, after)
+		}
+	}
+	fresh := w.mkdir(root, "fresh", 0o755)
+	if _, c, err := w.Mkdir(root, fresh, fs.Name("x"), nil, &a); err != nil || c.Before == nil {
+		t.Errorf("nothing is told of a directory that was just made, %v", err)
+	}
+	if err := os.Chmod(w.at("f"), 0o640); err != nil { // by another program
+		t.Fatal(err)
+	}
+	for range 2 { // the second comes after a change of our own
+		c, _, err := w.Write(root, f, 0, []byte("x"), fs.Unstable)
+		if err != nil || c.Before != nil {
+			t.Errorf("before %+v is told of a file that another program changes, %v", c.Before, err)
+		}
+	}
+}
+
+// TestGuard changes attributes only if the ctime is what the client thinks.
+func TestGuard(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	h := w.create(alice, "f", 0o644)
+	var a fs.Attr
+	if err := w.Getattr(h, &a); err != nil {
+		t.Fatal(err)
+	}
+	wrong := a.Ctime
+	wrong.Nsec ^= 1
+	change, err := w.Setattr(alice, h, &fs.SetAttr{Mode: ptr(uint32(0o600))}, &wrong)
+	wantErr(t, "wrong guard", err, fs.ErrNotSync)
+	if change.After.Mode != 0o644 {
+		t.Errorf("mode %o after a wrong guard", change.After.Mode)
+	}
+	if change, err = w.Setattr(alice, h, &fs.SetAttr{Mode: ptr(uint32(0o600))}, &a.Ctime); err != nil || change.After.Mode != 0o600 {
+		t.Errorf("right guard: %+v, %v", change.After, err)
+	}
+}
+
+// TestTouch sets one time to now, which utimensat(2) lets nobody but the owner do.
+func TestTouch(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	h := w.create(alice, "f", 0o646)
+	old := &fs.SetTime{Time: fs.Time{Sec: 5}}
+	for _, s := range []*fs.SetAttr{{Mtime: &fs.SetTime{Now: true}}, {Atime: &fs.SetTime{Now: true}}} {
+		if _, err := w.Setattr(alice, h, &fs.SetAttr{Atime: old, Mtime: old}, nil); err != nil {
+			t.Fatal(err)
+		}
+		change, err := w.Setattr(carol, h, s, nil)
+		if err != nil || (change.After.Mtime.Sec == 5) == (s.Mtime != nil) || (change.After.Atime.Sec == 5) == (s.Atime != nil) {
+			t.Errorf("%+v, %v", change.After, err)
+		}
+		_, err = w.Setattr(alice, h, &fs.SetAttr{Mode: ptr(uint32(0o640))}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = w.Setattr(carol, h, s, nil)
+		wantErr(t, "touch without the right to write", err, fs.ErrAccess)
+		if _, err = w.Setattr(alice, h, &fs.SetAttr{Mode: ptr(uint32(0o646))}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestListing lists a directory in small pieces while names are removed: those
+// that stay come once.
+func TestListing(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	d := w.mkdir(root, "d", 0o755)
+	for i := range 300 {
+		if err := os.WriteFile(w.at(fmt.Sprintf("d/file-%03d", i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := make(map[string]int)
+	entries := make([]fs.HostEntry, 7)
+	for cookie, eof, calls := uint64(0), false, 0; !eof; calls++ {
+		n, e, err := w.ReadDir(alice, d, cookie, calls%2 == 0, entries)
+		if err != nil || n == 0 && !e || calls > 1000 {
+			t.Fatalf("call %d: %d, %v, %v", calls, n, e, err)
+		}
+		eof = e
+		for i := range entries[:n] {
+			x := &entries[i]
+			cookie = x.Cookie
+			seen[string(x.Name)]++
+			var a fs.Attr
+			if x.Handle != (fs.Handle{}) {
+				err := w.Getattr(x.Handle, &a)
+				a.Atime = x.Attr.Atime // listing changes it
+				if err != nil || a != x.Attr || a.FileID != x.FileID {
+					t.Errorf("%s: %+v, is %+v, %v", x.Name, x.Attr, a, err)
+				}
+			} else if calls%2 == 0 && string(x.Name) != ".." {
+				t.Errorf("%s has no handle", x.Name)
+			}
+		}
+		if n > 0 && calls < 30 { // one that was listed already
+			os.Remove(w.at("d/" + string(entries[0].Name)))
+		}
+	}
+	for i := range 300 {
+		if n := seen[fmt.Sprintf("file-%03d", i)]; n != 1 {
+			t.Errorf("file %d was listed %d times", i, n)
+		}
+	}
+	if seen["."] != 1 || seen[".."] != 1 {
+		t.Errorf("dots: %d, %d", seen["."], seen[".."])
+	}
+	var a fs.Attr
+	if err := w.Getattr(w.Root(), &a); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := w.ReadDir(root, w.Root(), 0, false, entries)
+	for i := range entries[:n] {
+		if name := fs.Name(entries[i].Name); (name.IsDot() || name.IsDotDot()) && entries[i].FileID != a.FileID {
+			t.Errorf("%s of the root is %d, not %d", name, entries[i].FileID, a.FileID)
+		}
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(w.at("d"), 0o744); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err = w.ReadDir(alice, d, 0, true, entries) // without the right to look names up
+	for i := range entries[:n] {
+		if entries[i].Handle != (fs.Handle{}) {
+			t.Errorf("%s has a handle", entries[i].Name)
+		}
+	}
+	if err != nil || n == 0 {
+		t.Errorf("%d entries, %v", n, err)
+	}
+}
+
+// TestOwnerKeepsOpenFile makes a file that its mode forbids to write, as git
+// does, and writes it.
+func TestOwnerKeepsOpenFile(t *testing.T) {
+	w := newWorld(t)
+	me := &fs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	h := w.create(me, "object", 0o444)
+	w.write(me, h, 0, "content", fs.Unstable)
+	if _, _, err := w.Commit(me, h); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := os.ReadFile(w.at("object")); string(is) != "content" {
+		t.Errorf("%q, %v", is, err)
+	}
+}

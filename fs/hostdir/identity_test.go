@@ -1,0 +1,136 @@
+package hostdir
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// TestThreadsGiveUpIdentities has many callers at once, and looks at all
+// threads of the process afterwards.
+func TestThreadsGiveUpIdentities(t *testing.T) {
+	needRoot(t)
+	for _, plain := range []bool{true, false} {
+		t.Run(fmt.Sprint("plain ", plain), func(t *testing.T) {
+			h := newHost(t, Options{Threads: 8})
+			h.actor.plain = plain && h.actor.plain
+			callMany(t, h)
+		})
+	}
+}
+
+func callMany(t *testing.T, h *Host) {
+	before := threadIdentities(t)
+	if len(before) != 1 {
+		t.Fatalf("threads differ before the test: %v", before)
+	}
+	var calls sync.WaitGroup
+	errs := make(chan error, 64)
+	for i := range 64 {
+		calls.Go(func() {
+			c := &fs.Cred{UID: uint32(1000 + i), GID: uint32(2000 + i), Groups: []uint32{uint32(3000 + i), 4000}}
+			for range 20 {
+				err := h.actor.as(c, func() error {
+					runtime.Gosched()
+					return isIdentity(c)
+				})
+				if err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	calls.Wait()
+	close(errs)
+	for err := range errs {
+		t.Error(err)
+	}
+	if after := threadIdentities(t); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("threads were\n%v\nand are\n%v", before, after)
+	}
+}
+
+// isIdentity fails unless the thread is c's, without privileges.
+func isIdentity(c *fs.Cred) error {
+	status, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		return err
+	}
+	for _, want := range []string{
+		fmt.Sprintf("Uid:\t0\t0\t0\t%d\n", c.UID),
+		fmt.Sprintf("Gid:\t0\t0\t0\t%d\n", c.GID),
+		fmt.Sprintf("Groups:\t%d %d \n", 4000-1000+c.UID-1000, 4000),
+	} {
+		if !strings.Contains(string(status), want) {
+			return fmt.Errorf("want %q in %s", want, status)
+		}
+	}
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps capabilities
+	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+		return err
+	}
+	if caps != caps.dropped() {
+		return fmt.Errorf("capabilities %x", caps)
+	}
+	return nil
+}
+
+// threadIdentities returns how many threads have each identity.
+func threadIdentities(t *testing.T) map[string]bool {
+	t.Helper()
+	found := make(map[string]bool)
+	tasks, err := filepath.Glob("/proc/self/task/*/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range tasks {
+		status, err := os.ReadFile(path)
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
+			continue // the thread ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var id []string
+		for line := range strings.Lines(string(status)) {
+			for _, field := range []string{"Uid:", "Gid:", "Groups:", "CapEff:"} {
+				if strings.HasPrefix(line, field) {
+					id = append(id, strings.TrimSpace(line))
+				}
+			}
+		}
+		found[strings.Join(id, " ")] = true
+	}
+	return found
+}
+
+// TestPanicGivesUpIdentity panics as a caller.
+func TestPanicGivesUpIdentity(t *testing.T) {
+	needRoot(t)
+	h := newHost(t, Options{Threads: 1})
+	before := threadIdentities(t)
+	for range 3 { // the slot must be free again too
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic was swallowed")
+				}
+			}()
+			h.actor.as(alice, func() error { panic("test") })
+		}()
+	}
+	if after := threadIdentities(t); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("threads were\n%v\nand are\n%v", before, after)
+	}
+}

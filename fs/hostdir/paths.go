@@ -1,0 +1,180 @@
+package hostdir
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// paths finds objects again where they cannot be opened by handle: it remembers
+// the directory and name that each was last seen with. Where that led is
+// compared with the handle, so a name that is another object's by now is a
+// miss, never the wrong object.
+type paths struct {
+	mu     sync.Mutex // guards places
+	places map[fs.Handle]place
+
+	walking sync.Mutex // held during a walk; guards again
+	again   time.Time  // when the next walk may begin
+}
+
+// place is where an object was seen.
+type place struct {
+	dir  fs.Handle
+	name string
+}
+
+const (
+	// maxPlaces bounds what is remembered, at about 150 bytes each.
+	maxPlaces = 1 << 18
+	// walkPause is the least time between two walks.
+	walkPause = time.Second
+	// maxWalkDepth bounds the descriptors that a walk has open.
+	maxWalkDepth = 128
+)
+
+func newPaths() *paths { return &paths{places: make(map[fs.Handle]place)} }
+
+// learn remembers where an object was seen.
+func (t *Tree) learn(h, dir fs.Handle, name fs.Name) {
+	if p := t.paths; p != nil && h != (fs.Handle{}) && h != t.root {
+		p.learn(h, dir, string(name))
+	}
+}
+
+func (p *paths) learn(h, dir fs.Handle, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.places) >= maxPlaces {
+		for old := range p.places { // any one: it is found again by a walk
+			delete(p.places, old)
+			break
+		}
+	}
+	p.places[h] = place{dir, name}
+}
+
+// open opens what h names as O_PATH, after a walk through the tree if it is not
+// where it was.
+func (p *paths) open(t *Tree, h *fs.Handle) (int, error) {
+	if h.Len < 2 || int(h.Len) > len(h.Bytes) {
+		return -1, fs.ErrBadHandle
+	}
+	if fd, ok := p.find(t, h); ok {
+		return fd, nil
+	}
+	walked := p.refresh(t)
+	if fd, ok := p.find(t, h); ok {
+		return fd, nil
+	}
+	if !walked {
+		return -1, fs.ErrWouldBlock // it may be where the next walk finds it
+	}
+	return -1, fs.ErrStale
+}
+
+// refresh walks through the tree, unless that was done just now: a client with
+// many old handles must not keep the host busy.
+func (p *paths) refresh(t *Tree) bool {
+	p.walking.Lock()
+	defer p.walking.Unlock()
+	start := time.Now()
+	if start.Before(p.again) {
+		return false
+	}
+	p.walk(t, t.fd, t.root, 0)
+	p.again = time.Now().Add(walkPause + 10*time.Since(start))
+	return true
+}
+
+// find opens what h names if it is where it was seen.
+func (p *paths) find(t *Tree, h *fs.Handle) (int, bool) {
+	path, ok := p.path(t, h)
+	if !ok {
+		return -1, false
+	}
+	fd, err := unix.Openat2(t.fd, path, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return -1, false
+	}
+	if is, err := handleOf(fd); err != nil || is != *h {
+		unix.Close(fd)
+		return -1, false
+	}
+	return fd, true
+}
+
+// path returns the path from the root to where h was seen.
+func (p *paths) path(t *Tree, h *fs.Handle) (string, bool) {
+	if *h == t.root {
+		return ".", true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var names []string
+	for at := *h; at != t.root; {
+		seen, ok := p.places[at]
+		if !ok || len(names) == maxDepth {
+			return "", false
+		}
+		names = append(names, seen.name)
+		at = seen.dir
+	}
+	var b strings.Builder
+	for i := len(names) - 1; i >= 0; i-- {
+		b.WriteString(names[i])
+		if i > 0 {
+			b.WriteByte('/')
+		}
+	}
+	return b.String(), true
+}
+
+// walk learns where everything below a directory is.
+func (p *paths) walk(t *Tree, dir int, h fs.Handle, depth int) {
+	if depth > maxWalkDepth {
+		return
+	}
+	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	entries := make([]fs.HostEntry, 256)
+	for eof := false; !eof; {
+		var n int
+		if n, eof, err = list(fd, entries); err != nil {
+			return
+		}
+		for i := range entries[:n] {
+			p.visit(t, fd, h, entries[i].Name, depth)
+		}
+	}
+}
+
+func (p *paths) visit(t *Tree, dir int, h fs.Handle, name fs.Name, depth int) {
+	if name.IsDot() || name.IsDotDot() {
+		return
+	}
+	fd, err := openChild(dir, name)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	is, err := handleOf(fd)
+	if err != nil {
+		return
+	}
+	p.learn(is, h, string(name))
+	var st unix.Statx_t
+	if statx(fd, &st) == nil && kindOf(st.Mode) == fs.Directory {
+		p.walk(t, fd, is, depth+1)
+	}
+}

@@ -1,0 +1,106 @@
+package hostdir
+
+import (
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// rounds lets many wait for one flush: all that ask while one is under way get
+// the next, because what they wrote may have come too late for this one.
+type rounds struct {
+	turn sync.Mutex // held by the flush that is under way
+	mu   sync.Mutex // guards next
+	next *round     // has not begun
+}
+
+// round is a flush of the content, or of all attributes too if one of those who
+// wait for it wants that. err is set before done is closed.
+type round struct {
+	whole bool
+	done  chan struct{}
+	err   error
+}
+
+// join returns when a flush that began after the call has ended.
+func (r *rounds) join(whole bool, flush func(whole bool) error) error {
+	r.mu.Lock()
+	if n := r.next; n != nil {
+		n.whole = n.whole || whole
+		r.mu.Unlock()
+		<-n.done
+		return n.err
+	}
+	n := &round{whole: whole, done: make(chan struct{})}
+	r.next = n
+	r.mu.Unlock()
+
+	r.turn.Lock()
+	r.mu.Lock()
+	r.next = nil
+	whole = n.whole
+	r.mu.Unlock()
+	n.err = flush(whole)
+	r.turn.Unlock()
+	close(n.done)
+	return n.err
+}
+
+// sync brings the object to the disk as far as how demands. After a failure the
+// Verifier is another.
+//
+// The kernel tells of a failure once, and from then on takes the content that
+// it could not write for written. So whoever wrote and is then told that a
+// flush went well compares the Verifier with that from before the write.
+func (o *object) sync(how fs.Stability) error {
+	err := o.flush.join(how == fs.FileSync, func(whole bool) error {
+		fd := o.flushable()
+		var err error
+		switch {
+		case fd < 0:
+			err = o.key.tree.syncAll()
+		case whole:
+			err = retry(func() error { return unix.Fsync(fd) })
+		default:
+			err = retry(func() error { return unix.Fdatasync(fd) })
+		}
+		if err != nil {
+			o.key.tree.rotate()
+		}
+		return err
+	})
+	return failure(err)
+}
+
+// flushable returns a descriptor of the object for fsync(2), or -1 for an
+// object that cannot be opened for that. What is written from now on makes it
+// dirty again.
+func (o *object) flushable() int {
+	o.mu.Lock()
+	o.dirty = false
+	writer := o.writer
+	o.mu.Unlock()
+	if writer >= 0 {
+		return writer
+	}
+	if o.kind != fs.Regular && o.kind != fs.Directory {
+		return -1
+	}
+	fd, err := o.read()
+	if err != nil {
+		return -1
+	}
+	return fd
+}
+
+// syncAll brings the whole file system to the disk: nothing less does for the
+// attributes of a symlink or a FIFO.
+func (t *Tree) syncAll() error {
+	defer runtime.KeepAlive(t)
+	return t.flush.join(true, func(bool) error {
+		return retry(func() error { return unix.Syncfs(t.fd) })
+	})
+}

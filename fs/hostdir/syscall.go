@@ -1,0 +1,158 @@
+package hostdir
+
+import (
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// The wrappers of golang.org/x/sys make a string of each name and a slice of
+// each handle; these are called too often for that.
+
+// nothing is the empty path of the calls that work on a descriptor itself.
+var nothing = [1]byte{}
+
+// retry repeats a system call that a signal interrupted, of which the Go
+// runtime sends its own.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// statx fills st with what there is to know of the object behind fd.
+func statx(fd int, st *unix.Statx_t) error {
+	const mask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+			unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, mask, uintptr(unsafe.Pointer(st)), 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
+	}
+}
+
+// openChild opens what has the given name in dir as O_PATH: a symlink itself,
+// and nothing that is mounted there (EXDEV).
+func openChild(dir int, name fs.Name) (int, error) {
+	if len(name) > fs.MaxName {
+		return -1, unix.ENAMETOOLONG
+	}
+	var path [fs.MaxName + 1]byte
+	copy(path[:], name)
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT2, uintptr(dir), uintptr(unsafe.Pointer(&path)),
+			uintptr(unsafe.Pointer(&how)), unsafe.Sizeof(how), 0, 0)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case unix.EINTR:
+		default:
+			return -1, errno
+		}
+	}
+}
+
+// fileHandle is struct file_handle with room for what a fs.Handle can hold.
+type fileHandle struct {
+	size  uint32
+	kind  int32
+	bytes [fs.MaxHandle - 1]byte
+}
+
+// nameToHandle asks the file system for the handle of what is behind fd.
+func nameToHandle(fd int, h *fileHandle) error {
+	h.size = uint32(len(h.bytes))
+	var mount int32
+	_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+		uintptr(unsafe.Pointer(h)), uintptr(unsafe.Pointer(&mount)), unix.AT_EMPTY_PATH, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// openByHandle opens an object as O_PATH. mount is any open file of its file system.
+func openByHandle(mount int, h *fileHandle) (int, error) {
+	for {
+		fd, _, errno := unix.Syscall(unix.SYS_OPEN_BY_HANDLE_AT, uintptr(mount), uintptr(unsafe.Pointer(h)),
+			unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+		switch errno {
+		case 0:
+			return int(fd), nil
+		case unix.EINTR:
+		default:
+			return -1, errno
+		}
+	}
+}
+
+// mayAccess asks the kernel whether the thread's identity has a right to what
+// is behind fd, which may be an O_PATH one.
+func mayAccess(fd int, right fs.Perm) error {
+	_, _, errno := unix.Syscall6(unix.SYS_FACCESSAT2, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+		uintptr(right), unix.AT_EACCESS|unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// timespec is the time that utimensat takes on every architecture.
+type timespec struct {
+	sec  int64
+	nsec int64
+}
+
+// utimens sets the times, access first, of what is behind fd, which may be an O_PATH one.
+func utimens(fd int, times *[2]timespec) error {
+	_, _, errno := unix.Syscall6(sysUtimensat, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+		uintptr(unsafe.Pointer(times)), unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// xfsUUID asks XFS which file system fd is on (struct xfs_fsop_geom_v1 in
+// fs/xfs/libxfs/xfs_fs.h).
+func xfsUUID(fd int) ([16]byte, error) {
+	const getGeometry = 0x80705864 // XFS_IOC_FSGEOMETRY_V1
+	var geometry struct {
+		_    [64]byte // sizes
+		uuid [16]byte
+		_    [32]byte // more of them
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getGeometry, uintptr(unsafe.Pointer(&geometry)))
+	if errno != 0 {
+		return geometry.uuid, errno
+	}
+	return geometry.uuid, nil
+}
+
+// procPath is a name of the object behind fd, for the calls that take no O_PATH
+// descriptor. It leads to that object and to no other, whatever was renamed.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// reopen opens what is behind the O_PATH descriptor fd, which is known to be a
+// regular file or a directory.
+func reopen(fd, flags int) (file int, err error) {
+	err = retry(func() error {
+		file, err = unix.Open(procPath(fd), flags|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	return file, err
+}

@@ -1,0 +1,12 @@
+//go:build !arm
+
+package hostdir
+
+import "golang.org/x/sys/unix"
+
+const (
+	sysUtimensat = unix.SYS_UTIMENSAT
+	sysSetgroups = unix.SYS_SETGROUPS
+	sysSetfsuid  = unix.SYS_SETFSUID
+	sysSetfsgid  = unix.SYS_SETFSGID
+)

@@ -1,0 +1,179 @@
+package hostdir
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"fmt"
+	"hash/fnv"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+var _ fs.WritableTree = (*Tree)(nil)
+
+// Tree is a directory of the host. It is dropped by letting go of it.
+type Tree struct {
+	host *Host
+	fd   int // of the directory, for as long as the Tree can be reached
+	root fs.Handle
+	dev  device
+	fsid uint64
+	// paths is where objects were seen, for a host on which they cannot be
+	// opened by handle; else nil.
+	paths *paths
+	verf  atomic.Uint64
+	flush rounds // of the whole file system
+}
+
+// device and inode number are the identity of an object while it exists.
+type device struct {
+	major, minor uint32
+	ino          uint64
+}
+
+func deviceOf(st *unix.Statx_t) device { return device{st.Dev_major, st.Dev_minor, st.Ino} }
+
+// Open returns the tree at dir, a directory that is there. A symlink at the end
+// of dir or on the way is followed: it is the administrator's.
+func (h *Host) Open(dir string) (*Tree, error) {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	t := &Tree{host: h, fd: fd}
+	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	if err := t.identify(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", dir, err)
+	}
+	t.rotate()
+	return t, nil
+}
+
+// identify finds out what the root is, and how objects can be found again.
+func (t *Tree) identify() error {
+	var err error
+	if t.root, err = handleOf(t.fd); err != nil {
+		return err
+	}
+	var st unix.Statx_t
+	if err := statx(t.fd, &st); err != nil {
+		return err
+	}
+	t.dev = deviceOf(&st)
+	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
+		return err
+	}
+	var raw fileHandle
+	if !raw.parse(&t.root) {
+		t.paths = newPaths()
+		return nil
+	}
+	switch fd, err := openByHandle(t.fd, &raw); err {
+	case nil:
+		unix.Close(fd)
+	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP, unix.ESTALE:
+		t.paths = newPaths()
+	default:
+		return err
+	}
+	return nil
+}
+
+// identityOf makes an identity of that of the file system and the directory. It
+// is the same after the host rebooted.
+func identityOf(fd int, root *fs.Handle) (uint64, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return 0, err
+	}
+	sum := fnv.New64a()
+	binary.Write(sum, binary.LittleEndian, int64(st.Type))
+	if st.Type == unix.XFS_SUPER_MAGIC { // whose f_fsid is the number of the device
+		uuid, err := xfsUUID(fd)
+		if err != nil {
+			return 0, err
+		}
+		sum.Write(uuid[:])
+	} else {
+		binary.Write(sum, binary.LittleEndian, st.Fsid.Val[:])
+	}
+	sum.Write(root.Bytes[:root.Len])
+	return max(sum.Sum64(), 1), nil
+}
+
+// ByHandle reports whether handles outlive the server whatever was renamed
+// meanwhile. If not, because the process lacks CAP_DAC_READ_SEARCH or the file
+// system has no handles, objects are found by the names that they were last
+// seen with, and by a walk through the tree.
+func (t *Tree) ByHandle() bool { return t.paths == nil }
+
+// FSID implements fs.WritableTree.
+func (t *Tree) FSID() uint64 { return t.fsid }
+
+// Root implements fs.WritableTree.
+func (t *Tree) Root() fs.Handle { return t.root }
+
+// verifier returns the Verifier of this moment.
+func (t *Tree) verifier() (v fs.Verifier) {
+	binary.LittleEndian.PutUint64(v[:], t.verf.Load())
+	return v
+}
+
+// rotate changes the Verifier: content that is not on disk yet may never get there.
+func (t *Tree) rotate() {
+	var b [8]byte
+	rand.Read(b[:])
+	t.verf.Store(binary.LittleEndian.Uint64(b[:]))
+}
+
+// Getattr implements fs.WritableTree.
+func (t *Tree) Getattr(h fs.Handle, a *fs.Attr) error {
+	o, err := t.get(h)
+	if err != nil {
+		return err
+	}
+	defer t.put(o)
+	var st unix.Statx_t
+	if err := o.stat(&st); err != nil {
+		return err
+	}
+	t.fill(a, &st)
+	return nil
+}
+
+// Access implements fs.WritableTree.
+func (t *Tree) Access(c *fs.Cred, h fs.Handle, want fs.Perm) (fs.Perm, error) {
+	o, err := t.get(h)
+	if err != nil {
+		return 0, err
+	}
+	defer t.put(o)
+	var st unix.Statx_t
+	if err := o.stat(&st); err != nil {
+		return 0, err
+	}
+	has, err := o.rights(c, &st)
+	return has & want, err
+}
+
+// Statfs implements fs.WritableTree.
+func (t *Tree) Statfs(c *fs.Cred) (fs.Statfs, error) {
+	defer runtime.KeepAlive(t)
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(t.fd, &st) }); err != nil {
+		return fs.Statfs{}, failure(err)
+	}
+	free := st.Bavail // what is left without the reserve
+	if c.UID == 0 {
+		free = st.Bfree
+	}
+	size := uint64(st.Bsize)
+	return fs.Statfs{
+		Bytes: (st.Blocks - st.Bfree) * size, FreeBytes: free * size,
+		Files: st.Files - st.Ffree, FreeFiles: st.Ffree,
+	}, nil
+}

@@ -1,0 +1,122 @@
+package hostdir
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// again runs tests of this program in another process.
+func again(t *testing.T, mode, tests string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", "-test.run", tests, "-test.v")
+	cmd.Env = append(os.Environ(), "HOSTDIR_TEST="+mode, "TMPDIR="+tempDir(t))
+	out, err := cmd.CombinedOutput()
+	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: TestFoundByPath")) {
+		t.Errorf("as %s: %v\n%s", mode, err, out)
+	}
+}
+
+// TestWithoutHandles runs as root of a container, who may not open files by
+// handle: they are found by path, and nothing else differs.
+func TestWithoutHandles(t *testing.T) {
+	needRoot(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with what it lacks
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_DAC_READ_SEARCH, 0, 0, 0); err != nil {
+			t.Error(err)
+			return
+		}
+		again(t, "container", "^(TestFoundByPath|TestPosix|TestListing|TestExclusive|TestChange|TestSymlinksStayText|TestSpecialFilesStayClosed|TestConcurrentWrites|TestBadArguments|TestHandlesLast)$")
+	}()
+	<-done
+}
+
+// TestSingleUser runs as a user without privileges: all callers are that one.
+func TestSingleUser(t *testing.T) {
+	needRoot(t)
+	again(t, "single", "^(TestFoundByPath|TestOneUser|TestOwnerKeepsOpenFile)$")
+}
+
+// TestFoundByPath has files renamed behind the server's back, and the tree opened anew.
+func TestFoundByPath(t *testing.T) {
+	if os.Getenv("HOSTDIR_TEST") == "" {
+		t.Skip("is run by others")
+	}
+	w := newWorld(t)
+	if w.ByHandle() {
+		t.Fatal("the test tests nothing: objects are opened by handle")
+	}
+	me := &fs.Cred{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}
+	w.mkdir(me, "d", 0o755)
+	w.mkdir(me, "d/e", 0o755)
+	h := w.create(me, "d/e/f", 0o644)
+	w.write(me, h, 0, "content", fs.FileSync)
+	if err := os.Rename(w.at("d/e"), w.at("e")); err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range []*world{w, openWorld(t, w.dir)} {
+		w.host.objects.Sweep()
+		w.host.objects.Sweep()
+		text := make([]byte, 10)
+		if n, _, err := w.Read(me, h, 0, text); err != nil || string(text[:n]) != "content" {
+			t.Errorf("read %q, %v", text[:n], err)
+		}
+	}
+	old := w.must("e")
+	if _, _, err := w.Rename(me, w.Root(), fs.Name("e"), w.must("d"), fs.Name("g")); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.must("d/g/f"); got != h || w.must("d/g") != old {
+		t.Error("a rename made another handle")
+	}
+	if err := os.Remove(w.at("d/g/f")); err != nil {
+		t.Fatal(err)
+	}
+	w.host.objects.Sweep()
+	w.host.objects.Sweep()
+	w.paths.again = w.paths.again.Add(-1 << 40) // it was long ago
+	var a fs.Attr
+	wantErr(t, "what is removed", w.Getattr(h, &a), fs.ErrStale)
+	wantErr(t, "what is removed, at once again", w.Getattr(h, &a), fs.ErrWouldBlock)
+	for _, bad := range []fs.Handle{{}, {Len: 33}, {Len: 255}} {
+		wantErr(t, "no handle", w.Getattr(bad, &a), fs.ErrBadHandle)
+	}
+}
+
+// TestOneUser holds that the user that a call names makes no difference.
+func TestOneUser(t *testing.T) {
+	if os.Getenv("HOSTDIR_TEST") != "single" {
+		t.Skip("is run by TestSingleUser")
+	}
+	w := newWorld(t)
+	if w.host.Privileged() {
+		t.Fatal("a host without privileges says that it has them")
+	}
+	h := w.create(alice, "f", 0o600)
+	var a fs.Attr
+	if err := w.Getattr(h, &a); err != nil || a.UID != unprivileged.UID || a.GID != unprivileged.GID {
+		t.Errorf("%+v, %v", a, err)
+	}
+	w.write(bob, h, 0, "content", fs.FileSync)
+	if n, _, err := w.Read(root, h, 0, make([]byte, 10)); n != 7 || err != nil {
+		t.Errorf("read %d, %v", n, err)
+	}
+	_, err := w.Setattr(root, h, &fs.SetAttr{UID: ptr(uint32(0))}, nil)
+	wantErr(t, "chown", err, fs.ErrPermission)
+	_, _, err = w.Mknod(root, w.Root(), fs.Name("null"), fs.CharDevice, 1, 3, nil, &a)
+	wantErr(t, "mknod", err, fs.ErrPermission)
+	if err := os.Mkdir(w.at("locked"), 0); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Lookup(root, w.must("locked"), fs.Name("x"), &a)
+	wantErr(t, "lookup as a caller who says that it is root", err, fs.ErrAccess)
+}

@@ -1,0 +1,226 @@
+package nfs
+
+import (
+	"bytes"
+	"encoding/binary"
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A client that has not got a reply sends the call again, over a new connection
+// if the old one was cut. The first call may have been carried out all the same;
+// to carry out the second would then fail what has succeeded: the file that was
+// to be made exists, the one to be removed is gone. So replies to calls that must
+// not be carried out twice are kept for a while, and sent again instead.
+//
+// Calls are the same if they come from the same address (not port: a client may
+// reconnect from another one), with the same xid, procedure, user and arguments.
+// The rest of the credentials does not count, as clients put the time into it.
+
+const (
+	// dupAge is how long a reply is kept, as in the kernel (RC_EXPIRE in
+	// fs/nfsd/nfscache.c): longer than clients wait before they send again.
+	dupAge = 120 * time.Second
+	// maxDupReply is the largest reply that is kept. Those of RFC 1813 are half
+	// as large.
+	maxDupReply = 1 << 10
+	// dupOverhead is about what remembering a call takes besides its reply.
+	dupOverhead = 256
+)
+
+// request is what calls are told apart by.
+type request struct {
+	client netip.Addr
+	xid    uint32
+	proc   uint32
+	length int
+	sum    uint64
+}
+
+var dupSeed = maphash.MakeSeed()
+
+// request returns what the call in hand, with those arguments, is known by.
+func (c *call) request(args []byte) request {
+	var who [8]byte
+	binary.BigEndian.PutUint32(who[:], c.header.Cred.UID)
+	binary.BigEndian.PutUint32(who[4:], c.header.Cred.GID)
+	var h maphash.Hash
+	h.SetSeed(dupSeed)
+	h.Write(who[:])
+	h.Write(args)
+	return request{c.remote.Addr(), c.header.XID, c.header.Proc, len(args), h.Sum64()}
+}
+
+// dupCache remembers requests. The bytes that it takes are bounded, and a client
+// that makes many pushes out its own before those of others.
+type dupCache struct {
+	limit int
+	now   func() time.Time
+
+	mu      sync.Mutex // guards the rest, and all clients and requests
+	bytes   int
+	clients map[netip.Addr]*dupClient
+	swept   time.Time
+}
+
+// dupClient is the requests of one client.
+type dupClient struct {
+	addr     netip.Addr
+	requests map[request]*dupRequest
+	done     []*dupRequest // the oldest first
+	bytes    int           // of done
+}
+
+// dupRequest is one request. What comes after ended is guarded by the cache's mu
+// until ended is closed, and does not change any more then.
+type dupRequest struct {
+	cache  *dupCache
+	client *dupClient
+	key    request
+	ended  chan struct{} // closed when there is a reply, or will be none
+	from   *conn         // where the reply will go, until it has ended
+	reply  []byte
+	at     time.Time // when it ended
+}
+
+func newDupCache(limit int) *dupCache {
+	return &dupCache{limit: limit, now: time.Now, clients: map[netip.Addr]*dupClient{}}
+}
+
+// begin looks up a request that came over a connection. The results say what to
+// do: carry out what is fresh, and then finish or abandon it; send the reply, less
+// its mark, that the same request got before; or, if both are nil, nothing, as the
+// reply is on its way over that very connection. If it is on its way over another
+// one, which the client may have given up, begin waits for it.
+func (d *dupCache) begin(key request, on *conn) (fresh *dupRequest, reply []byte) {
+	for {
+		fresh, known := d.findOrAdd(key, on)
+		if fresh != nil || known == nil {
+			return fresh, nil
+		}
+		<-known.ended
+		if known.reply != nil {
+			return nil, known.reply
+		}
+	}
+}
+
+// findOrAdd returns the request that is known, if its reply is not on its way over
+// the connection, or one that is fresh.
+func (d *dupCache) findOrAdd(key request, on *conn) (fresh, known *dupRequest) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	client := d.client(key.client)
+	if r := client.requests[key]; r != nil {
+		if r.from == on {
+			return nil, nil
+		}
+		return nil, r
+	}
+	r := &dupRequest{cache: d, client: client, key: key, ended: make(chan struct{}), from: on}
+	client.requests[key] = r
+	return r, nil
+}
+
+// client returns the requests of a client, without those that are too old. The
+// caller holds mu.
+func (d *dupCache) client(addr netip.Addr) *dupClient {
+	if c := d.clients[addr]; c != nil {
+		d.expire(c)
+	}
+	c := d.clients[addr]
+	if c == nil {
+		c = &dupClient{addr: addr, requests: map[request]*dupRequest{}}
+		d.clients[addr] = c
+	}
+	return c
+}
+
+// finish remembers the reply, unless it is too large: then the request is one to
+// abandon.
+func (r *dupRequest) finish(reply []byte) {
+	if len(reply) > maxDupReply {
+		return
+	}
+	d := r.cache
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r.reply, r.at, r.from = bytes.Clone(reply), d.now(), nil
+	close(r.ended)
+	r.client.done = append(r.client.done, r)
+	r.client.bytes += r.size()
+	d.bytes += r.size()
+	d.sweep()
+	d.shrink(r.client)
+}
+
+// abandon forgets a request that has not finished.
+func (r *dupRequest) abandon() {
+	d := r.cache
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.reply == nil {
+		close(r.ended)
+		d.forget(r)
+	}
+}
+
+func (r *dupRequest) size() int { return len(r.reply) + dupOverhead }
+
+// sweep forgets, now and then, what is too old. The caller holds mu.
+func (d *dupCache) sweep() {
+	now := d.now()
+	if now.Sub(d.swept) < dupAge {
+		return
+	}
+	d.swept = now
+	for _, c := range d.clients {
+		d.expire(c)
+	}
+}
+
+// expire forgets those requests of a client that are too old. The caller holds mu.
+func (d *dupCache) expire(c *dupClient) {
+	now := d.now()
+	for len(c.done) > 0 && now.Sub(c.done[0].at) > dupAge {
+		d.forgetOldest(c)
+	}
+}
+
+// shrink forgets requests until the rest is within the limit: those of the client
+// that has just added one if it has more than its share, else of the one that has
+// most. The caller holds mu.
+func (d *dupCache) shrink(adding *dupClient) {
+	for d.bytes > d.limit {
+		victim := adding
+		if victim.bytes <= d.limit/len(d.clients) {
+			for _, c := range d.clients {
+				if c.bytes > victim.bytes {
+					victim = c
+				}
+			}
+		}
+		d.forgetOldest(victim)
+	}
+}
+
+// forgetOldest forgets the request of a client that has been done for longest. The
+// caller holds mu.
+func (d *dupCache) forgetOldest(c *dupClient) {
+	r := c.done[0]
+	c.done[0] = nil
+	c.done = c.done[1:]
+	c.bytes -= r.size()
+	d.bytes -= r.size()
+	d.forget(r)
+}
+
+// forget forgets a request, and its client if that has no other. The caller holds mu.
+func (d *dupCache) forget(r *dupRequest) {
+	delete(r.client.requests, r.key)
+	if len(r.client.requests) == 0 {
+		delete(d.clients, r.client.addr)
+	}
+}
