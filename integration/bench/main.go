@@ -1,0 +1,147 @@
+// Bench makes all the measurements that bench/RESULTS.md tells of, one after the
+// other, and writes it anew. Each part leaves its figures in bench/results, so
+// that --only can repeat one of them.
+//
+// It needs root and the program that make build leaves. Nothing else should run
+// meanwhile: it takes more than an hour.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/integration/lab"
+)
+
+// part is one program to run. "STORE" in its arguments stands for a store with
+// a golden Debian root, "TREE" for that root itself.
+type part struct {
+	name string
+	args []string
+}
+
+var parts = []part{
+	// What opens the golden roots itself comes before the parts that are given them.
+	{"boot", []string{"go", "run", "./integration/bootbench"}},
+	{"guest", []string{"go", "run", "./integration/guestbench"}},
+	{"race", []string{"./rootnfsd", "bench", "race", "--export", "STORE", "--servers", "rootnfsd,ganesha,limit"}},
+	// So slow that it would disturb the others: what it has not answered when its time is over goes on.
+	{"race-gonfs", []string{"./rootnfsd", "bench", "race", "--export", "STORE", "--servers", "go-nfs", "--connections", "1,4", "--cold=false"}},
+	{"storm", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1,16,64,256"}},
+	{"storm-1024", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1024", "--servers", "rootnfsd,ganesha,limit"}},
+	{"storm-rtt", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1,16,64", "--servers", "rootnfsd,ganesha,limit", "--rtt", "1ms"}},
+	{"cold", []string{"./rootnfsd", "bench", "cold", "--export", "STORE", "--nodes", "16"}},
+	{"store", []string{"./rootnfsd", "bench", "store", "--tree", "TREE", "--dir", ".cache"}},
+}
+
+const results = "bench/results"
+
+func main() {
+	only := flag.String("only", "", "measure just these `PARTS`, with commas: "+strings.Join(names(), ", "))
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func names() (all []string) {
+	for _, p := range parts {
+		all = append(all, p.name)
+	}
+	return all
+}
+
+func run(ctx context.Context, only string) error {
+	chosen := names()
+	if only != "" {
+		chosen = strings.Split(only, ",")
+	}
+	for _, name := range chosen {
+		if !slices.Contains(names(), name) {
+			return fmt.Errorf("there is no part %q: want some of %s", name, strings.Join(names(), ", "))
+		}
+	}
+	if err := os.MkdirAll(results, 0o755); err != nil {
+		return err
+	}
+	b := &bencher{}
+	defer b.close()
+	for _, p := range parts {
+		if !slices.Contains(chosen, p.name) {
+			continue
+		}
+		fmt.Printf("\n== %s (%s)\n", p.name, time.Now().Format(time.TimeOnly))
+		if err := b.measure(ctx, p); err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
+		}
+	}
+	files, err := filepath.Glob(results + "/*.json")
+	if err != nil {
+		return err
+	}
+	return execute(ctx, append([]string{"./rootnfsd", "bench", "report"}, files...))
+}
+
+// bencher holds the golden roots when a part has needed them.
+type bencher struct {
+	golden *lab.Golden
+}
+
+func (b *bencher) close() {
+	if b.golden != nil {
+		b.golden.Close()
+	}
+}
+
+// measure runs a part. Its earlier figures stay until there are new ones.
+func (b *bencher) measure(ctx context.Context, p part) error {
+	args := slices.Clone(p.args)
+	for i, arg := range args {
+		if arg != "STORE" && arg != "TREE" {
+			continue
+		}
+		if err := b.openGolden(ctx); err != nil {
+			return err
+		}
+		args[i] = map[string]string{"STORE": b.golden.Store, "TREE": b.golden.Tree("v1")}[arg]
+	}
+	file := filepath.Join(results, p.name+".json")
+	if err := execute(ctx, append(args, "--json", file+".new")); err != nil {
+		return errors.Join(err, os.RemoveAll(file+".new"))
+	}
+	return os.Rename(file+".new", file)
+}
+
+// openGolden makes a golden root, seals and promotes it, once.
+func (b *bencher) openGolden(ctx context.Context) (err error) {
+	if b.golden != nil {
+		return nil
+	}
+	if b.golden, err = lab.OpenGolden(); err != nil {
+		return err
+	}
+	return execute(ctx, []string{"./rootnfsd", "promote", "v1", "--export", b.golden.Store})
+}
+
+// execute runs a program in the terminal of this one.
+func execute(ctx context.Context, args []string) error {
+	fmt.Println("+", strings.Join(args, " "))
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 30 * time.Second
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return cmd.Run()
+}
