@@ -105,6 +105,16 @@ func (p page) writeGoals(b *bytes.Buffer) {
 		rows = append(rows, []string{what, g.test.want(), g.ours, g.theirs, g.ratio, state})
 	}
 	b.WriteString(grid(head, rule, rows))
+	p.writeReasons(b)
+}
+
+// writeReasons says what is known of the goals that are missed.
+func (p page) writeReasons(b *bytes.Buffer) {
+	for _, g := range p.goals {
+		if g.state == missed && g.limit != "" {
+			fmt.Fprintf(b, "\nWhy the %s is missed: %s\n", g.what, g.limit)
+		}
+	}
 }
 
 func (p page) writeSection(b *bytes.Buffer, s section) {

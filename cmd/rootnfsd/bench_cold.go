@@ -85,7 +85,7 @@ func publishCold(c *cli.Context, report *bench.Report) error {
 			return err
 		}
 	}
-	rows := [][]string{{"SERVER", "ALL BOOTED", "", "ONE NODE", "CALL P99", "FROM DISK", "CPU", "ERRORS"}}
+	rows := [][]string{{"STORM", "ALL BOOTED", "", "ONE NODE", "CALL P99", "FROM DISK", "CPU", "ERRORS"}}
 	for _, r := range report.Results {
 		median := func(f bench.Figure) float64 { return bench.Summarize(r.Runs, f).Median }
 		lasted := func(f func(bench.Run) time.Duration) string {
@@ -93,7 +93,7 @@ func publishCold(c *cli.Context, report *bench.Report) error {
 		}
 		wall := bench.Summarize(r.Runs, bench.Seconds)
 		rows = append(rows, []string{
-			r.Server, fmt.Sprintf("%.3f s", wall.Median), fmt.Sprintf("%.3f to %.3f", wall.Min, wall.Max),
+			r.Work, fmt.Sprintf("%.3f s", wall.Median), fmt.Sprintf("%.3f to %.3f", wall.Min, wall.Max),
 			lasted(func(run bench.Run) time.Duration { return run.NodeP50 }),
 			lasted(func(run bench.Run) time.Duration { return run.P99 }),
 			size(uint64(median(func(run bench.Run) float64 { return float64(run.DiskRead) }))),
@@ -110,7 +110,6 @@ type coldBench struct {
 	store   *openedStore
 	version string
 	config  storm.Config
-	work    string
 	trace   *storm.Trace
 	plan    *storm.Plan // made once: handles outlive a server
 	line    *statusLine
@@ -148,7 +147,7 @@ func newColdBench(c *cli.Context) (*coldBench, error) {
 		return nil, errors.New("no version is promoted: rootnfsd promote VERSION")
 	}
 	b.version = promoted.Version
-	b.work, b.trace, err = readTrace(c)
+	_, b.trace, err = readTrace(c)
 	return b, err
 }
 
@@ -213,7 +212,7 @@ func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string,
 	if err != nil {
 		return err
 	}
-	report.Add(bench.Case{Bench: "storm", Work: b.work + " from disk", Server: "rootnfsd, " + name, Nodes: b.config.Nodes, Cold: true}, run)
+	report.Add(bench.Case{Bench: "cold", Work: "storm, " + name, Server: "rootnfsd", Nodes: b.config.Nodes, Cold: true}, run)
 	return nil
 }
 
