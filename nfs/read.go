@@ -10,7 +10,11 @@ import (
 
 // copyLimit is the largest READ whose bytes are copied into the reply, where it
 // goes out with others in one write. Above it they are sent from the file: that
-// takes two system calls more, and saves touching each byte twice.
+// takes two system calls more, and saves touching each byte twice. With 4
+// connections x 16 in flight a READ of 16 KiB takes 6.9 us of CPU copied and 13.1
+// sent, one of 32 KiB 11.5 and 13.1; with 64 x 1 the latter are equal. Writing
+// from a mapping is between the two at all sizes: 28 us against 21 of sendfile and
+// 42 of a copy at 128 KiB, 141, 63 and 267 at 1 MiB (one connection, no NFS).
 const copyLimit = 32 << 10
 
 // maxSpans is how many runs of bytes a READ may be sent from. A file in a pack
