@@ -124,7 +124,7 @@ func (x *contestants) start(ctx context.Context, note func(string)) error {
 		var s *peer.Server
 		switch name {
 		case "rootnfsd":
-			s, err = peer.Rootnfsd(ctx, program, x.store.Dir(), x.version)
+			s, err = peer.RootnfsdAside(ctx, program, x.store.Dir(), x.version)
 		case "ganesha":
 			s, err = peer.Ganesha(ctx, x.tree)
 		case "go-nfs":
