@@ -79,20 +79,24 @@ func run(ctx context.Context, only string) error {
 	}
 	b := &bencher{}
 	defer b.close()
+	var failed error
 	for _, p := range parts {
-		if !slices.Contains(chosen, p.name) {
+		if !slices.Contains(chosen, p.name) || ctx.Err() != nil {
 			continue
 		}
 		fmt.Printf("\n== %s (%s)\n", p.name, time.Now().Format(time.TimeOnly))
 		if err := b.measure(ctx, p); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", p.name, err))
 		}
+	}
+	if ctx.Err() != nil {
+		return errors.Join(failed, ctx.Err())
 	}
 	files, err := filepath.Glob(results + "/*.json")
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
-	return execute(ctx, append([]string{"./rootnfsd", "bench", "report"}, files...))
+	return errors.Join(failed, execute(ctx, append([]string{"./rootnfsd", "bench", "report"}, files...)))
 }
 
 // bencher holds the golden roots when a part has needed them.
@@ -106,7 +110,8 @@ func (b *bencher) close() {
 	}
 }
 
-// measure runs a part. Its earlier figures stay until there are new ones.
+// measure runs a part. Its earlier figures stay until there are new ones, which a
+// part that fails may have written, too: then they tell of the failures.
 func (b *bencher) measure(ctx context.Context, p part) error {
 	args := slices.Clone(p.args)
 	for i, arg := range args {
@@ -119,10 +124,15 @@ func (b *bencher) measure(ctx context.Context, p part) error {
 		args[i] = map[string]string{"STORE": b.golden.Store, "TREE": b.golden.Tree("v1")}[arg]
 	}
 	file := filepath.Join(results, p.name+".json")
-	if err := execute(ctx, append(args, "--json", file+".new")); err != nil {
-		return errors.Join(err, os.RemoveAll(file+".new"))
+	failed := execute(ctx, append(args, "--json", file+".new"))
+	if ctx.Err() != nil {
+		return errors.Join(failed, os.RemoveAll(file+".new"))
 	}
-	return os.Rename(file+".new", file)
+	err := os.Rename(file+".new", file)
+	if failed != nil && errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(failed, err)
 }
 
 // openGolden makes a golden root, seals and promotes it, once.
