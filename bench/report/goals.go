@@ -65,7 +65,7 @@ func goals() []goal {
 			Case: bench.Case{Bench: "storm", Nodes: 1024}, figure: resident, unit: size, bound: boundless, worst: true,
 		}},
 		{what: "memory with 1024 connections, caches apart", test: below{
-			Case: bench.Case{Bench: "race", Work: "GETATTR", Connections: 1024}, figure: resident, unit: size, bound: boundless, worst: true,
+			Case: bench.Case{Bench: "race", Connections: 1024}, figure: resident, unit: size, bound: boundless, worst: true,
 		}},
 
 		{what: "cost of a GETATTR in trees of 10 thousand to 2 million objects", test: flat{
