@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/load"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/storm"
 )
@@ -195,10 +195,10 @@ func (b *coldBench) measure(ctx context.Context, w coldWay, report *bench.Report
 	}
 	defer server.Stop()
 	report.Servers["rootnfsd"] = server.About
-	if err := b.storm(ctx, server, w.name, report); err != nil || w.again == "" {
+	if err := b.storm(ctx, server, w.name, true, report); err != nil || w.again == "" {
 		return err
 	}
-	return b.storm(ctx, server, w.again, report)
+	return b.storm(ctx, server, w.again, false, report)
 }
 
 // makePlan boots a scout, by whom the server also learns what a boot reads, if
@@ -225,7 +225,7 @@ func (b *coldBench) start(ctx context.Context, flags ...string) (*peer.Server, e
 	return server, err
 }
 
-func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string, report *bench.Report) error {
+func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string, cold bool, report *bench.Report) error {
 	run, complaints, err := b.plan.Measure(ctx, b.config, server.Meter, func(int) {})
 	for _, line := range complaints {
 		b.line.print(line)
@@ -233,25 +233,19 @@ func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string,
 	if err != nil {
 		return err
 	}
-	report.Add(bench.Case{Bench: "cold", Work: "storm, " + name, Server: "rootnfsd", Nodes: b.config.Nodes, Cold: true}, run)
+	report.Add(bench.Case{Bench: "cold", Work: "storm, " + name, Server: "rootnfsd", Nodes: b.config.Nodes, Cold: cold}, run)
 	return nil
 }
 
-// chill takes the packs of the store out of memory.
+// chill takes the packs of the store out of memory. No server may have them mapped.
 func (b *coldBench) chill() error {
 	packs, err := filepath.Glob(filepath.Join(b.store.StateDir(), "packs", "*.pack"))
 	if err != nil {
 		return err
 	}
 	for _, path := range packs {
-		f, err := os.Open(path)
-		if err != nil {
+		if err := load.Chill(path); err != nil {
 			return err
-		}
-		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("fadvise %s: %w", path, err)
 		}
 	}
 	return nil
