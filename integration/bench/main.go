@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rootnfsd/rootnfsd/bench"
 	"github.com/rootnfsd/rootnfsd/integration/lab"
 )
 
@@ -125,14 +126,10 @@ func (b *bencher) measure(ctx context.Context, p part) error {
 	}
 	file := filepath.Join(results, p.name+".json")
 	failed := execute(ctx, append(args, "--json", file+".new"))
-	if ctx.Err() != nil {
-		return errors.Join(failed, os.RemoveAll(file+".new"))
+	if report, err := bench.Load(file + ".new"); ctx.Err() != nil || err != nil || len(report.Results) == 0 {
+		return errors.Join(failed, err, ctx.Err(), os.RemoveAll(file+".new"))
 	}
-	err := os.Rename(file+".new", file)
-	if failed != nil && errors.Is(err, os.ErrNotExist) {
-		err = nil
-	}
-	return errors.Join(failed, err)
+	return errors.Join(failed, os.Rename(file+".new", file))
 }
 
 // openGolden makes a golden root, seals and promotes it, once.
