@@ -42,7 +42,7 @@ const wholeLimit = 5 * time.Minute
 // Run races.
 func (r *Race) Run(ctx context.Context) (*bench.Report, error) {
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: map[string]string{}}
-	server, err := peer.Rootnfsd(ctx, r.Rootnfsd, r.Store, r.Version)
+	server, err := peer.RootnfsdAside(ctx, r.Rootnfsd, r.Store, r.Version)
 	if err != nil {
 		return nil, err
 	}

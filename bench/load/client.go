@@ -49,9 +49,12 @@ type tally struct {
 	complete             bool // every call was answered
 }
 
-// newTally returns a tally for latencies of up to a minute, to 1 %.
+// maxLatency is the longest that can be told apart.
+const maxLatency = time.Minute
+
+// newTally returns a tally for latencies to 1 %.
 func newTally() tally {
-	return tally{latency: hdrhistogram.New(1, time.Minute.Nanoseconds(), 2)}
+	return tally{latency: hdrhistogram.New(1, maxLatency.Nanoseconds(), 2)}
 }
 
 func newClient(t *Target, connections, inFlight int) (*client, error) {
@@ -96,7 +99,7 @@ func (c *client) run(ctx context.Context, s source, deadline, limit time.Time) e
 	for c.waiting > 0 && ctx.Err() == nil {
 		left := time.Until(limit)
 		if left <= 0 {
-			c.abandon()
+			c.abandon(time.Now())
 			return nil
 		}
 		if err := c.loop.Turn(min(left, attention), c); err != nil {
@@ -179,15 +182,21 @@ func (c *client) Broken(rl *rpc.Line, err error) {
 	}
 }
 
-// abandon gives up calls that are in flight, and the lines that they are on.
-func (c *client) abandon() {
+// abandon gives up calls that are in flight, and the lines that they are on. They
+// have failed, and have taken as long as they were waited for.
+func (c *client) abandon(now time.Time) {
 	c.waiting = 0
 	for i, l := range c.lines {
 		for j := range l.calls {
-			if l.calls[j].waiting {
+			call := &l.calls[j]
+			if !call.waiting {
+				continue
+			}
+			c.count.latency.RecordValue(int64(min(now.Sub(call.sent), maxLatency)))
+			c.fail(fmt.Errorf("%s of %s: no reply in time", call.proc, c.target.tree.path(call.object)))
+			if c.lines[i] != nil {
 				l.Close()
 				c.lines[i] = nil
-				break
 			}
 		}
 	}

@@ -117,8 +117,15 @@ func TestSilence(t *testing.T) {
 	w := Work{Name: "whole", Whole: true, proc: getattr}
 	for range 3 {
 		o, err := f.run(t.Context(), w, Works()[0].prepare(f.target.tree)(1), 100*time.Millisecond)
-		if err != nil || o.complete || o.Errors != 0 || o.Calls != 3*5 {
-			t.Errorf("%v: complete %v, %d errors, %d calls; want 5 on each of 3 connections", err, o.complete, o.Errors, o.Calls)
+		if err != nil || o.complete || o.Errors != 3*2 || o.Calls != 3*5 {
+			t.Errorf("%v: complete %v, %d errors, %d calls; want 5 calls on each of 3 connections, and 2 without a reply", err, o.complete, o.Errors, o.Calls)
+		}
+		told := int64(0)
+		for _, c := range f.clients {
+			told += c.count.latency.TotalCount()
+		}
+		if told != 3*7 {
+			t.Errorf("%d latencies; want those of the calls without a reply, too", told)
 		}
 	}
 }

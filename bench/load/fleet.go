@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
 
 // fleet is all connections to a target, driven by a few clients.
@@ -71,6 +72,10 @@ func (f *fleet) run(ctx context.Context, w Work, sources func(client int) source
 	if err := f.connect(); err != nil {
 		return outcome{}, err
 	}
+	highest := func() uint64 { return 0 }
+	if f.target.Meter != nil {
+		highest = peer.Watch(f.target.Meter)
+	}
 	before := f.used()
 	begun := time.Now()
 	deadline := begun.Add(duration)
@@ -87,8 +92,30 @@ func (f *fleet) run(ctx context.Context, w Work, sources func(client int) source
 	o := f.sum()
 	o.Wall = time.Since(begun)
 	after := f.used()
-	o.CPU, o.DiskRead, o.Resident = after.CPU-before.CPU, after.DiskRead-before.DiskRead, after.Resident
+	o.CPU, o.DiskRead, o.Resident = after.CPU-before.CPU, after.DiskRead-before.DiskRead, highest()
 	return o, errors.Join(append(errs, ctx.Err())...)
+}
+
+const (
+	calmLook  = 100 * time.Millisecond
+	calmCPU   = 5 * time.Millisecond // in that time
+	calmLimit = 10 * time.Second
+)
+
+// calm waits until the server does not work any more on calls that were given up,
+// which would be charged to the next run.
+func (f *fleet) calm(ctx context.Context) {
+	m := f.target.Meter
+	if m == nil {
+		return
+	}
+	for end := time.Now().Add(calmLimit); time.Now().Before(end) && ctx.Err() == nil; {
+		before := m.CPU()
+		time.Sleep(calmLook)
+		if m.CPU()-before < calmCPU {
+			return
+		}
+	}
 }
 
 // used is what the server has used so far.
@@ -97,7 +124,7 @@ func (f *fleet) used() bench.Run {
 	if m == nil {
 		return bench.Run{}
 	}
-	return bench.Run{CPU: m.CPU(), DiskRead: m.DiskRead(), Resident: m.Resident()}
+	return bench.Run{CPU: m.CPU(), DiskRead: m.DiskRead()}
 }
 
 // sum adds up what the clients counted.

@@ -20,7 +20,8 @@ type Plan struct {
 	Runs       int
 	Duration   time.Duration
 	WholeLimit time.Duration
-	// Cold adds works with the page cache dropped before each run.
+	// Cold adds the works that read content in large pieces, with the page cache
+	// dropped before each run.
 	Cold bool
 	// Clients is how many goroutines make the calls; 0 is half as many as there are
 	// cores.
@@ -56,7 +57,7 @@ func (p *Plan) cells() []cell {
 		}
 	}
 	for _, w := range p.Works {
-		if p.Cold && (w.Whole || w.count == wholeRead) {
+		if p.Cold && w.count == wholeRead {
 			cells = append(cells, cell{w, coldConnections, coldInFlight, true})
 		}
 	}
@@ -165,6 +166,9 @@ func (r *race) one(ctx context.Context, c cell, e *entry, seed uint64) error {
 		duration = r.WholeLimit
 	}
 	o, err := e.run(ctx, c.Work, e.sources(seed), duration)
+	if !o.complete {
+		e.calm(ctx)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()

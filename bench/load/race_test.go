@@ -84,7 +84,7 @@ func startAll(t *testing.T, program, store string) []*Target {
 		}
 		targets = append(targets, target)
 	}
-	nfs(peer.Rootnfsd(ctx, program, store, "v1"))
+	nfs(peer.RootnfsdAside(ctx, program, store, "v1"))
 	nfs(peer.GoNFS(ctx, program, tree))
 	switch err := peer.MissingGanesha(); {
 	case err == nil:
@@ -255,4 +255,47 @@ func TestCancel(t *testing.T) {
 	if _, err := f.run(ctx, Work{}, nil, time.Second); !errors.Is(err, context.Canceled) {
 		t.Errorf("a run that was cancelled: %v", err)
 	}
+}
+
+// TestAside holds a server of a scratch store to leaving the store as it was, and
+// nothing behind.
+func TestAside(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts a server")
+	}
+	temporary := t.TempDir()
+	program := build(t)
+	store, _ := testTree(t, program)
+	before := listed(t, store)
+	t.Setenv("TMPDIR", temporary)
+	s, err := peer.RootnfsdAside(t.Context(), program, store, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	if err := TargetOf(s).Survey(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s.Stop()
+	if after := listed(t, store); !slices.Equal(before, after) {
+		t.Errorf("the store had %q and has %q", before, after)
+	}
+	if left := listed(t, temporary); len(left) != 1 {
+		t.Errorf("%q are left behind", left)
+	}
+}
+
+// listed are the paths of all that is in a directory, and of itself, with their sizes.
+func listed(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
+		if err == nil {
+			paths = append(paths, fmt.Sprint(path, " ", info.Size()))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
 }

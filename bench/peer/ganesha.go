@@ -13,13 +13,24 @@ import (
 
 const ganeshaProgram = "ganesha.nfsd"
 
-// ganeshaConfig is what ganesha must be told: where the tree is, and to keep to
-// ports of its own. Without UDP it needs no rpcbind, and D-Bus it does without.
-// All else is as it comes, but for the number of connections: its default of 1024
-// is one too few for 1024 of the bench and one that mounts.
+// GaneshaConfig is what ganesha must be told: where the tree is, and to keep to an
+// address and ports of its own. Without UDP it needs no rpcbind, and D-Bus it does
+// without. All else is as it comes, but for the number of connections: its default of
+// 1024 is one too few for 1024 of the bench and one that mounts. A tree whose name
+// cannot be written in it is an error.
+func GaneshaConfig(addr, port, mountPort, tree string) ([]byte, error) {
+	if strings.ContainsAny(tree, "\"\\\n") {
+		return nil, fmt.Errorf("%q cannot be written in the configuration of nfs-ganesha", tree)
+	}
+	return fmt.Appendf(nil, ganeshaConfig, addr, port, mountPort, tree), nil
+}
+
+// GaneshaAbout says how nfs-ganesha is configured by GaneshaConfig.
+const GaneshaAbout = "VFS, read-only, NFSv3 over TCP only, no root squash, 10000 connections, else its defaults"
+
 const ganeshaConfig = `NFS_CORE_PARAM {
 	Protocols = 3;
-	Bind_addr = 127.0.0.1;
+	Bind_addr = %s;
 	NFS_Port = %s;
 	MNT_Port = %s;
 	Enable_UDP = false;
@@ -58,9 +69,6 @@ func Ganesha(ctx context.Context, tree string) (*Server, error) {
 	if err := MissingGanesha(); err != nil {
 		return nil, err
 	}
-	if strings.ContainsAny(tree, "\"\\\n") {
-		return nil, fmt.Errorf("%q cannot be written in the configuration of nfs-ganesha", tree)
-	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -69,21 +77,25 @@ func Ganesha(ctx context.Context, tree string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	host, port, _ := net.SplitHostPort(addr)
+	_, mountPort, _ := net.SplitHostPort(mountAddr)
+	text, err := GaneshaConfig(host, port, mountPort, tree)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "rootnfsd-bench")
 	if err != nil {
 		return nil, err
 	}
-	_, port, _ := net.SplitHostPort(addr)
-	_, mountPort, _ := net.SplitHostPort(mountAddr)
 	config := filepath.Join(dir, "ganesha.conf")
-	if err := os.WriteFile(config, fmt.Appendf(nil, ganeshaConfig, port, mountPort, tree), 0o644); err != nil {
+	if err := os.WriteFile(config, text, 0o644); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
 	s := &Server{
 		Name: "nfs-ganesha",
 		About: strings.TrimSpace(strings.TrimPrefix(about(ganeshaProgram, "-v"), "NFS-Ganesha Release =")) +
-			", VFS, read-only, NFSv3 over TCP only, no root squash, 10000 connections, else its defaults",
+			", " + GaneshaAbout,
 		Addr: addr, MountAddr: mountAddr, MountPath: tree,
 	}
 	s.About = "nfs-ganesha " + s.About

@@ -15,8 +15,8 @@ import (
 // The limit program answers records with records. A call says in its first words
 // what it wants back: a record with its own xid, the header of a successful RPC
 // reply, zeros up to the size of a head, and a payload from a place in a file. That
-// is all that an NFS server sends too, so no NFS server that sends the same sizes
-// can be quicker, whatever it knows in advance.
+// is all that an NFS server sends too, and an NFS server that sends the same sizes has
+// more to do.
 
 // Positions in a call of the limit, after the mark.
 const (

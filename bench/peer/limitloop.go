@@ -69,7 +69,7 @@ func (c *limitConn) watch(op int, events uint32) error {
 func (l *limitLoop) run() error {
 	events := make([]unix.EpollEvent, 128)
 	for {
-		n, err := unix.EpollWait(l.epoll, events, -1)
+		n, err := l.wait(events)
 		if err != nil && err != unix.EINTR {
 			return err
 		}
@@ -85,6 +85,16 @@ func (l *limitLoop) run() error {
 			}
 		}
 	}
+}
+
+// wait waits for events. It looks for some that are there already before it makes a
+// call that may wait, of which the runtime must know.
+func (l *limitLoop) wait(events []unix.EpollEvent) (int, error) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno == 0 && n > 0 {
+		return int(n), nil
+	}
+	return unix.EpollWait(l.epoll, events, -1)
 }
 
 // serve answers what has arrived, as far as the socket takes it. The end of a
@@ -169,7 +179,7 @@ func (c *limitConn) copyIn(n int, off int64) error {
 	start := len(c.out)
 	c.out = slices.Grow(c.out, n)[:start+n]
 	for done := 0; done < n; {
-		got, err := unix.Pread(c.pack.fd, c.out[start+done:], off+int64(done))
+		got, err := readPack(c.pack.fd, c.out[start+done:], off+int64(done))
 		if err != nil && err != unix.EINTR {
 			return err
 		}
@@ -179,6 +189,19 @@ func (c *limitConn) copyIn(n int, off int64) error {
 		done += max(got, 0)
 	}
 	return nil
+}
+
+// readPack reads what is in memory past the runtime's bookkeeping, as the server does
+// (fs/image/content.go), and else waits for the disk.
+func readPack(fd int, p []byte, off int64) (int, error) {
+	iov := unix.Iovec{Base: &p[0]}
+	iov.SetLen(len(p))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
+		uintptr(off), uintptr(off>>32), unix.RWF_NOWAIT)
+	if errno == 0 && n > 0 {
+		return int(n), nil
+	}
+	return unix.Pread(fd, p, off)
 }
 
 // send sends what is to be sent and reports whether the socket took it all. If it

@@ -4,19 +4,42 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 )
 
 // Rootnfsd serves a version of a store, which is sealed already, by the program
 // at a path, which may be given more flags of serve. The store must not be
-// served by another process.
+// served by another process. What the server learns stays in the store: to bench
+// with somebody's, see RootnfsdAside.
 func Rootnfsd(ctx context.Context, program, store, version string, flags ...string) (*Server, error) {
-	addr, err := freeAddr()
+	dir, err := os.MkdirTemp("", "rootnfsd-bench")
 	if err != nil {
 		return nil, err
 	}
+	return rootnfsd(ctx, dir, program, store, version, flags)
+}
+
+// RootnfsdAside serves a version as Rootnfsd does, but of a Scratch store, which
+// Stop removes: the store itself stays as it is.
+func RootnfsdAside(ctx context.Context, program, store, version string, flags ...string) (*Server, error) {
 	dir, err := os.MkdirTemp("", "rootnfsd-bench")
 	if err != nil {
+		return nil, err
+	}
+	scratch := filepath.Join(dir, "images")
+	if err := Scratch(ctx, program, store, version, scratch); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return rootnfsd(ctx, dir, program, scratch, version, flags)
+}
+
+// rootnfsd serves a store by a server whose own directory is dir.
+func rootnfsd(ctx context.Context, dir, program, store, version string, flags []string) (*Server, error) {
+	addr, err := freeAddr()
+	if err != nil {
+		os.RemoveAll(dir)
 		return nil, err
 	}
 	s := &Server{

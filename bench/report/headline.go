@@ -47,10 +47,14 @@ func (m measured) duel(lead string, f bench.Figure, q quantity, c bench.Case) st
 		if r.Server == ours || withServer(r.Case, ours) != mine[0].Case || value <= 0 {
 			continue
 		}
-		others = append(others, fmt.Sprintf("%s %s (%s)", escape(r.Server), q.text(value), quantity(times).text(value/own)))
+		how := " (" + quantity(times).text(value/own) + ")"
+		if errorCount(r.Runs) > 0 {
+			how = failures(r) // its time is not that of the whole work
+		}
+		others = append(others, escape(r.Server)+" "+q.text(value)+how)
 	}
 	if own <= 0 || len(others) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(lead, q.text(own)) + "; " + strings.Join(others, ", ") + "."
+	return fmt.Sprintf(lead, q.text(own)) + failures(mine[0]) + "; " + strings.Join(others, ", ") + "."
 }

@@ -30,7 +30,8 @@ type section struct {
 func sections() []section {
 	return []section{
 		{"storm", "The boot storm", "All nodes mount at once and make the calls of a recorded boot.", true, false},
-		{"race", "The race", "The servers take turns at the same work on the same tree.", true, true},
+		{"race", "The race", "The servers take turns at the same work on the same tree; go-nfs was measured apart, because it goes on with what it has not answered in time.\n" +
+			"Where the page cache is cold, it was dropped before each run; the names and attributes of rootnfsd, which it has mapped, stay in memory all the same, as does its knowledge of what content it has compared with its digest.", true, true},
 		{"guest", "In a guest", "Against the kernel's own server in a QEMU guest, and fio over a mount by a real kernel.", false, false},
 		{"store", "The store", "Sealing and opening versions, and what their size costs.", false, false},
 		{"rollout", "Promotes under load", "", false, false},
@@ -60,7 +61,9 @@ func (p page) markdown() []byte {
 	p.writeGoals(&b)
 	b.WriteString("\n## How to read the tables\n\n" +
 		"A figure is the median of several runs, in which the servers took turns; the least and the most are in brackets.\n" +
-		"CPU and memory are the server's alone. `limit` is a bare program that sends as many bytes in as many replies and knows nothing of NFS.\n")
+		"CPU and memory are the server's alone. `limit` is a bare program that sends as many bytes in as many replies and knows nothing of NFS.\n" +
+		"Client and servers share the cores, and the client's work is the same for all: ratios of times are smaller than those of the servers' own work, which CPU tells.\n" +
+		"A server with errors has not done all of the work. A goal of which there were fewer runs than there should be says so.\n")
 	for _, s := range p.all() {
 		p.writeSection(&b, s)
 	}
@@ -96,6 +99,9 @@ func (p page) writeGoals(b *bytes.Buffer) {
 	var rows [][]string
 	for _, g := range p.goals {
 		what, state := g.what, string(g.state)
+		if g.runs > 0 && g.runs < enoughRuns {
+			what += fmt.Sprintf(" [%d of %d runs]", g.runs, enoughRuns)
+		}
 		if g.setting != "" {
 			what += " (worst: " + g.setting + ")"
 		}

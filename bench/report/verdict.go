@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/rootnfsd/rootnfsd/bench"
@@ -23,7 +24,11 @@ type verdict struct {
 	ours, theirs string
 	ratio        string
 	setting      string // the one that was the worst, where there were several
+	runs         int    // the fewest of what is compared; 0 if it is not told by runs
 }
+
+// enoughRuns is how many it takes for a median to be believed. Fewer are marked.
+const enoughRuns = 5
 
 // judged is a goal and the verdict on it.
 type judged struct {
@@ -67,6 +72,7 @@ type comparison struct {
 	peerWork   string // and what it does, if that has another name
 	figure     bench.Figure
 	unit       quantity
+	withCPU    bool // tell the ratio of the servers' CPU, too
 }
 
 // atMost is the goal that the figure is at most so many times the peer's.
@@ -89,7 +95,11 @@ func (r relative) want() string {
 	if r.peer == ours {
 		return much + r.times(quantity.exact, r.factor) + " of " + r.peerWork
 	}
-	return much + r.times(quantity.exact, r.factor) + " of " + r.peer
+	peer := r.peer
+	if peer == copying {
+		peer += " and sync"
+	}
+	return much + r.times(quantity.exact, r.factor) + " of " + peer
 }
 
 // times writes a ratio as goals do: 1/12 or 1.3×.
@@ -106,8 +116,9 @@ func (r relative) judge(m measured) verdict {
 	ours := m.like(withServer(r.Case, ours))
 	pairs := 0
 	for _, result := range ours {
-		a, b, ok := r.pair(m, result)
-		if !ok {
+		peer, ok := r.pair(m, result)
+		a, b := medians(result, peer, r.figure)
+		if !ok || a <= 0 || b <= 0 {
 			continue
 		}
 		pairs++
@@ -117,11 +128,12 @@ func (r relative) judge(m measured) verdict {
 		}
 		worstRatio = ratio
 		worst = verdict{
-			state:   stateOf(r.holds(ratio)),
-			ours:    r.unit.text(a),
-			theirs:  r.unit.text(b),
-			ratio:   r.times(quantity.text, ratio),
+			state:   r.stateOf(ratio, result, peer),
+			ours:    r.unit.text(a) + failures(result),
+			theirs:  r.unit.text(b) + failures(peer),
+			ratio:   r.times(quantity.text, ratio) + r.cpuRatio(result, peer),
 			setting: setting(result.Case),
+			runs:    min(len(result.Runs), len(peer.Runs)),
 		}
 	}
 	if pairs < 2 {
@@ -130,19 +142,50 @@ func (r relative) judge(m measured) verdict {
 	return worst
 }
 
-// pair returns the medians of a result and of the peer's in the same setting.
-func (r relative) pair(m measured, result bench.Result) (ours, theirs float64, ok bool) {
+// stateOf is that of a ratio. Who fails in calls has not done the work: rootnfsd
+// misses its goal by that, and a peer that was faster is nobody to be held against.
+func (r relative) stateOf(ratio float64, ours, peer bench.Result) state {
+	switch {
+	case errorCount(ours.Runs) > 0:
+		return missed
+	case errorCount(peer.Runs) > 0 && !r.holds(ratio):
+		return notMeasured
+	}
+	return stateOf(r.holds(ratio))
+}
+
+// failures marks a figure of a server that failed in calls.
+func failures(r bench.Result) string {
+	switch n := errorCount(r.Runs); n {
+	case 0:
+		return ""
+	case 1:
+		return " (1 error)"
+	default:
+		return " (" + whole(n) + " errors)"
+	}
+}
+
+// cpuRatio tells how much CPU a server takes, if that is asked for and was measured.
+func (r relative) cpuRatio(ours, peer bench.Result) string {
+	a, b := medians(ours, peer, cpuSeconds)
+	if !r.withCPU || a <= 0 || b <= 0 {
+		return ""
+	}
+	return " (CPU " + quantity(times).text(a/b) + ")"
+}
+
+func medians(ours, theirs bench.Result, f bench.Figure) (a, b float64) {
+	return bench.Summarize(ours.Runs, f).Median, bench.Summarize(theirs.Runs, f).Median
+}
+
+// pair returns the peer's result in the same setting.
+func (r relative) pair(m measured, result bench.Result) (peer bench.Result, ok bool) {
 	c := withServer(result.Case, r.peer)
 	if r.peerWork != "" {
 		c.Work = r.peerWork
 	}
-	peer, ok := m.of(c)
-	if !ok {
-		return 0, 0, false
-	}
-	ours = bench.Summarize(result.Runs, r.figure).Median
-	theirs = bench.Summarize(peer.Runs, r.figure).Median
-	return ours, theirs, ours > 0 && theirs > 0
+	return m.of(c)
 }
 
 func (r relative) holds(ratio float64) bool {
@@ -178,7 +221,12 @@ func (b below) judge(m measured) verdict {
 		n++
 		if value > most {
 			most = value
-			v = verdict{state: stateOf(value < b.bound), ours: b.unit.text(value), setting: setting(result.Case)}
+			v = verdict{
+				state:   stateOf(value < b.bound && errorCount(result.Runs) == 0),
+				ours:    b.unit.text(value) + failures(result),
+				setting: setting(result.Case),
+				runs:    len(result.Runs),
+			}
 		}
 	}
 	if n < 2 {
@@ -198,11 +246,13 @@ func (e noErrors) judge(m measured) verdict {
 		return verdict{}
 	}
 	var failed, all uint64
+	runs := len(results[0].Runs)
 	for _, r := range results {
+		runs = min(runs, len(r.Runs))
 		failed += errorCount(r.Runs)
 		all += callCount(r.Runs)
 	}
-	return verdict{state: stateOf(failed == 0), ours: fmt.Sprintf("%s of %s", whole(failed), whole(all))}
+	return verdict{state: stateOf(failed == 0), ours: fmt.Sprintf("%s of %s", whole(failed), whole(all)), runs: runs}
 }
 
 // flat is the goal that a figure hardly grows with the number of objects.
@@ -225,6 +275,9 @@ func (f flat) want() string {
 }
 
 func (f flat) judge(m measured) verdict {
+	fewest := func(m measured) int {
+		return len(slices.MinFunc(m, func(a, b bench.Result) int { return len(a.Runs) - len(b.Runs) }).Runs)
+	}
 	keys, of := groups(m.like(withServer(f.Case, ours)), func(c bench.Case) bench.Case {
 		c.Objects = 0
 		return c
@@ -244,6 +297,7 @@ func (f flat) judge(m measured) verdict {
 				ours:    f.unit.text(low) + " to " + f.unit.text(high),
 				ratio:   quantity(times).text(ratio),
 				setting: setting(c),
+				runs:    fewest(of[c]),
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,8 +19,9 @@ import (
 type fleet struct {
 	loop    *rpc.Loop
 	lines   []*rpc.Line // by number
-	handles [][]byte    // of files
+	files   []file
 	sent    []time.Time // by number of the line
+	asked   []*file     // by number of the line: what a READ is of, or nil
 	next    int
 	waiting int
 	ending  bool
@@ -31,19 +33,30 @@ type fleet struct {
 
 const (
 	fewFiles = 500
+	compared = 50 // of them, byte for byte
 	readSize = 4096
 	patience = 10 * time.Second // for a reply
 )
 
+// file is one that nodes read the start of.
+type file struct {
+	handle  []byte
+	length  int    // of what is read
+	content []byte // as it was read first; nil of all but a few
+}
+
 // newNodes connects the nodes to a server.
 func newNodes(addr string, root []byte) (*fleet, error) {
-	f := &fleet{latency: hdrhistogram.New(1, time.Minute.Nanoseconds(), 3), sent: make([]time.Time, nodes)}
+	f := &fleet{latency: hdrhistogram.New(1, time.Minute.Nanoseconds(), 3), sent: make([]time.Time, nodes), asked: make([]*file, nodes)}
 	c, err := rpc.Dial(addr, rpc.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	if f.handles, err = someFiles(c, root); err != nil {
+	if f.files, err = someFiles(c, root); err != nil {
+		return nil, err
+	}
+	if err := readFirst(c, f.files[:min(len(f.files), compared)]); err != nil {
 		return nil, err
 	}
 	if f.loop, err = rpc.NewLoop(); err != nil {
@@ -62,8 +75,8 @@ func newNodes(addr string, root []byte) (*fleet, error) {
 
 func (f *fleet) close() { f.loop.Close() }
 
-// someFiles returns the handles of a few files, from the top of the tree.
-func someFiles(c *rpc.Conn, root []byte) (files [][]byte, err error) {
+// someFiles returns a few files, from the top of the tree.
+func someFiles(c *rpc.Conn, root []byte) (files []file, err error) {
 	dirs := [][]byte{root}
 	for xid := uint32(1); len(dirs) > 0 && len(files) < fewFiles; xid++ {
 		dir := dirs[0]
@@ -80,7 +93,7 @@ func someFiles(c *rpc.Conn, root []byte) (files [][]byte, err error) {
 		for l.Next(&e) {
 			switch {
 			case e.Attr.Type == gonfs.FileTypeRegular:
-				files = append(files, bytes.Clone(e.Handle))
+				files = append(files, file{handle: bytes.Clone(e.Handle), length: int(min(e.Attr.Size, readSize))})
 			case e.Attr.Type == gonfs.FileTypeDirectory && string(e.Name) != "." && string(e.Name) != "..":
 				dirs = append(dirs, bytes.Clone(e.Handle))
 			}
@@ -93,6 +106,43 @@ func someFiles(c *rpc.Conn, root []byte) (files [][]byte, err error) {
 		return nil, fmt.Errorf("the tree has no files")
 	}
 	return files, nil
+}
+
+// readFirst reads what is later compared.
+func readFirst(c *rpc.Conn, files []file) error {
+	for i := range files {
+		f := &files[i]
+		xid := uint32(i)
+		r, err := c.Do(xid, c.AppendRead(nil, xid, f.handle, 0, readSize))
+		if err == nil {
+			err = r.Err()
+		}
+		if err == nil {
+			err = f.check(r)
+		}
+		if err != nil {
+			return fmt.Errorf("read before any promote: %w", err)
+		}
+		content, _ := r.Data(f.length)
+		f.content = bytes.Clone(content)
+	}
+	return nil
+}
+
+// check holds a READ against the size of the file, and against its content if that
+// is known.
+func (f *file) check(r *rpc.Reply) error {
+	n, _, ok := r.Read()
+	if !ok || n != f.length {
+		return fmt.Errorf("a READ of %d bytes, where the file has %d", n, f.length)
+	}
+	if f.content == nil {
+		return nil
+	}
+	if data, ok := r.Data(n); !ok || !bytes.Equal(data, f.content) {
+		return errors.New("a READ of other bytes than before")
+	}
+	return nil
 }
 
 // run makes calls until stop is closed, and waits for the last replies.
@@ -130,12 +180,14 @@ func (f *fleet) run(stop <-chan struct{}) error {
 // before it, which nobody needs: there is one in flight.
 func (f *fleet) call(l *rpc.Line, now time.Time) {
 	f.next++
-	handle := f.handles[f.next/2%len(f.handles)]
+	of := &f.files[f.next/2%len(f.files)]
 	xid := uint32(f.next)
 	if f.next%2 == 0 {
-		l.Queue(l.AppendGetattr(l.Buffer(), xid, handle))
+		f.asked[l.Number] = nil
+		l.Queue(l.AppendGetattr(l.Buffer(), xid, of.handle))
 	} else {
-		l.Queue(l.AppendRead(l.Buffer(), xid, handle, 0, readSize))
+		f.asked[l.Number] = of
+		l.Queue(l.AppendRead(l.Buffer(), xid, of.handle, 0, readSize))
 	}
 	f.sent[l.Number] = now
 	f.waiting++
@@ -145,7 +197,11 @@ func (f *fleet) call(l *rpc.Line, now time.Time) {
 func (f *fleet) Reply(l *rpc.Line, r *rpc.Reply, at time.Time) {
 	f.waiting--
 	f.latency.RecordValue(int64(at.Sub(f.sent[l.Number])))
-	if err := r.Err(); err != nil {
+	err := r.Err()
+	if read := f.asked[l.Number]; err == nil && read != nil {
+		err = read.check(r)
+	}
+	if err != nil {
 		f.fail(err)
 	} else {
 		f.count.Calls++

@@ -113,12 +113,14 @@ func (r *rollout) underLoad(ctx context.Context, s *peer.Server, promotes int) e
 	stop := make(chan struct{})
 	came := make(chan error, 1)
 	go func() { came <- fleet.run(stop) }()
+	highest := peer.Watch(s)
 	failed := r.promotes(ctx, promotes)
+	resident := highest()
 	close(stop)
 	if err := errors.Join(failed, <-came); err != nil {
 		return err
 	}
-	fleet.count.Resident = s.Resident()
+	fleet.count.Resident = resident
 	if fleet.failed != nil {
 		r.Note(fmt.Sprintf("%d of %d calls failed: %v", fleet.count.Errors, fleet.count.Errors+fleet.count.Calls, fleet.failed))
 	}

@@ -2,10 +2,10 @@ package storm
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
 
 // Meter tells what a server has used so far, and what memory it has, in bytes. A
@@ -24,7 +24,7 @@ func (p *Plan) Measure(ctx context.Context, c Config, m Meter, progress Progress
 	highest := func() uint64 { return 0 }
 	if m != nil {
 		cpu, disk = m.CPU(), m.DiskRead()
-		highest = watch(m)
+		highest = peer.Watch(m)
 	}
 	r, err := p.Run(ctx, c, progress)
 	run.Resident = highest()
@@ -39,29 +39,4 @@ func (p *Plan) Measure(ctx context.Context, c Config, m Meter, progress Progress
 	at := func(percent float64) time.Duration { return time.Duration(r.Latency.ValueAtPercentile(percent)) }
 	run.P50, run.P99, run.P999, run.Max = at(50), at(99), at(99.9), time.Duration(r.Latency.Max())
 	return run, r.Complaints, nil
-}
-
-// watch looks at the memory of a process now and then, until the most that it saw
-// is asked for.
-func watch(m Meter) (highest func() uint64) {
-	done := make(chan struct{})
-	most := m.Resident()
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-tick.C:
-				most = max(most, m.Resident())
-			}
-		}
-	})
-	return func() uint64 {
-		close(done)
-		watching.Wait()
-		return max(most, m.Resident())
-	}
 }

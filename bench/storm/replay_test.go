@@ -1,6 +1,7 @@
 package storm
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench/relay"
+	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
 // programDir is where program builds.
@@ -165,6 +167,10 @@ func TestReplay(t *testing.T) {
 	plan, err := Scout(trace, "/", Config{Target: addr, MountTarget: addr})
 	if err != nil {
 		t.Fatal(err)
+	}
+	const flavor = 28 // where that of the credentials is in a call
+	if got := plan.mount.call[flavor : flavor+4]; !bytes.Equal(got, []byte{0, 0, 0, wire.AuthNone}) {
+		t.Errorf("nodes mount with credentials %x; want none, by which a server knows that they boot", got)
 	}
 	const nodes = 5
 	r := run(t, plan, Config{Target: addr, MountTarget: addr, Nodes: nodes, Think: true})

@@ -81,13 +81,15 @@ func Scout(t *Trace, path string, c Config) (*Plan, error) {
 	return plan, nil
 }
 
-// scoutMount mounts a path as all nodes will.
+// scoutMount mounts a path as all nodes will: without credentials, as klibc's
+// nfsmount does, of which a server may conclude that they boot.
 func scoutMount(path string, c Config) (step, error) {
 	conn, err := rpc.Dial(c.MountTarget, c.Options)
 	if err != nil {
 		return step{}, err
 	}
 	defer conn.Close()
+	conn.Caller = rpc.Caller{}
 	const xid = 0
 	call := conn.AppendMount(nil, xid, path)
 	r, err := conn.Do(xid, call)

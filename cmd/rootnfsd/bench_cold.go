@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/load"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/storm"
 )
@@ -60,6 +60,11 @@ func benchCold(c *cli.Context) error {
 	}
 	ctx, stop := signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	remove, err := b.setAside(ctx)
+	if err != nil {
+		return err
+	}
+	defer remove()
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: map[string]string{}}
 	for run := range c.Int("runs") {
 		for _, w := range coldWays {
@@ -109,6 +114,7 @@ type coldBench struct {
 	program string
 	store   *openedStore
 	version string
+	scratch string // a store beside it, which learns of these boots alone
 	config  storm.Config
 	trace   *storm.Trace
 	plan    *storm.Plan // made once: handles outlive a server
@@ -138,6 +144,9 @@ func newColdBench(c *cli.Context) (*coldBench, error) {
 	if b.store, err = openOneStore(c); err != nil {
 		return nil, err
 	}
+	if pid := servedBy(b.store.StateDir()); pid != 0 {
+		return nil, fmt.Errorf("the store %s is served by process %d, which keeps it in memory: stop that one, or use a copy of the store", b.store.Dir(), pid)
+	}
 	rollout, err := b.store.state.Rollout()
 	if err != nil {
 		return nil, err
@@ -151,6 +160,21 @@ func newColdBench(c *cli.Context) (*coldBench, error) {
 	return b, err
 }
 
+// setAside makes the scratch store.
+func (b *coldBench) setAside(ctx context.Context) (remove func(), err error) {
+	dir, err := os.MkdirTemp("", "rootnfsd-bench")
+	if err != nil {
+		return nil, err
+	}
+	b.scratch = filepath.Join(dir, "images")
+	remove = func() { os.RemoveAll(dir) }
+	if err := peer.Scratch(ctx, b.program, b.store.Dir(), b.version, b.scratch); err != nil {
+		remove()
+		return nil, err
+	}
+	return remove, nil
+}
+
 // measure makes one storm of a kind, or two.
 func (b *coldBench) measure(ctx context.Context, w coldWay, report *bench.Report) error {
 	if err := b.makePlan(ctx); err != nil {
@@ -160,7 +184,7 @@ func (b *coldBench) measure(ctx context.Context, w coldWay, report *bench.Report
 		return err
 	}
 	if w.promote {
-		cmd := exec.CommandContext(ctx, b.program, "promote", b.version, "--no-verify", "--export", b.export())
+		cmd := exec.CommandContext(ctx, b.program, "promote", b.version, "--no-verify", "--export", b.scratch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("promote: %w\n%s", err, out)
 		}
@@ -171,10 +195,10 @@ func (b *coldBench) measure(ctx context.Context, w coldWay, report *bench.Report
 	}
 	defer server.Stop()
 	report.Servers["rootnfsd"] = server.About
-	if err := b.storm(ctx, server, w.name, report); err != nil || w.again == "" {
+	if err := b.storm(ctx, server, w.name, true, report); err != nil || w.again == "" {
 		return err
 	}
-	return b.storm(ctx, server, w.again, report)
+	return b.storm(ctx, server, w.again, false, report)
 }
 
 // makePlan boots a scout, by whom the server also learns what a boot reads, if
@@ -194,17 +218,14 @@ func (b *coldBench) makePlan(ctx context.Context) error {
 
 // start starts a server and aims at it.
 func (b *coldBench) start(ctx context.Context, flags ...string) (*peer.Server, error) {
-	server, err := peer.Rootnfsd(ctx, b.program, b.export(), b.version, flags...)
+	server, err := peer.Rootnfsd(ctx, b.program, b.scratch, b.version, flags...)
 	if err == nil {
 		b.config.Target, b.config.MountTarget = server.Addr, server.MountAddr
 	}
 	return server, err
 }
 
-// export is the store as --export wants it.
-func (b *coldBench) export() string { return b.store.name + "=" + b.store.Dir() }
-
-func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string, report *bench.Report) error {
+func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string, cold bool, report *bench.Report) error {
 	run, complaints, err := b.plan.Measure(ctx, b.config, server.Meter, func(int) {})
 	for _, line := range complaints {
 		b.line.print(line)
@@ -212,25 +233,19 @@ func (b *coldBench) storm(ctx context.Context, server *peer.Server, name string,
 	if err != nil {
 		return err
 	}
-	report.Add(bench.Case{Bench: "cold", Work: "storm, " + name, Server: "rootnfsd", Nodes: b.config.Nodes, Cold: true}, run)
+	report.Add(bench.Case{Bench: "cold", Work: "storm, " + name, Server: "rootnfsd", Nodes: b.config.Nodes, Cold: cold}, run)
 	return nil
 }
 
-// chill takes the packs of the store out of memory.
+// chill takes the packs of the store out of memory. No server may have them mapped.
 func (b *coldBench) chill() error {
 	packs, err := filepath.Glob(filepath.Join(b.store.StateDir(), "packs", "*.pack"))
 	if err != nil {
 		return err
 	}
 	for _, path := range packs {
-		f, err := os.Open(path)
-		if err != nil {
+		if err := load.Chill(path); err != nil {
 			return err
-		}
-		err = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("fadvise %s: %w", path, err)
 		}
 	}
 	return nil

@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/rootnfsd/rootnfsd/bench"
 	"github.com/rootnfsd/rootnfsd/integration/lab"
 )
 
@@ -79,20 +80,24 @@ func run(ctx context.Context, only string) error {
 	}
 	b := &bencher{}
 	defer b.close()
+	var failed error
 	for _, p := range parts {
-		if !slices.Contains(chosen, p.name) {
+		if !slices.Contains(chosen, p.name) || ctx.Err() != nil {
 			continue
 		}
 		fmt.Printf("\n== %s (%s)\n", p.name, time.Now().Format(time.TimeOnly))
 		if err := b.measure(ctx, p); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", p.name, err))
 		}
+	}
+	if ctx.Err() != nil {
+		return errors.Join(failed, ctx.Err())
 	}
 	files, err := filepath.Glob(results + "/*.json")
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
-	return execute(ctx, append([]string{"./rootnfsd", "bench", "report"}, files...))
+	return errors.Join(failed, execute(ctx, append([]string{"./rootnfsd", "bench", "report"}, files...)))
 }
 
 // bencher holds the golden roots when a part has needed them.
@@ -106,7 +111,8 @@ func (b *bencher) close() {
 	}
 }
 
-// measure runs a part. Its earlier figures stay until there are new ones.
+// measure runs a part. Its earlier figures stay until there are new ones, which a
+// part that fails may have written, too: then they tell of the failures.
 func (b *bencher) measure(ctx context.Context, p part) error {
 	args := slices.Clone(p.args)
 	for i, arg := range args {
@@ -119,10 +125,11 @@ func (b *bencher) measure(ctx context.Context, p part) error {
 		args[i] = map[string]string{"STORE": b.golden.Store, "TREE": b.golden.Tree("v1")}[arg]
 	}
 	file := filepath.Join(results, p.name+".json")
-	if err := execute(ctx, append(args, "--json", file+".new")); err != nil {
-		return errors.Join(err, os.RemoveAll(file+".new"))
+	failed := execute(ctx, append(args, "--json", file+".new"))
+	if report, err := bench.Load(file + ".new"); ctx.Err() != nil || err != nil || len(report.Results) == 0 {
+		return errors.Join(failed, err, ctx.Err(), os.RemoveAll(file+".new"))
 	}
-	return os.Rename(file+".new", file)
+	return errors.Join(failed, os.Rename(file+".new", file))
 }
 
 // openGolden makes a golden root, seals and promotes it, once.

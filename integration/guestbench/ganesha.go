@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,26 +19,6 @@ const (
 	ganeshaMountPort = 12050
 )
 
-// ganeshaConfig is that of the races of rootnfsd bench, but on the bridge.
-const ganeshaConfig = `NFS_CORE_PARAM {
-	Protocols = 3;
-	Bind_addr = %s;
-	NFS_Port = %d;
-	MNT_Port = %d;
-	Enable_UDP = false;
-	Enable_NLM = false;
-	Enable_RQUOTA = false;
-}
-EXPORT {
-	Export_Id = 1;
-	Path = "%s";
-	Pseudo = "/tree";
-	Access_Type = RO;
-	Squash = No_Root_Squash;
-	FSAL { Name = VFS; }
-}
-`
-
 // ganesha is nfs-ganesha, running in the network of the guest.
 type ganesha struct {
 	cmd *exec.Cmd
@@ -46,8 +27,11 @@ type ganesha struct {
 // startGanesha starts nfs-ganesha on the tree and waits until it answers.
 func (b *guestbench) startGanesha(ctx context.Context) (*ganesha, error) {
 	config, log := filepath.Join(b.dir, "ganesha.conf"), filepath.Join(b.dir, "ganesha.log")
-	text := fmt.Sprintf(ganeshaConfig, lab.ServerAddress, ganeshaPort, ganeshaMountPort, b.bench.Tree)
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+	text, err := peer.GaneshaConfig(lab.ServerAddress, strconv.Itoa(ganeshaPort), strconv.Itoa(ganeshaMountPort), b.bench.Tree)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(config, text, 0o644); err != nil {
 		return nil, err
 	}
 	g := &ganesha{b.net.Command("ganesha.nfsd", "-F", "-f", config, "-L", log, "-p", filepath.Join(b.dir, "ganesha.pid"))}
@@ -67,7 +51,7 @@ func (b *guestbench) startGanesha(ctx context.Context) (*ganesha, error) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	b.report.Servers["nfs-ganesha"] = "VFS, read-only, NFSv3 over TCP only, no root squash, else its defaults"
+	b.report.Servers["nfs-ganesha"] = peer.GaneshaAbout
 	return g, nil
 }
 
