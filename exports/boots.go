@@ -70,10 +70,16 @@ func (x *Exports) saveBoots(now time.Time, all bool) {
 			if l == nil || !l.settled(now) && !(all && l.seen != l.saved) {
 				continue
 			}
-			l.saved = l.seen
-			if err := v.saveBoot(l); err != nil {
+			err := v.saveBoot(l)
+			if err == nil {
+				l.saved, l.failed = l.seen, false
+				continue
+			}
+			l.quiet = now // it is tried again after another quietTime
+			if !l.failed {
 				x.log.Error("cannot save what nodes read at boot", zap.String("image", img.name), zap.String("version", v.name), zap.Error(err))
 			}
+			l.failed = true
 		}
 	}
 }
