@@ -193,7 +193,7 @@ func readBootSet(path string) (*BootSet, error) {
 	defer f.Close()
 	set := new(BootSet)
 	if err := json.NewDecoder(io.LimitReader(f, mostBootJSON)).Decode(set); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; it can be deleted, and the next boots make it again", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w; it can be deleted, and is learnt anew from boots after the next start of the server", path, err)
 	}
 	if set.Format != bootFormat {
 		return nil, fmt.Errorf("%s: format %d is not known to this version of rootnfsd, which writes format %d", path, set.Format, bootFormat)
