@@ -24,8 +24,8 @@ const (
 
 // recorder writes the calls that nodes make about versions to a file (serve
 // --record), and those that are about nothing yet, such as mounts. What is in
-// homes is left out. Calls never wait for it: what comes faster than it can be written is left out, and
-// counted.
+// homes is left out. Calls never wait for it: what comes faster than it can be
+// written is left out too, and counted.
 type recorder struct {
 	log     *zap.Logger
 	begun   time.Time
