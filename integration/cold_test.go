@@ -32,6 +32,9 @@ type cold struct {
 
 func serveCold(t *testing.T) *cold {
 	t.Helper()
+	if os.Getenv("TMPDIR") == "" {
+		t.Setenv("TMPDIR", "/var/tmp") // which is on a disk, as /tmp need not be
+	}
 	content := make([]byte, coldSize)
 	rand.NewChaCha8([32]byte{1}).Read(content)
 	store := newStore(t, map[string]files{"v1": {"file": string(content)}})
