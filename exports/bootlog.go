@@ -29,7 +29,8 @@ type bootLog struct {
 
 	// Of who saves it.
 	saved, seen int64     // count, when it was last saved and looked at
-	quiet       time.Time // since when seen has not changed
+	quiet       time.Time // since when seen has not changed, nor saving been tried
+	failed      bool      // the last try to save it, so that it is logged once
 }
 
 const (

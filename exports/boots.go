@@ -33,7 +33,8 @@ func (x *Exports) watchBoots(ctx context.Context) {
 	}
 }
 
-// warmUp brings what nodes read at boot into memory.
+// warmUp brings what nodes read at boot into memory, while nobody else wants the
+// processor or the disk: nodes that boot meanwhile bring it there sooner.
 func (x *Exports) warmUp(ctx context.Context, v *version) {
 	begun := time.Now()
 	bytes, err := v.warmUp(ctx)
@@ -52,14 +53,17 @@ func (v *version) warmUp(ctx context.Context) (uint64, error) {
 	if err != nil || set == nil {
 		return 0, err
 	}
-	tree, err := v.Tree()
+	opened, err := v.Tree() // not behind the nodes, which wait for it, too
 	if err != nil {
 		return 0, err
 	}
-	if tree, ok := tree.(fs.Warmer); ok {
-		return tree.Warm(ctx, set.In(tree), nil)
+	tree, ok := opened.(fs.Warmer)
+	if !ok {
+		return 0, nil
 	}
-	return 0, nil
+	var bytes uint64
+	behind(func() { bytes, err = tree.Warm(ctx, set.In(tree), nil) })
+	return bytes, err
 }
 
 // saveBoots saves what was learnt of boots that seem to be over, or all.
@@ -70,10 +74,16 @@ func (x *Exports) saveBoots(now time.Time, all bool) {
 			if l == nil || !l.settled(now) && !(all && l.seen != l.saved) {
 				continue
 			}
-			l.saved = l.seen
-			if err := v.saveBoot(l); err != nil {
+			err := v.saveBoot(l)
+			if err == nil {
+				l.saved, l.failed = l.seen, false
+				continue
+			}
+			l.quiet = now // it is tried again after another quietTime
+			if !l.failed {
 				x.log.Error("cannot save what nodes read at boot", zap.String("image", img.name), zap.String("version", v.name), zap.Error(err))
 			}
+			l.failed = true
 		}
 	}
 }

@@ -13,6 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 )
@@ -161,9 +165,76 @@ func TestDamagedBootSet(t *testing.T) {
 			t.Errorf("%q: %v; want an error about %s", damaged, err, path)
 		}
 	}
+	// One that is damaged does not hide another.
+	other := &BootSet{Format: bootFormat, Ref: Ref{Version: "v0", Digest: digestOf('o')}, Files: []BootFile{{"/f", Blocks{1}}}}
+	if err := OpenState(s.stateDir).saveBootSet(other); err != nil {
+		t.Fatal(err)
+	}
+	if set, err := OpenState(s.stateDir).BootSet(Ref{Digest: digestOf('a')}); err != nil || set.String() != "v0[{/f [1]}]" {
+		t.Errorf("beside a damaged set: %v, %v; want that of v0", set, err)
+	}
 	s.restart(t)
 	s.boot(t, "/")
 	s.expectLearnt(t, 'a', "v1[{/etc/issue [0]}]")
+}
+
+// TestBootSetIsBounded reads sets that hold too much in all files together,
+// while no file does.
+func TestBootSetIsBounded(t *testing.T) {
+	state := OpenState(t.TempDir())
+	path := state.bootPath(digestOf('a'))
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for files, want := range map[int]bool{8: true, 9: false} {
+		file := fmt.Sprintf(`,{"path": "/f", "blocks": "0-%d"}`, mostSetBlocks/8-1)
+		text := `{"format": 1, "files": [` + strings.Repeat(file, files)[1:] + "]}"
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		set, err := readBootSet(path)
+		if got := err == nil && set.blocks() == mostSetBlocks; got != want {
+			t.Errorf("%d files: %v; want it read: %v", files, err, want)
+		}
+	}
+	whole := make(Blocks, mostSetBlocks)
+	for i := range whole {
+		whole[i] = uint64(i)
+	}
+	for _, blocks := range []Blocks{whole, {mostSetBlocks}} { // together they are too many
+		if err := state.saveBootSet(&BootSet{Format: bootFormat, Ref: Ref{Digest: digestOf('a')}, Files: []BootFile{{"/f", blocks}}}); err != nil {
+			t.Fatal(err)
+		}
+		if set, err := readBootSet(path); err != nil || set.blocks() != mostSetBlocks {
+			t.Fatalf("%v; want a set of %d blocks", err, mostSetBlocks)
+		}
+	}
+}
+
+// TestBootsThatCannotBeSaved has something in the way of the directory for a while.
+func TestBootsThatCannotBeSaved(t *testing.T) {
+	s := serve(t, "v1")
+	core, logs := observer.New(zap.ErrorLevel)
+	s.log = zap.New(core)
+	s.boot(t, "/")
+	dir := filepath.Join(s.stateDir, bootDir)
+	if err := os.WriteFile(dir, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for i := range 4 {
+		s.saveBoots(now.Add(time.Duration(i)*quietTime), false)
+	}
+	if n := logs.Len(); n != 1 {
+		t.Errorf("%d errors were logged; want one", n)
+	}
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	s.saveBoots(now.Add(4*quietTime), false)
+	if set, err := readBootSet(OpenState(s.stateDir).bootPath(digestOf('a'))); set == nil || err != nil {
+		t.Errorf("%v, %v; want it saved as soon as it can be", set, err)
+	}
 }
 
 func TestOldBootSetsAreDeleted(t *testing.T) {
@@ -188,16 +259,15 @@ func TestOldBootSetsAreDeleted(t *testing.T) {
 
 func TestBlocks(t *testing.T) {
 	for text, want := range map[string]Blocks{"": nil, "0": {0}, "0-2,4,6-7": {0, 1, 2, 4, 6, 7}} {
-		var b Blocks
-		if err := b.UnmarshalText([]byte(text)); err != nil || !slices.Equal(b, want) {
+		if b, err := parseBlocks(text, 6); err != nil || !slices.Equal(b, want) {
 			t.Errorf("%q: %v, %v; want %v", text, b, err, want)
 		}
 		if got, err := want.MarshalText(); string(got) != text || err != nil {
 			t.Errorf("%v: %q, %v; want %q", want, got, err, text)
 		}
 	}
-	for _, bad := range []string{",", "-", "1-", "2-1", "x", "0-16777215", "16777216", "1,,2"} {
-		if err := new(Blocks).UnmarshalText([]byte(bad)); err == nil {
+	for _, bad := range []string{",", "-", "1-", "2-1", "x", "0-16777215", "16777216", "1,,2", "0-6", "0-2,4-8"} {
+		if _, err := parseBlocks(bad, 6); err == nil {
 			t.Errorf("%q was taken for blocks", bad)
 		}
 	}
@@ -207,11 +277,21 @@ func TestBlocks(t *testing.T) {
 type warmTree struct {
 	*fstest.MemTree
 	ranges []fs.Range
+	nice   int     // of the thread that warmed
+	ioprio uintptr // of it, too
 }
 
 func (t *warmTree) Warm(_ context.Context, ranges []fs.Range, _ func(done, total uint64)) (uint64, error) {
 	t.ranges = ranges
+	t.nice, t.ioprio = priorities()
 	return uint64(len(ranges)) * bootBlock, nil
+}
+
+// priorities returns those of the thread that calls it.
+func priorities() (nice int, ioprio uintptr) {
+	raised, _ := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 more than it is, turned around
+	ioprio, _, _ = unix.RawSyscall(unix.SYS_IOPRIO_GET, ioprioWhoProcess, 0, 0)
+	return 20 - raised, ioprio
 }
 
 // TestBootSetOfAnotherVersion finds the files by path, whatever their numbers.
@@ -228,7 +308,8 @@ func TestBootSetOfAnotherVersion(t *testing.T) {
 	}
 }
 
-// TestPromotedVersionIsWarmed lets a server start, and notice a promote.
+// TestPromotedVersionIsWarmed lets a server start, which warms behind all else,
+// and leaves no thread behind that is slow.
 func TestPromotedVersionIsWarmed(t *testing.T) {
 	s := serve(t, "v1")
 	s.boot(t, "/")
@@ -242,6 +323,12 @@ func TestPromotedVersionIsWarmed(t *testing.T) {
 	s.watchBoots(ctx)
 	if len(tree.ranges) != 1 || tree.ranges[0].ID != tree.ID("/etc/issue") {
 		t.Errorf("warmed %v; want etc/issue", tree.ranges)
+	}
+	if tree.nice != leastNice || tree.ioprio != ioprioIdle {
+		t.Errorf("it was warmed with nice %d and I/O priority %#x", tree.nice, tree.ioprio)
+	}
+	if _, ioprio := priorities(); ioprio == ioprioIdle {
+		t.Error("who waited for the warming has the priority of it")
 	}
 }
 

@@ -57,25 +57,52 @@ func (b Blocks) MarshalText() ([]byte, error) {
 	return text, nil
 }
 
-// UnmarshalText reads what MarshalText wrote.
-func (b *Blocks) UnmarshalText(text []byte) error {
-	*b = nil
-	if len(text) == 0 {
-		return nil
+// parseBlocks reads what MarshalText wrote, unless it is more than so many blocks.
+func parseBlocks(text string, most int) (Blocks, error) {
+	if text == "" {
+		return nil, nil
 	}
-	for part := range strings.SplitSeq(string(text), ",") {
+	var b Blocks
+	for part := range strings.SplitSeq(text, ",") {
 		from, to, isRange := strings.Cut(part, "-")
 		if !isRange {
 			to = from
 		}
 		first, err := strconv.ParseUint(from, 10, blockBits)
 		last, errLast := strconv.ParseUint(to, 10, blockBits)
-		if err != nil || errLast != nil || first > last || last-first >= mostBlocks || len(*b) >= mostBlocks {
-			return fmt.Errorf("%.80q are no blocks", part)
+		if err != nil || errLast != nil || first > last {
+			return nil, fmt.Errorf("%.80q are no blocks", part)
+		}
+		if last-first >= uint64(most-len(b)) {
+			return nil, fmt.Errorf("there are more than %d blocks", mostSetBlocks)
 		}
 		for ; first <= last; first++ {
-			*b = append(*b, first)
+			b = append(b, first)
 		}
+	}
+	return b, nil
+}
+
+// UnmarshalJSON reads a set, unless it is larger than any that is saved: a few
+// bytes of a damaged file could stand for more blocks than fit into memory.
+func (b *BootSet) UnmarshalJSON(text []byte) error {
+	type plain BootSet // without this method
+	in := struct {
+		*plain
+		Files []struct{ Path, Blocks string } `json:"files"`
+	}{plain: (*plain)(b)}
+	if err := json.Unmarshal(text, &in); err != nil {
+		return err
+	}
+	b.Files = nil
+	room := mostSetBlocks
+	for _, f := range in.Files {
+		blocks, err := parseBlocks(f.Blocks, room)
+		if err != nil {
+			return fmt.Errorf("%.80q: %w", f.Path, err)
+		}
+		room -= len(blocks)
+		b.Files = append(b.Files, BootFile{f.Path, blocks})
 	}
 	return nil
 }
@@ -84,7 +111,9 @@ const (
 	bootFormat   = 1
 	bootDir      = "boot" // of a file for each version, by digest
 	mostBootSets = 8      // beyond, the one that was not changed for longest is deleted
-	mostBootJSON = 64 << 20
+	mostBootJSON = 16 << 20
+
+	mostSetBlocks = 1 << bootLogBits // of all files together: what a bootLog can hold
 )
 
 func (s *State) bootPath(d fs.Digest) string {
@@ -93,7 +122,8 @@ func (s *State) bootPath(d fs.Digest) string {
 
 // BootSet returns what a node that boots the version is likely to read: what
 // nodes read that did, or else that booted the promoted version, or else the
-// version seen last. It is nil if none did.
+// version seen last. It is nil if none did. A set that cannot be read does not
+// keep from finding another; it is the error if there is none.
 func (s *State) BootSet(version Ref) (*BootSet, error) {
 	rollout, err := s.Rollout()
 	if err != nil {
@@ -107,12 +137,17 @@ func (s *State) BootSet(version Ref) (*BootSet, error) {
 	if err != nil {
 		return nil, err
 	}
+	var unreadable error // the first
 	for _, path := range append(paths, saved...) {
-		if set, err := readBootSet(path); set != nil || err != nil {
-			return set, err
+		set, err := readBootSet(path)
+		if set != nil {
+			return set, nil
+		}
+		if unreadable == nil {
+			unreadable = err
 		}
 	}
-	return nil, nil
+	return nil, unreadable
 }
 
 // bootSets returns the paths of all boot sets, the one that was changed last first.
@@ -158,7 +193,7 @@ func readBootSet(path string) (*BootSet, error) {
 	defer f.Close()
 	set := new(BootSet)
 	if err := json.NewDecoder(io.LimitReader(f, mostBootJSON)).Decode(set); err != nil {
-		return nil, fmt.Errorf("%s is damaged: %w; it can be deleted, and the next boots make it again", path, err)
+		return nil, fmt.Errorf("%s is damaged: %w; it can be deleted, and is learnt anew from boots after the next start of the server", path, err)
 	}
 	if set.Format != bootFormat {
 		return nil, fmt.Errorf("%s: format %d is not known to this version of rootnfsd, which writes format %d", path, set.Format, bootFormat)
@@ -200,7 +235,9 @@ func (s *State) pruneBootSets() error {
 	return nil
 }
 
-// add adds what other holds, and reports whether b holds more than other.
+// add adds what other holds, and reports whether b holds more than other. It
+// does not if it would be too much to be read again: no boots read that much, so
+// there is nothing in it to learn.
 func (b *BootSet) add(other *BootSet) (more bool) {
 	merged := map[string]Blocks{}
 	for _, f := range b.Files {
@@ -212,7 +249,8 @@ func (b *BootSet) add(other *BootSet) (more bool) {
 		merged[f.Path] = slices.Compact(all)
 	}
 	b.setFiles(merged)
-	return b.blocks() > other.blocks()
+	n := b.blocks()
+	return n > other.blocks() && n <= mostSetBlocks
 }
 
 func (b *BootSet) setFiles(blocks map[string]Blocks) {

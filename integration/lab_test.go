@@ -47,14 +47,18 @@ func withProgram(run func() int) int {
 // it if none may be skipped.
 func require(t *testing.T, programs ...string) {
 	t.Helper()
-	err := lab.Missing(programs...)
-	switch {
-	case err == nil:
-	case os.Getenv("ROOTNFSD_TEST_ALL") != "":
-		t.Fatalf("this test may not be skipped (ROOTNFSD_TEST_ALL is set): %v", err)
-	default:
-		t.Skip(err)
+	if err := lab.Missing(programs...); err != nil {
+		skip(t, err.Error())
 	}
+}
+
+// skip skips the test, or fails it if none may be skipped.
+func skip(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("ROOTNFSD_TEST_ALL") != "" {
+		t.Fatalf("this test may not be skipped (ROOTNFSD_TEST_ALL is set): %s", why)
+	}
+	t.Skip(why)
 }
 
 func newNet(t *testing.T) *lab.Net {

@@ -28,8 +28,11 @@ func TestAvoidPacing(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := congestion(t, ln.(*net.TCPListener))
-		avoidPacing(ln)
+		from, to := avoidPacing(ln)
 		after := congestion(t, accept(t, ln))
+		if changed := before != after; changed && (from != before || to != after) || !changed && to != "" {
+			t.Errorf("it says that it changed %q to %q; it was %q and is %q", from, to, before, after)
+		}
 		if paces(after) || !paces(before) && after != before {
 			t.Errorf("with %q on the listener a connection has %q", before, after)
 		}

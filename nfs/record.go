@@ -11,8 +11,9 @@ import (
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
-// Recorder is shown the calls that nodes make. Record is called by many
-// goroutines at once, and the call that it is about waits for it.
+// Recorder is shown the calls that nodes make about versions, mounts included,
+// but not those about what is in homes. Record is called by many goroutines at
+// once, and the call that it is about waits for it.
 type Recorder interface {
 	Record(r Record)
 }

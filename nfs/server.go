@@ -20,7 +20,7 @@ type Config struct {
 	Log     *zap.Logger
 	Ports   Ports
 	Limits  Limits
-	// Recorder is shown every call. It is nil unless somebody wants to know.
+	// Recorder is shown the calls about versions. It is nil unless somebody wants to know.
 	Recorder Recorder
 }
 
@@ -153,7 +153,9 @@ func New(cfg Config) *Server {
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	g := &group{srv: s}
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
-	avoidPacing(ln)
+	if before, now := avoidPacing(ln); now != "" {
+		s.log.Info("TCP congestion control was changed, for the server's connections alone", zap.Stringer("listener", ln.Addr()), zap.String("from", before), zap.String("to", now))
+	}
 	err := s.accept(ctx, ln, g)
 	g.drain(s.limits.Drain)
 	if ctx.Err() != nil {

@@ -10,9 +10,18 @@ func benchCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "bench",
 		Usage: "measure this server, other servers and the network",
-		Description: `Examples:
-   rootnfsd bench race --quick              rootnfsd, nfs-ganesha and go-nfs side by side
-   rootnfsd bench load --target server      what a server gives over the network`,
+		Description: `Results are shown as a table, and saved by --json FILE for bench report. No
+store may be served while it is measured. Root is needed for nfs-ganesha and for
+dropping the page cache only; what cannot be had is left out.
+
+Examples:
+   rootnfsd bench race --quick                         rootnfsd, nfs-ganesha and go-nfs side by side
+   rootnfsd bench load --target server                 what a server gives over the network
+   rootnfsd bench storm --target server --nodes 64     how it stands 64 nodes that boot at once
+   rootnfsd bench cold --export images/ --nodes 16     the same with nothing in memory
+   rootnfsd bench store --dir /srv                     what sealing, size and promotes cost
+   rootnfsd bench report race.json storm.json          tables and plots of what was saved
+   rootnfsd bench relay --target server:2049           make a server seem further away`,
 		Subcommands: []*cli.Command{
 			benchRaceCommand(),
 			benchLoadCommand(),

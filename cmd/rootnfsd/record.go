@@ -22,9 +22,10 @@ const (
 	recordFlush = time.Second
 )
 
-// recorder writes the calls that nodes make to a file (serve --record). Calls
-// never wait for it: what comes faster than it can be written is left out, and
-// counted.
+// recorder writes the calls that nodes make about versions to a file (serve
+// --record), and those that are about nothing yet, such as mounts. What is in
+// homes is left out. Calls never wait for it: what comes faster than it can be
+// written is left out too, and counted.
 type recorder struct {
 	log     *zap.Logger
 	begun   time.Time
@@ -135,15 +136,17 @@ func (r *recorder) write(c *recorded) {
 	if r.err != nil {
 		return
 	}
-	r.check(r.out.Write(storm.Call{
+	err := r.out.Write(storm.Call{
 		At:     max(0, c.Time.Sub(r.begun)),
 		Client: c.Client,
 		Proc:   c.proc,
 		Offset: c.Offset,
 		Count:  c.Count,
 		Path:   path,
-	}))
-	r.written++
+	})
+	if r.check(err); err == nil {
+		r.written++
+	}
 }
 
 // pathOf returns what a trace has for the path of a call.

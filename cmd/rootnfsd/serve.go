@@ -42,7 +42,7 @@ Examples:
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
-			&cli.StringFlag{Name: "record", Usage: "write each call to `FILE`, which must be new: rootnfsd bench storm replays it"},
+			&cli.StringFlag{Name: "record", Usage: "write each call about a version to `FILE`, which must be new: rootnfsd bench storm replays it"},
 			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot, at the start and after a promote"},
 			&cli.StringFlag{Name: "cpu-profile", Hidden: true, Usage: "write a profile to `FILE`, for go tool pprof"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
@@ -119,13 +119,13 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	config := nfs.Config{Exports: x, Log: log, Ports: socks.ports()}
-	finish, err := recordTo(c.String("record"), &config)
-	if err != nil {
-		return err
-	}
 	profiled, err := profileTo(c.String("cpu-profile"))
 	if err != nil {
 		return err
+	}
+	finish, err := recordTo(c.String("record"), &config)
+	if err != nil {
+		return errors.Join(err, profiled())
 	}
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
 	err = errors.Join(serveUntil(ctx, config, socks), finish(), profiled())
