@@ -207,7 +207,7 @@ func (d *object) make(c *fs.Cred, s *fs.SetAttr, mk func(dir int) (int, error)) 
 	}
 	change.Before = d.before(&st)
 	fd = -1
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		if fd, err = mk(d.fd); err != nil {
 			return err
 		}

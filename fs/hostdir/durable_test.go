@@ -71,6 +71,17 @@ func cutPower(t *testing.T, disk *disk) {
 			_, _, err := w.Commit(root, f)
 			return err
 		}, func(dir string) bool { return holds(dir+"/f", append(bytes.ToUpper(content), content...)) }},
+		{"overwrite and commit", func() error { // of which only the times need the journal
+			if _, _, err := w.Write(root, f, 0, bytes.ToUpper(content), fs.Unstable); err != nil {
+				return err
+			}
+			c, _, err := w.Commit(root, f)
+			a = c.After
+			return err
+		}, func(dir string) bool {
+			st := stat(dir + "/f")
+			return fs.Time{Sec: int64(st.Mtim.Sec), Nsec: uint32(st.Mtim.Nsec)} == a.Mtime
+		}},
 		{"mode and owner", func() error {
 			_, err := w.Setattr(root, f, &fs.SetAttr{Mode: ptr(uint32(0o4711)), UID: ptr(uint32(9))}, nil)
 			return err

@@ -85,9 +85,9 @@ func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err
 		return change, err
 	}
 	change.Before = o.before(&st)
-	as := o.key.tree.host.actor.asUser
+	as := o.key.tree.asUser
 	if st.Mode&unix.S_ISGID != 0 {
-		as = o.key.tree.host.actor.as // whether the write clears it is also up to the groups
+		as = o.key.tree.as // whether the write clears it is also up to the groups
 	}
 	err = as(c, func() error { return pwriteAll(fd, p, int64(off)) })
 	o.mu.Lock()
@@ -121,7 +121,9 @@ func (t *Tree) Commit(c *fs.Cred, h fs.Handle) (change fs.Change, verf fs.Verifi
 		return change, t.verifier(), err
 	}
 	defer t.put(o)
-	if err := o.sync(fs.DataSync); err != nil {
+	// With its attributes, as the client that wrote has it from fsync(2) (RFC
+	// 1813, section 3.3.21).
+	if err := o.sync(fs.FileSync); err != nil {
 		return change, t.verifier(), err
 	}
 	verf = t.verifier()

@@ -1,6 +1,7 @@
 package hostdir
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -140,6 +141,26 @@ func TestOtherTrees(t *testing.T) {
 	wantErr(t, "what was moved out", a.Getattr(moving, &attr), fs.ErrStale)
 	if err := b.Getattr(moving, &attr); err != nil {
 		t.Errorf("what was moved in: %v", err)
+	}
+}
+
+// TestOpenShort opens a tree when the process is short of descriptors: the
+// client asks again, and nothing is left open.
+func TestOpenShort(t *testing.T) {
+	h := newHost(t, Options{})
+	dir := t.TempDir()
+	release := useDescriptors(t)
+	defer release()
+	_, err := h.Open(dir)
+	wantErr(t, "open", err, fs.ErrWouldBlock)
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("%v does not say what the host said", err)
+	}
+	release()
+	_, err = h.Open(dir + "/none")
+	wantErr(t, "open of nothing", err, fs.ErrNotExist)
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v does not say what the host said", err)
 	}
 }
 

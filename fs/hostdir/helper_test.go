@@ -162,6 +162,31 @@ func wantErr(t testing.TB, what string, err error, want fs.Error) {
 	}
 }
 
+// useDescriptors leaves the process none to open until release is called, which
+// it may be twice.
+func useDescriptors(t testing.TB) (release func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	probe, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(probe)
+	// All below the limit are taken: the kernel gives out the lowest.
+	short := unix.Rlimit{Cur: uint64(probe), Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &short); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // command runs a program of the host.
 func command(t testing.TB, name string, args ...string) {
 	t.Helper()

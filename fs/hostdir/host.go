@@ -17,7 +17,8 @@ type Options struct {
 	// descriptors. By default it is as many as take half of those that the
 	// process may have, and at most 8192.
 	MaxOpen int
-	// Threads is how many threads act for callers at the same time; 64 by default.
+	// Threads is how many threads act for callers at the same time; 64 by
+	// default. One tree gets a quarter of them at most.
 	Threads int
 	// SingleUser is to act for nobody, but to do everything as the user that
 	// the process runs as. Without the privileges of root it cannot be helped.

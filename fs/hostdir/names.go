@@ -53,7 +53,7 @@ func (d *object) unlink(c *fs.Cred, name fs.Name, flags int) (change fs.Change, 
 		return change, victim, err
 	}
 	change.Before = d.before(&st)
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		victim = childHandle(d.fd, name)
 		return unix.Unlinkat(d.fd, string(name), flags)
 	})
@@ -129,7 +129,7 @@ func (d *object) rename(c *fs.Cred, oldName fs.Name, e *object, newName fs.Name)
 		}
 		dir.Before = dir.before(&st)
 	}
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		moved, victim = childHandle(d.fd, oldName), childHandle(e.fd, newName)
 		return unix.Renameat(d.fd, string(oldName), e.fd, string(newName))
 	})
@@ -202,7 +202,7 @@ func (d *object) link(c *fs.Cred, o *object, name fs.Name) (change fs.Change, er
 		return change, err
 	}
 	change.Before = d.before(&st)
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		return unix.Linkat(unix.AT_FDCWD, procPath(o.fd), d.fd, string(name), unix.AT_SYMLINK_FOLLOW)
 	})
 	d.changed(&change)

@@ -233,7 +233,7 @@ func (o *object) rights(c *fs.Cred, st *unix.Statx_t) (fs.Perm, error) {
 		return has, nil
 	}
 	var has fs.Perm
-	err := o.key.tree.host.actor.as(c, func() error {
+	err := o.key.tree.as(c, func() error {
 		for _, right := range []fs.Perm{fs.MayRead, fs.MayWrite, fs.MayExec} {
 			switch err := mayAccess(o.fd, right); err {
 			case nil:

@@ -26,7 +26,8 @@ type Tree struct {
 	// opened by handle; else nil.
 	paths *paths
 	verf  atomic.Uint64
-	flush rounds // of the whole file system
+	turns chan struct{} // bounds the calls of this tree that act for callers
+	flush rounds        // of the whole file system
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -42,15 +43,29 @@ func deviceOf(st *unix.Statx_t) device { return device{st.Dev_major, st.Dev_mino
 func (h *Host) Open(dir string) (*Tree, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", dir, err)
+		return nil, openError(dir, err)
 	}
-	t := &Tree{host: h, fd: fd}
-	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	t := h.newTree(fd)
 	if err := t.identify(); err != nil {
-		return nil, fmt.Errorf("open %s: %w", dir, err)
+		unix.Close(fd)
+		return nil, openError(dir, err)
 	}
+	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
 	t.rotate()
 	return t, nil
+}
+
+func (h *Host) newTree(fd int) *Tree {
+	return &Tree{host: h, fd: fd, turns: make(chan struct{}, max(1, cap(h.actor.slots)/4))}
+}
+
+// openError tells the administrator what the host said, and a client of what
+// kind it was.
+func openError(dir string, err error) error {
+	if kind := failure(err); kind != err {
+		return fmt.Errorf("open %s: %w (%w)", dir, err, kind)
+	}
+	return fmt.Errorf("open %s: %w", dir, err)
 }
 
 // identify finds out what the root is, and how objects can be found again.
@@ -128,6 +143,21 @@ func (t *Tree) rotate() {
 	var b [8]byte
 	rand.Read(b[:])
 	t.verf.Store(binary.LittleEndian.Uint64(b[:]))
+}
+
+// as is actor.as with no more than a quarter of the Host's threads for the tree:
+// those who write much to a slow disk leave the others theirs.
+func (t *Tree) as(c *fs.Cred, do func() error) error {
+	t.turns <- struct{}{}
+	defer func() { <-t.turns }()
+	return t.host.actor.as(c, do)
+}
+
+// asUser is actor.asUser, likewise.
+func (t *Tree) asUser(c *fs.Cred, do func() error) error {
+	t.turns <- struct{}{}
+	defer func() { <-t.turns }()
+	return t.host.actor.asUser(c, do)
 }
 
 // Getattr implements fs.WritableTree.
