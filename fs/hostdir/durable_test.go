@@ -128,6 +128,39 @@ func cutPower(t *testing.T, disk *disk) {
 	}
 }
 
+// TestPowerCutWithoutJournal makes a file and a directory on a file system where
+// the fsync of a directory does not take along what is in it.
+func TestPowerCutWithoutJournal(t *testing.T) {
+	disk := newDisk(t, tempDir(t), "ext2", 12)
+	w := openWorld(t, disk.dir)
+	w.create(root, "f", 0o640)
+	w.mkdir(root, "d", 0o750)
+	after := disk.copy(t).dir
+	if f, d := stat(after+"/f"), stat(after+"/d"); f.Mode != unix.S_IFREG|0o640 || d.Mode != unix.S_IFDIR|0o750 {
+		t.Errorf("modes %o and %o", f.Mode, d.Mode)
+	}
+}
+
+// TestOneFlush holds that trees on one file system share its flushes.
+func TestOneFlush(t *testing.T) {
+	h := newHost(t, Options{})
+	open := func(dir string) *Tree {
+		tree, err := h.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tree
+	}
+	dir := tempDir(t)
+	if err := os.Mkdir(dir+"/d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := open(dir), open(dir+"/d"), open("/proc")
+	if a.volume != b.volume || a.volume == c.volume {
+		t.Error("trees do not share flushes, or those of different file systems do")
+	}
+}
+
 // stat returns what lstat(2) tells, or nothing.
 func stat(path string) (st unix.Stat_t) {
 	if unix.Lstat(path, &st) != nil {

@@ -232,6 +232,40 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// TestShort makes things with few descriptors left: what a client is told to try
+// again was not done.
+func TestShort(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.create(root, "f", 0o644)
+	for free := range 8 {
+		for kind, mk := range map[string]func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error){
+			"file": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Create(root, w.Root(), name, fs.Guarded, nil, fs.Verifier{}, a)
+			},
+			"dir": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Mkdir(root, w.Root(), name, nil, a)
+			},
+			"symlink": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Symlink(root, w.Root(), name, []byte("text"), &fs.SetAttr{UID: ptr(uint32(9))}, a)
+			},
+			"fifo": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Mknod(root, w.Root(), name, fs.FIFO, 0, 0, nil, a)
+			},
+		} {
+			name := fmt.Sprint(kind, free)
+			var a fs.Attr
+			release := useDescriptors(t, free)
+			_, _, err := mk(fs.Name(name), &a)
+			release()
+			made := stat(w.at(name)).Nlink != 0
+			if want := err == nil; made != want || err != nil && fs.KindOf(err) != fs.ErrWouldBlock {
+				t.Errorf("%s with %d descriptors: %v, made %v", kind, free, err, made)
+			}
+		}
+	}
+}
+
 // TestGuard changes attributes only if the ctime is what the client thinks.
 func TestGuard(t *testing.T) {
 	needRoot(t)

@@ -149,7 +149,7 @@ func TestOtherTrees(t *testing.T) {
 func TestOpenShort(t *testing.T) {
 	h := newHost(t, Options{})
 	dir := t.TempDir()
-	release := useDescriptors(t)
+	release := useDescriptors(t, 0)
 	defer release()
 	_, err := h.Open(dir)
 	wantErr(t, "open", err, fs.ErrWouldBlock)

@@ -36,6 +36,7 @@ const idle = 2 * time.Second
 type Host struct {
 	actor   *actor
 	objects *cache.Pool[key, *object]
+	volumes sync.Map // of *volume by device, with no inode number
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }

@@ -19,7 +19,7 @@ func (t *Tree) Setattr(c *fs.Cred, h fs.Handle, s *fs.SetAttr, guard *fs.Time) (
 	if err != nil {
 		return change, err
 	}
-	return change, o.sync(fs.FileSync)
+	return change, done(o.sync(fs.FileSync))
 }
 
 // set changes attributes, which are not on disk yet when it returns.

@@ -24,10 +24,10 @@ type Tree struct {
 	fsid uint64
 	// paths is where objects were seen, for a host on which they cannot be
 	// opened by handle; else nil.
-	paths *paths
-	verf  atomic.Uint64
-	turns chan struct{} // bounds the calls of this tree that act for callers
-	flush rounds        // of the whole file system
+	paths  *paths
+	verf   atomic.Uint64
+	turns  chan struct{} // bounds the calls of this tree that act for callers
+	volume *volume
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -79,6 +79,7 @@ func (t *Tree) identify() error {
 		return err
 	}
 	t.dev = deviceOf(&st)
+	t.volume = t.host.volumeOf(t.dev)
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
 		return err
 	}
