@@ -199,6 +199,7 @@ func (d *object) link(c *fs.Cred, o *object, name fs.Name) (change fs.Change, er
 	if err := o.stat(&st); err != nil {
 		return change, err
 	}
+	o.before(&st)
 	if err := d.stat(&st); err != nil {
 		return change, err
 	}
