@@ -2,6 +2,7 @@ package hostdir
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -18,7 +19,7 @@ func again(t *testing.T, mode, tests string) {
 	cmd := exec.Command("/proc/self/exe", "-test.run", tests, "-test.v")
 	cmd.Env = append(os.Environ(), "HOSTDIR_TEST="+mode, "TMPDIR="+tempDir(t))
 	out, err := cmd.CombinedOutput()
-	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: TestFoundByPath")) {
+	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: ")) {
 		t.Errorf("as %s: %v\n%s", mode, err, out)
 	}
 }
@@ -27,15 +28,37 @@ func again(t *testing.T, mode, tests string) {
 // handle: they are found by path, and nothing else differs.
 func TestWithoutHandles(t *testing.T) {
 	needRoot(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with what it lacks
+	onThread(func() {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_DAC_READ_SEARCH, 0, 0, 0); err != nil {
 			t.Error(err)
 			return
 		}
 		again(t, "container", "^(TestFoundByPath|TestPosix|TestListing|TestExclusive|TestChange|TestSymlinksStayText|TestSpecialFilesStayClosed|TestConcurrentWrites|TestBadArguments|TestHandlesLast)$")
+	})
+}
+
+// TestSecurebits runs with a setfsuid that drops no capabilities.
+func TestSecurebits(t *testing.T) {
+	needRoot(t)
+	onThread(func() {
+		if err := errors.Join(
+			unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0),
+			unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0),
+		); err != nil {
+			t.Error(err)
+			return
+		}
+		again(t, "securebits", "^TestThreadsGiveUpIdentities$")
+	})
+}
+
+// onThread runs do on a thread that ends with it, and with what it lacks by then.
+func onThread(do func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked
+		do()
 	}()
 	<-done
 }
