@@ -164,6 +164,23 @@ func TestOpenShort(t *testing.T) {
 	}
 }
 
+// TestUUID asks for the identity of a file system that was made with a known one.
+func TestUUID(t *testing.T) {
+	want := [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	disk := newDisk(t, tempDir(t), "ext4", 12, "-U", "01020304-0506-0708-090a-0b0c0d0e0f10")
+	fd, err := unix.Open(disk.dir, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	switch uuid, err := uuidOf(fd); {
+	case err == unix.ENOTTY:
+		t.Log("the kernel is older than 6.9")
+	case err != nil || uuid != want:
+		t.Errorf("%x, %v", uuid, err)
+	}
+}
+
 // TestMounts holds that what is mounted in the tree is no part of it.
 func TestMounts(t *testing.T) {
 	needRoot(t)

@@ -108,15 +108,22 @@ func identityOf(fd int, root *fs.Handle) (uint64, error) {
 	}
 	sum := fnv.New64a()
 	binary.Write(sum, binary.LittleEndian, int64(st.Type))
-	if st.Type == unix.XFS_SUPER_MAGIC { // whose f_fsid is the number of the device
+	id := binary.LittleEndian.AppendUint32(nil, uint32(st.Fsid.Val[0]))
+	id = binary.LittleEndian.AppendUint32(id, uint32(st.Fsid.Val[1]))
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC: // made of the UUID, with the subvolume
+	case unix.XFS_SUPER_MAGIC: // on which f_fsid is the number of the device
 		uuid, err := xfsUUID(fd)
 		if err != nil {
 			return 0, err
 		}
-		sum.Write(uuid[:])
-	} else {
-		binary.Write(sum, binary.LittleEndian, st.Fsid.Val[:])
+		id = uuid[:]
+	default: // as it is on F2FS and others
+		if uuid, err := uuidOf(fd); err == nil {
+			id = uuid[:]
+		}
 	}
+	sum.Write(id)
 	sum.Write(root.Bytes[:root.Len])
 	return max(sum.Sum64(), 1), nil
 }
