@@ -3,6 +3,7 @@ package hostdir
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +37,8 @@ const idle = 2 * time.Second
 type Host struct {
 	actor   *actor
 	objects *cache.Pool[key, *object]
-	volumes sync.Map // of *volume by device, with no inode number
+	volumes sync.Map     // of *volume by device, with no inode number
+	places  atomic.Int64 // that the trees remember
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }

@@ -51,6 +51,9 @@ func (h *Host) Open(dir string) (*Tree, error) {
 		return nil, openError(dir, err)
 	}
 	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	if t.paths != nil {
+		runtime.AddCleanup(t, (*paths).forget, t.paths)
+	}
 	t.rotate()
 	return t, nil
 }
@@ -85,14 +88,14 @@ func (t *Tree) identify() error {
 	}
 	var raw fileHandle
 	if !raw.parse(&t.root) {
-		t.paths = newPaths()
+		t.paths = newPaths(&t.host.places)
 		return nil
 	}
 	switch fd, err := openByHandle(t.fd, &raw); err {
 	case nil:
 		unix.Close(fd)
 	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP, unix.ESTALE:
-		t.paths = newPaths()
+		t.paths = newPaths(&t.host.places)
 	default:
 		return err
 	}

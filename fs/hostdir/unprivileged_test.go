@@ -2,10 +2,12 @@ package hostdir
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -112,6 +114,37 @@ func TestFoundByPath(t *testing.T) {
 	wantErr(t, "what is removed, at once again", w.Getattr(h, &a), fs.ErrWouldBlock)
 	for _, bad := range []fs.Handle{{}, {Len: 33}, {Len: 255}} {
 		wantErr(t, "no handle", w.Getattr(bad, &a), fs.ErrBadHandle)
+	}
+}
+
+// TestPlacesBounded has two trees learn places: the second finds the room taken,
+// has its share, and the room is given back with the first.
+func TestPlacesBounded(t *testing.T) {
+	var all atomic.Int64
+	big, small := newPaths(&all), newPaths(&all)
+	for i := range maxPlaces + 10 {
+		var h fs.Handle
+		h.Len = 8
+		binary.LittleEndian.PutUint64(h.Bytes[:], uint64(i))
+		big.learn(h, fs.Handle{}, "x")
+		big.learn(h, fs.Handle{}, "y")
+		if i < 2*fairPlaces {
+			small.learn(h, fs.Handle{}, "x")
+		}
+	}
+	if n := len(big.places) + len(small.places); n != maxPlaces || int64(n) != all.Load() {
+		t.Errorf("%d places are remembered and %d counted, want %d", n, all.Load(), maxPlaces)
+	}
+	late := newPaths(&all)
+	for i := range 2 * fairPlaces {
+		late.learn(fs.Handle{Len: 8, Bytes: [fs.MaxHandle]byte{byte(i), byte(i >> 8)}}, fs.Handle{}, "x")
+	}
+	if n := len(late.places); n != fairPlaces {
+		t.Errorf("a tree has room for %d places, want %d", n, fairPlaces)
+	}
+	big.forget()
+	if n := int(all.Load()); n != len(small.places)+len(late.places) {
+		t.Errorf("%d places are counted when a tree is gone", n)
 	}
 }
 
