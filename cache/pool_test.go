@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 )
 
 // thing is what a pool lends in tests.
@@ -55,6 +56,9 @@ func TestPoolLends(t *testing.T) {
 	p.Put(2)
 	p.Put(3)
 	p.Get(5)
+	for p.Len() > 2 { // they are closed in the background
+		runtime.Gosched()
+	}
 	s.want(t, "three idle, one in use and a new one", 5, 3)
 	if n := p.Len(); n != 2 {
 		t.Errorf("%d are open, want 2", n)
@@ -111,6 +115,71 @@ func TestPoolErrors(t *testing.T) {
 	if calls != 2 || p.Len() != 0 {
 		t.Errorf("%d calls, %d left", calls, p.Len())
 	}
+}
+
+// TestPoolClosing has things take long to close. Whoever asks for such a thing
+// waits until it is closed; whoever asks for another does not.
+func TestPoolClosing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var s things
+		release := make(chan struct{})
+		p := NewPool(4, func(key int) (*thing, error) {
+			s.opened.Add(1)
+			return &thing{key: key}, nil
+		}, func(*thing) {
+			<-release
+			s.closed.Add(1)
+		})
+		for key := range 4 {
+			p.Get(key)
+			p.Put(key)
+		}
+		var another, same atomic.Bool
+		go func() { p.Get(4); another.Store(true) }() // 0 is closed for it
+		synctest.Wait()
+		if !another.Load() {
+			t.Error("one thing is not opened before another is closed")
+		}
+		go func() { p.Get(0); same.Store(true) }()
+		synctest.Wait()
+		if same.Load() || s.opened.Load() != 5 {
+			t.Error("a thing is opened again before it is closed")
+		}
+		go func() { p.Get(5) }()
+		go func() { p.Get(6) }()
+		synctest.Wait()
+		if n := s.opened.Load(); n > 5 {
+			t.Errorf("%d things are open, with a limit of 4 and none closed yet", n)
+		}
+		close(release)
+		synctest.Wait()
+		if !same.Load() {
+			t.Error("what was closed is not opened again")
+		}
+	})
+}
+
+// TestPoolPanic has opening a thing panic while another waits for it.
+func TestPoolPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		p := NewPool(1, func(int) (int, error) { <-release; panic("no") }, func(int) {})
+		go func() {
+			defer func() { recover() }()
+			p.Get(1)
+		}()
+		synctest.Wait()
+		failed := make(chan error, 1)
+		go func() { _, err := p.Get(1); failed <- err }()
+		synctest.Wait()
+		close(release)
+		if err := <-failed; err == nil {
+			t.Error("no error of what was never opened")
+		}
+		if n := p.Len(); n != 0 {
+			t.Errorf("%d things are left", n)
+		}
+	})
 }
 
 // TestPoolConcurrent has few things asked for, dropped and swept by many. None

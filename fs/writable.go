@@ -84,7 +84,8 @@ type BeforeAttr struct {
 // goroutines at once. Errors are of the kinds of Error: ErrStale for a Handle
 // whose object is gone or was moved out of the tree, ErrBadHandle for bytes
 // that no tree gave out, ErrWouldBlock where the host is short of something for
-// the moment (NFS3ERR_JUKEBOX).
+// the moment (NFS3ERR_JUKEBOX): names are as they were then, and the same call
+// again is safe.
 //
 // A Handle does not prove that its object is one of this tree: of another tree
 // on the same file system a directory is refused (ErrStale), but a file is not

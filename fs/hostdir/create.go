@@ -44,15 +44,15 @@ func (t *Tree) create(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a 
 		if err != nil || s == nil || s.Size == nil {
 			return fd, err
 		}
-		return fd, retry(func() error { return unix.Ftruncate(fd, int64(*s.Size)) })
+		return fd, done(retry(func() error { return unix.Ftruncate(fd, int64(*s.Size)) }))
 	})
 	if err != nil {
 		return m.handle, m.change, err
 	}
 	o, err := t.get(m.handle)
-	if err != nil {
+	if err != nil { // the file is made all the same
 		unix.Close(m.fd)
-		return fs.Handle{}, m.change, err
+		return m.handle, m.change, nil
 	}
 	o.born(a)
 	o.adopt(m.fd)
@@ -151,10 +151,17 @@ type made struct {
 // makeOther is make for what is not a file.
 func (t *Tree) makeOther(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, mk func(dir int) error) (fs.Handle, fs.Change, error) {
 	m, err := t.make(c, dir, name, s, a, func(dir int) (int, error) {
-		if err := mk(dir); err != nil {
+		spare, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return -1, err // while there is nothing yet that a second try would find
+		}
+		err = mk(dir)
+		unix.Close(spare)
+		if err != nil {
 			return -1, err
 		}
-		return openChild(dir, name)
+		fd, err := openChild(dir, name)
+		return fd, done(err)
 	})
 	if err == nil {
 		unix.Close(m.fd)
@@ -186,6 +193,7 @@ func (t *Tree) make(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *f
 	m.change = change
 	if err == nil {
 		m.handle, err = t.settle(d, fd, name, s, a)
+		err = done(err)
 	}
 	if err != nil {
 		if fd >= 0 {
@@ -207,11 +215,11 @@ func (d *object) make(c *fs.Cred, s *fs.SetAttr, mk func(dir int) (int, error)) 
 	}
 	change.Before = d.before(&st)
 	fd = -1
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		if fd, err = mk(d.fd); err != nil {
 			return err
 		}
-		return dress(c, fd, s)
+		return done(dress(c, fd, s))
 	})
 	d.changed(&change)
 	return fd, change, failure(err)
@@ -243,24 +251,31 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 		return h, err
 	}
 	t.learn(h, d.key.handle, name)
-	if s.Size != nil || s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil {
-		if err := t.syncNew(fd, h, a.Kind); err != nil {
-			return h, err
-		}
+	dressed := s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil
+	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
+		return h, err
 	}
 	return h, d.sync(fs.FileSync)
 }
 
-// syncNew brings a new object to the disk that was changed after it was made.
-// A file goes by the descriptor that it was made with: its mode may allow no other.
-func (t *Tree) syncNew(fd int, h fs.Handle, kind fs.Kind) error {
-	if kind == fs.Regular {
-		return failure(retry(func() error { return unix.Fsync(fd) }))
+// syncNew brings a new object to the disk, which its directory only takes along
+// in a journal. A file goes by the descriptor that it was made with: its mode
+// may allow no other. What cannot be opened relies on the journal, unless it was
+// changed after it was made, which may have come too late for that of its directory.
+func (t *Tree) syncNew(fd int, kind fs.Kind, dressed bool) error {
+	sync := func(fd int) error { return retry(func() error { return unix.Fsync(fd) }) }
+	switch kind {
+	case fs.Regular:
+		return failure(sync(fd))
+	case fs.Directory:
+		if dir, err := reopen(fd, unix.O_RDONLY|unix.O_DIRECTORY); err == nil {
+			defer unix.Close(dir)
+			return failure(sync(dir))
+		}
+		dressed = true // nobody may open it, or not now
 	}
-	o, err := t.get(h)
-	if err != nil {
-		return err
+	if !dressed {
+		return nil
 	}
-	defer t.put(o)
-	return o.sync(fs.FileSync)
+	return failure(t.syncAll())
 }

@@ -71,6 +71,17 @@ func cutPower(t *testing.T, disk *disk) {
 			_, _, err := w.Commit(root, f)
 			return err
 		}, func(dir string) bool { return holds(dir+"/f", append(bytes.ToUpper(content), content...)) }},
+		{"overwrite and commit", func() error { // of which only the times need the journal
+			if _, _, err := w.Write(root, f, 0, bytes.ToUpper(content), fs.Unstable); err != nil {
+				return err
+			}
+			c, _, err := w.Commit(root, f)
+			a = c.After
+			return err
+		}, func(dir string) bool {
+			st := stat(dir + "/f")
+			return fs.Time{Sec: int64(st.Mtim.Sec), Nsec: uint32(st.Mtim.Nsec)} == a.Mtime
+		}},
 		{"mode and owner", func() error {
 			_, err := w.Setattr(root, f, &fs.SetAttr{Mode: ptr(uint32(0o4711)), UID: ptr(uint32(9))}, nil)
 			return err
@@ -114,6 +125,39 @@ func cutPower(t *testing.T, disk *disk) {
 	w.write(root, f, 0, "written", fs.Unstable)
 	if holds(disk.copy(t).dir+"/f", []byte("written")) {
 		t.Error("unstable content is on the disk at once: the test tests nothing")
+	}
+}
+
+// TestPowerCutWithoutJournal makes a file and a directory on a file system where
+// the fsync of a directory does not take along what is in it.
+func TestPowerCutWithoutJournal(t *testing.T) {
+	disk := newDisk(t, tempDir(t), "ext2", 12)
+	w := openWorld(t, disk.dir)
+	w.create(root, "f", 0o640)
+	w.mkdir(root, "d", 0o750)
+	after := disk.copy(t).dir
+	if f, d := stat(after+"/f"), stat(after+"/d"); f.Mode != unix.S_IFREG|0o640 || d.Mode != unix.S_IFDIR|0o750 {
+		t.Errorf("modes %o and %o", f.Mode, d.Mode)
+	}
+}
+
+// TestOneFlush holds that trees on one file system share its flushes.
+func TestOneFlush(t *testing.T) {
+	h := newHost(t, Options{})
+	open := func(dir string) *Tree {
+		tree, err := h.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tree
+	}
+	dir := tempDir(t)
+	if err := os.Mkdir(dir+"/d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a, b, c := open(dir), open(dir+"/d"), open("/proc")
+	if a.volume != b.volume || a.volume == c.volume {
+		t.Error("trees do not share flushes, or those of different file systems do")
 	}
 }
 
@@ -198,7 +242,8 @@ func TestLostWrites(t *testing.T) {
 }
 
 // TestLostWithOthers has a flush fail that had a write in it which then waits
-// for the next one. That one goes well, and yet the content is lost.
+// for the next one. That one goes well, and yet the content is lost: it is
+// written again.
 func TestLostWithOthers(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
@@ -209,9 +254,11 @@ func TestLostWithOthers(t *testing.T) {
 	}
 	defer w.put(o)
 	o.flush.turn.Lock() // a flush is under way
+	var verf fs.Verifier
 	result := make(chan error)
 	go func() {
-		_, _, err := w.Write(root, h, 0, []byte("x"), fs.FileSync)
+		var err error
+		_, verf, err = w.Write(root, h, 0, []byte("x"), fs.FileSync)
 		result <- err
 	}()
 	for waits := false; !waits; runtime.Gosched() {
@@ -220,9 +267,15 @@ func TestLostWithOthers(t *testing.T) {
 		o.flush.mu.Unlock()
 	}
 	w.rotate() // and fails
+	if err := os.Truncate(w.at("f"), 0); err != nil {
+		t.Fatal(err)
+	}
 	o.flush.turn.Unlock()
-	if err := <-result; fs.KindOf(err) != fs.ErrIO {
-		t.Errorf("%v, want an I/O error", err)
+	if err := <-result; err != nil || verf != w.verifier() {
+		t.Errorf("verifier %x, now %x, %v", verf, w.verifier(), err)
+	}
+	if !holds(w.at("f"), []byte("x")) {
+		t.Error("the content was not written again")
 	}
 }
 

@@ -8,6 +8,15 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
+// done returns the error of what follows a change: a client that is told to ask
+// again would find the change made, and take it for somebody else's.
+func done(err error) error {
+	if err != nil && failure(err) == fs.ErrWouldBlock {
+		return fs.ErrIO
+	}
+	return err
+}
+
 // failure returns the kind of an error of the host. What means that the host is
 // short of something for the moment is ErrWouldBlock: the client asks again.
 func failure(err error) error {

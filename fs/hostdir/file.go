@@ -44,8 +44,6 @@ func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof b
 
 // Write implements fs.WritableTree.
 func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stability) (fs.Change, fs.Verifier, error) {
-	// The Verifier from before the write: if one comes to be while it is under
-	// way, its content may be what was lost.
 	verf := t.verifier()
 	var st unix.Statx_t
 	o, err := t.getFile(h, &st)
@@ -59,18 +57,24 @@ func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stabi
 	if off > math.MaxInt64 || uint64(len(p)) > math.MaxInt64-off {
 		return fs.Change{}, verf, fs.ErrTooLarge
 	}
-	change, err := o.pwrite(c, off, p)
-	if err != nil || how == fs.Unstable {
-		return change, verf, err
+	for range maxRewrites {
+		// The Verifier from before the write: if another comes to be while it is
+		// under way, its content may be what was lost.
+		verf = t.verifier()
+		change, err := o.pwrite(c, off, p)
+		if err == nil && how != fs.Unstable {
+			err = o.sync(how)
+		}
+		if err != nil || how == fs.Unstable || t.verifier() == verf {
+			return change, verf, err
+		}
 	}
-	if err := o.sync(how); err != nil {
-		return change, verf, err
-	}
-	if t.verifier() != verf {
-		return change, verf, fs.ErrIO
-	}
-	return change, verf, nil
+	return fs.Change{}, verf, fs.ErrIO
 }
+
+// maxRewrites is how often content is written while the host fails to bring
+// other files of the tree to the disk.
+const maxRewrites = 4
 
 // pwrite writes p at off with the rights of c to take space, which are not those of root.
 func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err error) {
@@ -85,9 +89,9 @@ func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err
 		return change, err
 	}
 	change.Before = o.before(&st)
-	as := o.key.tree.host.actor.asUser
+	as := o.key.tree.asUser
 	if st.Mode&unix.S_ISGID != 0 {
-		as = o.key.tree.host.actor.as // whether the write clears it is also up to the groups
+		as = o.key.tree.as // whether the write clears it is also up to the groups
 	}
 	err = as(c, func() error { return pwriteAll(fd, p, int64(off)) })
 	o.mu.Lock()
@@ -106,6 +110,9 @@ func pwriteAll(fd int, p []byte, off int64) error {
 		if err != nil {
 			return err
 		}
+		if n == 0 {
+			return unix.EIO
+		}
 		p = p[n:]
 		off += int64(n)
 	}
@@ -121,7 +128,9 @@ func (t *Tree) Commit(c *fs.Cred, h fs.Handle) (change fs.Change, verf fs.Verifi
 		return change, t.verifier(), err
 	}
 	defer t.put(o)
-	if err := o.sync(fs.DataSync); err != nil {
+	// With its attributes, as the client that wrote has it from fsync(2) (RFC
+	// 1813, section 3.3.21).
+	if err := o.sync(fs.FileSync); err != nil {
 		return change, t.verifier(), err
 	}
 	verf = t.verifier()

@@ -7,6 +7,9 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -194,11 +197,13 @@ func TestChange(t *testing.T) {
 		h := d
 		if name == "write" || name == "setattr" {
 			h = f
-			if _, err := w.Setattr(root, f, &fs.SetAttr{Mode: ptr(uint32(0o644))}, nil); err != nil {
+		}
+		for told := false; !told; { // until the clock of the kernel's timestamps moves
+			c, err := w.Setattr(root, h, &fs.SetAttr{Mode: ptr(uint32(0o755))}, nil)
+			if err != nil {
 				t.Fatal(err)
 			}
-		} else if _, err := w.Setattr(root, d, &fs.SetAttr{Mode: ptr(uint32(0o755))}, nil); err != nil {
-			t.Fatal(err)
+			told = c.Before != nil && c.Before.Ctime != c.After.Ctime
 		}
 		if err := w.Getattr(h, &before); err != nil {
 			t.Fatal(err)
@@ -228,6 +233,65 @@ func TestChange(t *testing.T) {
 		c, _, err := w.Write(root, f, 0, []byte("x"), fs.Unstable)
 		if err != nil || c.Before != nil {
 			t.Errorf("before %+v is told of a file that another program changes, %v", c.Before, err)
+		}
+	}
+}
+
+// TestBlur holds that nothing is told of before when two changes left the same
+// ctime behind.
+func TestBlur(t *testing.T) {
+	at := func(ms int64) fs.Time { return fs.Time{Sec: 100, Nsec: uint32(ms * 1e6)} }
+	after := func(ms int64) time.Time { return time.Unix(100, ms*1e6) }
+	o := &object{ours: at(0), alone: time.Unix(0, 0)}
+	for _, c := range []struct {
+		before, after, now int64 // milliseconds
+		told               bool
+	}{
+		{0, 0, 5000, true}, // changed nothing
+		{0, 10, 12, true},
+		{10, 10, 15, true}, // the second in this tick
+		{10, 10, 18, false},
+		{10, 20, 21, false},
+		{20, 30, 31, true},
+	} {
+		st := unix.Statx_t{Ctime: unix.StatxTimestamp{Sec: 100, Nsec: at(c.before).Nsec}}
+		if told := o.before(&st) != nil; told != c.told {
+			t.Errorf("at %d: told %v, want %v", c.now, told, c.told)
+		}
+		o.left(at(c.after), after(c.now))
+	}
+}
+
+// TestShort makes things with few descriptors left: what a client is told to try
+// again was not done.
+func TestShort(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	w.create(root, "f", 0o644)
+	for free := range 8 {
+		for kind, mk := range map[string]func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error){
+			"file": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Create(root, w.Root(), name, fs.Guarded, nil, fs.Verifier{}, a)
+			},
+			"dir": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Mkdir(root, w.Root(), name, nil, a)
+			},
+			"symlink": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Symlink(root, w.Root(), name, []byte("text"), &fs.SetAttr{UID: ptr(uint32(9))}, a)
+			},
+			"fifo": func(name fs.Name, a *fs.Attr) (fs.Handle, fs.Change, error) {
+				return w.Mknod(root, w.Root(), name, fs.FIFO, 0, 0, nil, a)
+			},
+		} {
+			name := fmt.Sprint(kind, free)
+			var a fs.Attr
+			release := useDescriptors(t, free)
+			_, _, err := mk(fs.Name(name), &a)
+			release()
+			made := stat(w.at(name)).Nlink != 0
+			if want := err == nil; made != want || err != nil && fs.KindOf(err) != fs.ErrWouldBlock {
+				t.Errorf("%s with %d descriptors: %v, made %v", kind, free, err, made)
+			}
 		}
 	}
 }

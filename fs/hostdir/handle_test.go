@@ -1,6 +1,7 @@
 package hostdir
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -140,6 +141,43 @@ func TestOtherTrees(t *testing.T) {
 	wantErr(t, "what was moved out", a.Getattr(moving, &attr), fs.ErrStale)
 	if err := b.Getattr(moving, &attr); err != nil {
 		t.Errorf("what was moved in: %v", err)
+	}
+}
+
+// TestOpenShort opens a tree when the process is short of descriptors: the
+// client asks again, and nothing is left open.
+func TestOpenShort(t *testing.T) {
+	h := newHost(t, Options{})
+	dir := t.TempDir()
+	release := useDescriptors(t, 0)
+	defer release()
+	_, err := h.Open(dir)
+	wantErr(t, "open", err, fs.ErrWouldBlock)
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("%v does not say what the host said", err)
+	}
+	release()
+	_, err = h.Open(dir + "/none")
+	wantErr(t, "open of nothing", err, fs.ErrNotExist)
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%v does not say what the host said", err)
+	}
+}
+
+// TestUUID asks for the identity of a file system that was made with a known one.
+func TestUUID(t *testing.T) {
+	want := [16]byte{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}
+	disk := newDisk(t, tempDir(t), "ext4", 12, "-U", "01020304-0506-0708-090a-0b0c0d0e0f10")
+	fd, err := unix.Open(disk.dir, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	switch uuid, err := uuidOf(fd); {
+	case err == unix.ENOTTY:
+		t.Log("the kernel is older than 6.9")
+	case err != nil || uuid != want:
+		t.Errorf("%x, %v", uuid, err)
 	}
 }
 

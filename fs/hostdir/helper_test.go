@@ -162,6 +162,31 @@ func wantErr(t testing.TB, what string, err error, want fs.Error) {
 	}
 }
 
+// useDescriptors leaves the process so many to open until release is called,
+// which it may be twice.
+func useDescriptors(t testing.TB, free int) (release func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	probe, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(probe)
+	// All below the limit are taken: the kernel gives out the lowest.
+	short := unix.Rlimit{Cur: uint64(probe + free), Max: was.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &short); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // command runs a program of the host.
 func command(t testing.TB, name string, args ...string) {
 	t.Helper()
@@ -173,7 +198,7 @@ func command(t testing.TB, name string, args ...string) {
 // disk is a file system in a file.
 type disk struct {
 	image string
-	kind  string // ext4 or xfs
+	kind  string // ext4, xfs or ext2
 	dir   string // where it is mounted
 }
 
@@ -206,7 +231,7 @@ func newDisk(t testing.TB, dir, kind string, mib int64, options ...string) *disk
 func (d *disk) mount(t testing.TB) {
 	t.Helper()
 	d.dir = tempDir(t)
-	options := map[string]string{"ext4": "loop,commit=300", "xfs": "loop,nouuid"}[d.kind]
+	options := map[string]string{"ext4": "loop,commit=300", "xfs": "loop,nouuid", "ext2": "loop"}[d.kind]
 	command(t, "mount", "-o", options, d.image, d.dir)
 	t.Cleanup(func() { unix.Unmount(d.dir, unix.MNT_DETACH) })
 	if err := os.Chmod(d.dir, 0o777); err != nil {

@@ -3,6 +3,7 @@ package hostdir
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,8 @@ type Options struct {
 	// descriptors. By default it is as many as take half of those that the
 	// process may have, and at most 8192.
 	MaxOpen int
-	// Threads is how many threads act for callers at the same time; 64 by default.
+	// Threads is how many threads act for callers at the same time; 64 by
+	// default. One tree gets a quarter of them at most.
 	Threads int
 	// SingleUser is to act for nobody, but to do everything as the user that
 	// the process runs as. Without the privileges of root it cannot be helped.
@@ -35,6 +37,8 @@ const idle = 2 * time.Second
 type Host struct {
 	actor   *actor
 	objects *cache.Pool[key, *object]
+	volumes sync.Map     // of *volume by device, with no inode number
+	places  atomic.Int64 // that the trees remember
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }

@@ -56,6 +56,10 @@ type actor struct {
 	slots chan struct{} // bounds the threads that act for callers
 }
 
+// noSetuidFixup is SECBIT_NO_SETUID_FIXUP of include/uapi/linux/securebits.h:
+// with it setfsuid(2) drops nothing.
+const noSetuidFixup = 1 << 2
+
 // newActor finds out what the process may do.
 func newActor(threads int) (*actor, error) {
 	a := &actor{slots: make(chan struct{}, threads)}
@@ -73,7 +77,11 @@ func newActor(threads int) (*actor, error) {
 	}
 	caps := &a.self.caps
 	a.able = caps.has(unix.CAP_SETUID) && caps.has(unix.CAP_SETGID)
-	a.plain = a.self.uid == 0 && !caps.has(unix.CAP_SYS_RESOURCE)
+	bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
+	if err != nil {
+		return nil, fmt.Errorf("prctl: %w", err)
+	}
+	a.plain = a.self.uid == 0 && !caps.has(unix.CAP_SYS_RESOURCE) && bits&noSetuidFixup == 0
 	return a, nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"golang.org/x/sys/unix"
 
@@ -113,6 +114,32 @@ func threadIdentities(t *testing.T) map[string]bool {
 		found[strings.Join(id, " ")] = true
 	}
 	return found
+}
+
+// TestShareOfThreads has one tree do all it can at once, and another go on.
+func TestShareOfThreads(t *testing.T) {
+	needRoot(t)
+	synctest.Test(t, func(t *testing.T) {
+		a, err := newActor(8)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &Host{actor: a}
+		busy, other := h.newTree(-1), h.newTree(-1)
+		release := make(chan struct{})
+		for range 20 {
+			go busy.as(alice, func() error { <-release; return nil })
+			go busy.asUser(alice, func() error { <-release; return nil })
+		}
+		synctest.Wait()
+		served := false
+		go func() { other.as(bob, func() error { served = true; return nil }) }()
+		synctest.Wait()
+		if !served {
+			t.Error("one tree has all threads")
+		}
+		close(release)
+	})
 }
 
 // TestPanicGivesUpIdentity panics as a caller.

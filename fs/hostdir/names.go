@@ -41,7 +41,7 @@ func (t *Tree) unlink(c *fs.Cred, dir fs.Handle, name fs.Name, flags int) (chang
 		return change, err
 	}
 	t.close(victim)
-	return change, d.sync(fs.FileSync)
+	return change, done(d.sync(fs.FileSync))
 }
 
 // unlink takes a name away, and returns what it named as far as that is known.
@@ -53,7 +53,7 @@ func (d *object) unlink(c *fs.Cred, name fs.Name, flags int) (change fs.Change, 
 		return change, victim, err
 	}
 	change.Before = d.before(&st)
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		victim = childHandle(d.fd, name)
 		return unix.Unlinkat(d.fd, string(name), flags)
 	})
@@ -108,12 +108,12 @@ func (t *Tree) Rename(c *fs.Cred, from fs.Handle, oldName fs.Name, to fs.Handle,
 	// The new name first: a file system without a journal may so keep both
 	// names after a crash, but not lose both.
 	if err := e.sync(fs.FileSync); err != nil {
-		return fromDir, toDir, err
+		return fromDir, toDir, done(err)
 	}
 	if d == e {
 		return fromDir, toDir, nil
 	}
-	return fromDir, toDir, d.sync(fs.FileSync)
+	return fromDir, toDir, done(d.sync(fs.FileSync))
 }
 
 func (d *object) rename(c *fs.Cred, oldName fs.Name, e *object, newName fs.Name) (fromDir, toDir fs.Change, moved, victim fs.Handle, err error) {
@@ -129,7 +129,7 @@ func (d *object) rename(c *fs.Cred, oldName fs.Name, e *object, newName fs.Name)
 		}
 		dir.Before = dir.before(&st)
 	}
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		moved, victim = childHandle(d.fd, oldName), childHandle(e.fd, newName)
 		return unix.Renameat(d.fd, string(oldName), e.fd, string(newName))
 	})
@@ -182,10 +182,11 @@ func (t *Tree) Link(c *fs.Cred, h fs.Handle, dir fs.Handle, name fs.Name, a *fs.
 	if err != nil {
 		return change, err
 	}
-	if err := t.Getattr(h, a); err != nil {
-		return change, err
+	if err := o.stat(&st); err != nil {
+		return change, done(err)
 	}
-	return change, d.sync(fs.FileSync)
+	t.fill(a, &st)
+	return change, done(d.sync(fs.FileSync))
 }
 
 // link makes name in the directory d one of the object o.
@@ -198,11 +199,12 @@ func (d *object) link(c *fs.Cred, o *object, name fs.Name) (change fs.Change, er
 	if err := o.stat(&st); err != nil {
 		return change, err
 	}
+	o.before(&st)
 	if err := d.stat(&st); err != nil {
 		return change, err
 	}
 	change.Before = d.before(&st)
-	err = d.key.tree.host.actor.as(c, func() error {
+	err = d.key.tree.as(c, func() error {
 		return unix.Linkat(unix.AT_FDCWD, procPath(o.fd), d.fd, string(name), unix.AT_SYMLINK_FOLLOW)
 	})
 	d.changed(&change)

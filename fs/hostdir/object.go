@@ -23,6 +23,8 @@ type object struct {
 	change sync.Mutex
 	ours   fs.Time   // ctime that the last change here left behind; under change
 	alone  time.Time // since when nobody else was seen to change it; under change
+	seen   fs.Time   // ctime from before the change that is under way; under change
+	blur   fs.Time   // ctime that more than one change left behind; under change
 
 	flush rounds // brings it to the disk
 
@@ -49,6 +51,18 @@ type grant struct {
 // trust is for how long a check serves again that another program on the host
 // could make out of date without changing owner or mode.
 const trust = time.Second
+
+// tick is more than the clock of the kernel's timestamps takes to move. A change
+// that leaves an older ctime alone changed nothing.
+const tick = 100 * time.Millisecond
+
+// left notes the ctime that a change left behind. The caller holds change.
+func (o *object) left(ctime fs.Time, now time.Time) {
+	o.ours = ctime
+	if ctime == o.seen && now.Sub(time.Unix(ctime.Sec, int64(ctime.Nsec))) < tick {
+		o.blur = ctime
+	}
+}
 
 // get returns the object of a handle. Who gets one puts it.
 func (t *Tree) get(h fs.Handle) (*object, error) {
@@ -233,7 +247,7 @@ func (o *object) rights(c *fs.Cred, st *unix.Statx_t) (fs.Perm, error) {
 		return has, nil
 	}
 	var has fs.Perm
-	err := o.key.tree.host.actor.as(c, func() error {
+	err := o.key.tree.as(c, func() error {
 		for _, right := range []fs.Perm{fs.MayRead, fs.MayWrite, fs.MayExec} {
 			switch err := mayAccess(o.fd, right); err {
 			case nil:
@@ -340,13 +354,16 @@ func (o *object) adopt(fd int) {
 //
 // Of other programs on the host the lock knows nothing. One that changes the
 // object between here and the change itself would go unnoticed by the client,
-// so nothing is said of an object that somebody else changed just now.
+// so nothing is said of an object that somebody else changed just now. Nor is
+// it when the ctime is that of two changes, which a coarse clock may give: a
+// client would take the one that it knows for both.
 func (o *object) before(st *unix.Statx_t) *fs.BeforeAttr {
 	ctime := timeOf(st.Ctime)
+	o.seen = ctime
 	if ctime != o.ours {
 		o.alone = time.Unix(ctime.Sec, int64(ctime.Nsec))
 	}
-	if time.Since(o.alone) < trust {
+	if time.Since(o.alone) < trust || ctime == o.blur {
 		return nil
 	}
 	return &fs.BeforeAttr{Size: st.Size, Mtime: timeOf(st.Mtime), Ctime: ctime}
@@ -365,7 +382,7 @@ func (o *object) changed(c *fs.Change) {
 	if err := statx(o.fd, &st); err != nil {
 		return
 	}
-	o.ours = timeOf(st.Ctime)
+	o.left(timeOf(st.Ctime), time.Now())
 	o.key.tree.fill(&c.After, &st)
 	c.HasAfter = true
 }

@@ -3,6 +3,7 @@ package hostdir
 import (
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +16,8 @@ import (
 // compared with the handle, so a name that is another object's by now is a
 // miss, never the wrong object.
 type paths struct {
-	mu     sync.Mutex // guards places
+	all    *atomic.Int64 // places of all trees of the Host
+	mu     sync.Mutex    // guards places
 	places map[fs.Handle]place
 
 	walking sync.Mutex // held during a walk; guards again
@@ -29,15 +31,22 @@ type place struct {
 }
 
 const (
-	// maxPlaces bounds what is remembered, at about 150 bytes each.
-	maxPlaces = 1 << 18
+	// maxPlaces bounds what is remembered of all trees together, at about 150
+	// bytes each, but for fairPlaces that each tree has whatever the others do.
+	maxPlaces  = 1 << 18
+	fairPlaces = 256
 	// walkPause is the least time between two walks.
 	walkPause = time.Second
 	// maxWalkDepth bounds the descriptors that a walk has open.
 	maxWalkDepth = 128
 )
 
-func newPaths() *paths { return &paths{places: make(map[fs.Handle]place)} }
+func newPaths(all *atomic.Int64) *paths {
+	return &paths{all: all, places: make(map[fs.Handle]place)}
+}
+
+// forget gives back what p takes, which nobody uses any more.
+func (p *paths) forget() { p.all.Add(-int64(len(p.places))) }
 
 // learn remembers where an object was seen.
 func (t *Tree) learn(h, dir fs.Handle, name fs.Name) {
@@ -49,13 +58,23 @@ func (t *Tree) learn(h, dir fs.Handle, name fs.Name) {
 func (p *paths) learn(h, dir fs.Handle, name string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.places) >= maxPlaces {
-		for old := range p.places { // any one: it is found again by a walk
-			delete(p.places, old)
-			break
-		}
+	if _, known := p.places[h]; !known {
+		p.makeRoom()
+		p.all.Add(1)
 	}
 	p.places[h] = place{dir, name}
+}
+
+// makeRoom forgets a place if there are too many. The caller holds mu.
+func (p *paths) makeRoom() {
+	if len(p.places) < fairPlaces || p.all.Load() < maxPlaces {
+		return
+	}
+	for old := range p.places { // any one: it is found again by a walk
+		delete(p.places, old)
+		p.all.Add(-1)
+		return
+	}
 }
 
 // open opens what h names as O_PATH, after a walk through the tree if it is not

@@ -19,7 +19,7 @@ func (t *Tree) Setattr(c *fs.Cred, h fs.Handle, s *fs.SetAttr, guard *fs.Time) (
 	if err != nil {
 		return change, err
 	}
-	return change, o.sync(fs.FileSync)
+	return change, done(o.sync(fs.FileSync))
 }
 
 // set changes attributes, which are not on disk yet when it returns.
@@ -99,7 +99,7 @@ func (o *object) truncate(c *fs.Cred, size uint64) error {
 	if err != nil {
 		return err
 	}
-	return failure(o.key.tree.host.actor.as(c, func() error {
+	return failure(o.key.tree.as(c, func() error {
 		return retry(func() error { return unix.Ftruncate(fd, int64(size)) })
 	}))
 }
@@ -107,8 +107,8 @@ func (o *object) truncate(c *fs.Cred, size uint64) error {
 // apply sets all but the size. The mode comes after the owner, because a change
 // of the owner takes the setuid bit away, and the times come last.
 func (o *object) apply(c *fs.Cred, s *fs.SetAttr, st *unix.Statx_t) error {
-	actor := o.key.tree.host.actor
-	err := actor.as(c, func() error { return setOwnerAndMode(o.fd, s) })
+	t := o.key.tree
+	err := t.as(c, func() error { return setOwnerAndMode(o.fd, s) })
 	if err != nil {
 		return failure(err)
 	}
@@ -122,7 +122,7 @@ func (o *object) apply(c *fs.Cred, s *fs.SetAttr, st *unix.Statx_t) error {
 		}
 		return failure(utimens(o.fd, &times))
 	}
-	return failure(actor.as(c, func() error { return utimens(o.fd, &times) }))
+	return failure(t.as(c, func() error { return utimens(o.fd, &times) }))
 }
 
 // touches reports whether s sets one time to now for somebody other than the

@@ -3,6 +3,7 @@ package hostdir
 import (
 	"runtime"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -96,11 +97,31 @@ func (o *object) flushable() int {
 	return fd
 }
 
+// volume is a file system that trees are on.
+type volume struct {
+	flush rounds
+	ready time.Time // when the next flush may begin; under flush.turn
+}
+
+// volumeOf returns the volume of a tree's root.
+func (h *Host) volumeOf(d device) *volume {
+	d.ino = 0
+	v, _ := h.volumes.LoadOrStore(d, new(volume))
+	return v.(*volume)
+}
+
 // syncAll brings the whole file system to the disk: nothing less does for the
-// attributes of a symlink or a FIFO.
+// attributes of a symlink or a FIFO. Anybody can ask for that, so all share one
+// flush, and the disk is left alone for as long as one took before the next.
 func (t *Tree) syncAll() error {
 	defer runtime.KeepAlive(t)
-	return t.flush.join(true, func(bool) error {
-		return retry(func() error { return unix.Syncfs(t.fd) })
+	v := t.volume
+	return v.flush.join(true, func(bool) error {
+		time.Sleep(time.Until(v.ready))
+		start := time.Now()
+		err := retry(func() error { return unix.Syncfs(t.fd) })
+		end := time.Now()
+		v.ready = end.Add(end.Sub(start))
+		return err
 	})
 }

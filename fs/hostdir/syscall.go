@@ -143,6 +143,21 @@ func xfsUUID(fd int) ([16]byte, error) {
 	return geometry.uuid, nil
 }
 
+// uuidOf asks for the identity that the file system on disk has (struct fsuuid2
+// in include/uapi/linux/fs.h), which Linux 6.9 and later tell.
+func uuidOf(fd int) ([16]byte, error) {
+	const getUUID = 0x80111500 // FS_IOC_GETFSUUID
+	var answer struct {
+		size uint8
+		uuid [16]byte
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), getUUID, uintptr(unsafe.Pointer(&answer)))
+	if errno != 0 {
+		return answer.uuid, errno
+	}
+	return answer.uuid, nil
+}
+
 // procPath is a name of the object behind fd, for the calls that take no O_PATH
 // descriptor. It leads to that object and to no other, whatever was renamed.
 func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

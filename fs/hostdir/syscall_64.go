@@ -1,4 +1,4 @@
-//go:build !arm
+//go:build amd64 || arm64 || loong64 || riscv64 || s390x
 
 package hostdir
 

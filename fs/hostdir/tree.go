@@ -24,9 +24,10 @@ type Tree struct {
 	fsid uint64
 	// paths is where objects were seen, for a host on which they cannot be
 	// opened by handle; else nil.
-	paths *paths
-	verf  atomic.Uint64
-	flush rounds // of the whole file system
+	paths  *paths
+	verf   atomic.Uint64
+	turns  chan struct{} // bounds the calls of this tree that act for callers
+	volume *volume
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -42,15 +43,32 @@ func deviceOf(st *unix.Statx_t) device { return device{st.Dev_major, st.Dev_mino
 func (h *Host) Open(dir string) (*Tree, error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", dir, err)
+		return nil, openError(dir, err)
 	}
-	t := &Tree{host: h, fd: fd}
-	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	t := h.newTree(fd)
 	if err := t.identify(); err != nil {
-		return nil, fmt.Errorf("open %s: %w", dir, err)
+		unix.Close(fd)
+		return nil, openError(dir, err)
+	}
+	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	if t.paths != nil {
+		runtime.AddCleanup(t, (*paths).forget, t.paths)
 	}
 	t.rotate()
 	return t, nil
+}
+
+func (h *Host) newTree(fd int) *Tree {
+	return &Tree{host: h, fd: fd, turns: make(chan struct{}, max(1, cap(h.actor.slots)/4))}
+}
+
+// openError tells the administrator what the host said, and a client of what
+// kind it was.
+func openError(dir string, err error) error {
+	if kind := failure(err); kind != err {
+		return fmt.Errorf("open %s: %w (%w)", dir, err, kind)
+	}
+	return fmt.Errorf("open %s: %w", dir, err)
 }
 
 // identify finds out what the root is, and how objects can be found again.
@@ -64,19 +82,20 @@ func (t *Tree) identify() error {
 		return err
 	}
 	t.dev = deviceOf(&st)
+	t.volume = t.host.volumeOf(t.dev)
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
 		return err
 	}
 	var raw fileHandle
 	if !raw.parse(&t.root) {
-		t.paths = newPaths()
+		t.paths = newPaths(&t.host.places)
 		return nil
 	}
 	switch fd, err := openByHandle(t.fd, &raw); err {
 	case nil:
 		unix.Close(fd)
 	case unix.EPERM, unix.EACCES, unix.ENOSYS, unix.EOPNOTSUPP, unix.ESTALE:
-		t.paths = newPaths()
+		t.paths = newPaths(&t.host.places)
 	default:
 		return err
 	}
@@ -92,15 +111,22 @@ func identityOf(fd int, root *fs.Handle) (uint64, error) {
 	}
 	sum := fnv.New64a()
 	binary.Write(sum, binary.LittleEndian, int64(st.Type))
-	if st.Type == unix.XFS_SUPER_MAGIC { // whose f_fsid is the number of the device
+	id := binary.LittleEndian.AppendUint32(nil, uint32(st.Fsid.Val[0]))
+	id = binary.LittleEndian.AppendUint32(id, uint32(st.Fsid.Val[1]))
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC: // made of the UUID, with the subvolume
+	case unix.XFS_SUPER_MAGIC: // on which f_fsid is the number of the device
 		uuid, err := xfsUUID(fd)
 		if err != nil {
 			return 0, err
 		}
-		sum.Write(uuid[:])
-	} else {
-		binary.Write(sum, binary.LittleEndian, st.Fsid.Val[:])
+		id = uuid[:]
+	default: // as it is on F2FS and others
+		if uuid, err := uuidOf(fd); err == nil {
+			id = uuid[:]
+		}
 	}
+	sum.Write(id)
 	sum.Write(root.Bytes[:root.Len])
 	return max(sum.Sum64(), 1), nil
 }
@@ -128,6 +154,21 @@ func (t *Tree) rotate() {
 	var b [8]byte
 	rand.Read(b[:])
 	t.verf.Store(binary.LittleEndian.Uint64(b[:]))
+}
+
+// as is actor.as with no more than a quarter of the Host's threads for the tree:
+// those who write much to a slow disk leave the others theirs.
+func (t *Tree) as(c *fs.Cred, do func() error) error {
+	t.turns <- struct{}{}
+	defer func() { <-t.turns }()
+	return t.host.actor.as(c, do)
+}
+
+// asUser is actor.asUser, likewise.
+func (t *Tree) asUser(c *fs.Cred, do func() error) error {
+	t.turns <- struct{}{}
+	defer func() { <-t.turns }()
+	return t.host.actor.asUser(c, do)
 }
 
 // Getattr implements fs.WritableTree.

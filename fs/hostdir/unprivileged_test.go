@@ -2,9 +2,12 @@ package hostdir
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -18,7 +21,7 @@ func again(t *testing.T, mode, tests string) {
 	cmd := exec.Command("/proc/self/exe", "-test.run", tests, "-test.v")
 	cmd.Env = append(os.Environ(), "HOSTDIR_TEST="+mode, "TMPDIR="+tempDir(t))
 	out, err := cmd.CombinedOutput()
-	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: TestFoundByPath")) {
+	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: ")) {
 		t.Errorf("as %s: %v\n%s", mode, err, out)
 	}
 }
@@ -27,15 +30,37 @@ func again(t *testing.T, mode, tests string) {
 // handle: they are found by path, and nothing else differs.
 func TestWithoutHandles(t *testing.T) {
 	needRoot(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread ends with what it lacks
+	onThread(func() {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_DAC_READ_SEARCH, 0, 0, 0); err != nil {
 			t.Error(err)
 			return
 		}
 		again(t, "container", "^(TestFoundByPath|TestPosix|TestListing|TestExclusive|TestChange|TestSymlinksStayText|TestSpecialFilesStayClosed|TestConcurrentWrites|TestBadArguments|TestHandlesLast)$")
+	})
+}
+
+// TestSecurebits runs with a setfsuid that drops no capabilities.
+func TestSecurebits(t *testing.T) {
+	needRoot(t)
+	onThread(func() {
+		if err := errors.Join(
+			unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0),
+			unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0),
+		); err != nil {
+			t.Error(err)
+			return
+		}
+		again(t, "securebits", "^TestThreadsGiveUpIdentities$")
+	})
+}
+
+// onThread runs do on a thread that ends with it, and with what it lacks by then.
+func onThread(do func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked
+		do()
 	}()
 	<-done
 }
@@ -89,6 +114,37 @@ func TestFoundByPath(t *testing.T) {
 	wantErr(t, "what is removed, at once again", w.Getattr(h, &a), fs.ErrWouldBlock)
 	for _, bad := range []fs.Handle{{}, {Len: 33}, {Len: 255}} {
 		wantErr(t, "no handle", w.Getattr(bad, &a), fs.ErrBadHandle)
+	}
+}
+
+// TestPlacesBounded has two trees learn places: the second finds the room taken,
+// has its share, and the room is given back with the first.
+func TestPlacesBounded(t *testing.T) {
+	var all atomic.Int64
+	big, small := newPaths(&all), newPaths(&all)
+	for i := range maxPlaces + 10 {
+		var h fs.Handle
+		h.Len = 8
+		binary.LittleEndian.PutUint64(h.Bytes[:], uint64(i))
+		big.learn(h, fs.Handle{}, "x")
+		big.learn(h, fs.Handle{}, "y")
+		if i < 2*fairPlaces {
+			small.learn(h, fs.Handle{}, "x")
+		}
+	}
+	if n := len(big.places) + len(small.places); n != maxPlaces || int64(n) != all.Load() {
+		t.Errorf("%d places are remembered and %d counted, want %d", n, all.Load(), maxPlaces)
+	}
+	late := newPaths(&all)
+	for i := range 2 * fairPlaces {
+		late.learn(fs.Handle{Len: 8, Bytes: [fs.MaxHandle]byte{byte(i), byte(i >> 8)}}, fs.Handle{}, "x")
+	}
+	if n := len(late.places); n != fairPlaces {
+		t.Errorf("a tree has room for %d places, want %d", n, fairPlaces)
+	}
+	big.forget()
+	if n := int(all.Load()); n != len(small.places)+len(late.places) {
+		t.Errorf("%d places are counted when a tree is gone", n)
 	}
 }
 

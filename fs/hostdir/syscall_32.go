@@ -1,3 +1,5 @@
+//go:build arm || 386
+
 package hostdir
 
 import "golang.org/x/sys/unix"
