@@ -25,6 +25,10 @@ type Homes struct {
 	// mounts it. Without one it begins empty and belongs to root.
 	Skel string
 
+	// AnyPort lets calls come from any port. Else those from a port that is not
+	// reserved are refused, as any user of a node can make them, in anybody's name.
+	AnyPort bool
+
 	Squash           Squash
 	AnonUID, AnonGID uint32 // who a squashed caller is
 
@@ -268,8 +272,8 @@ func (x *Exports) ResolveHome(p *Peer, handle []byte, o *HomeObject) error {
 
 // CheckHome reports whether p may use a handle that IsHome is true of, and does
 // not wait. Errors: fs.ErrBadHandle for a handle that this server never made,
-// fs.ErrAccess where it is that of another node's home or the address of p may
-// not use anything.
+// fs.ErrAccess where it is that of another node's home, or the address or the port
+// of p may not use it.
 func (x *Exports) CheckHome(p *Peer, handle []byte) error {
 	_, err := x.checkHome(p, handle)
 	return err
@@ -284,6 +288,8 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 		return h, fs.ErrAccess
 	case !x.homes.signed(handle):
 		return h, fs.ErrBadHandle
+	case !x.homes.trusts(p):
+		return h, fs.ErrAccess
 	case h.home == p.homeID(x.homes.Shared):
 		return h, nil
 	case x.homes.Shared:
@@ -294,6 +300,9 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 	// changed may get it back.
 	return h, fs.ErrAccess
 }
+
+// trusts reports whether p can be believed who its users are.
+func (h *homes) trusts(p *Peer) bool { return p.reserved || h.AnyPort }
 
 // signed reports whether the tag of a handle is one that this server makes.
 func (h *homes) signed(handle []byte) bool {
@@ -323,6 +332,9 @@ func (h *homes) cut(names []string) (rest []string, ok bool) {
 
 // mountHome is Mount for a path below what homes are mounted as.
 func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, string, error) {
+	if !x.homes.trusts(p) {
+		return nil, "the call is from a port that any user of the node could use: mount without noresvport, or serve with --home-ports any if a NAT changes ports", fs.ErrAccess
+	}
 	if !x.homes.Shared && len(names) > 0 && isNodeName(names[0]) {
 		if !namesNode(names[0], p.addr) {
 			return nil, "that is another node's home; yours is /home", fs.ErrAccess

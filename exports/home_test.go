@@ -76,7 +76,9 @@ func (s *servedHomes) config(t *testing.T) Config {
 	}
 }
 
-func (s *servedHomes) at(addr string) *Peer { return s.Peer(netip.MustParseAddr(addr)) }
+func (s *servedHomes) at(addr string) *Peer {
+	return s.Peer(netip.AddrPortFrom(netip.MustParseAddr(addr), 1023))
+}
 
 func (s *servedHomes) mountAs(t *testing.T, p *Peer, path string) []byte {
 	t.Helper()
@@ -298,7 +300,7 @@ func TestTwoStoresOneKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := x.Mount(x.Peer(s.peer.addr), "/home", Caller{})
+	h, err := x.Mount(x.Peer(netip.AddrPortFrom(s.peer.addr, 1023)), "/home", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +309,7 @@ func TestTwoStoresOneKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	var o HomeObject
-	if err := x.ResolveHome(x.Peer(s.peer.addr), h, &o); err != nil {
+	if err := x.ResolveHome(x.Peer(netip.AddrPortFrom(s.peer.addr, 1023)), h, &o); err != nil {
 		t.Errorf("with the stores the other way round: %v", err)
 	}
 }
@@ -549,4 +551,31 @@ func FuzzHomeHandle(f *testing.F) {
 			t.Errorf("%x is put together as %x", b, again)
 		}
 	})
+}
+
+// TestHomePorts: any user of a node can send from a port that is not reserved.
+func TestHomePorts(t *testing.T) {
+	s := serveHomes(t, nil)
+	handle := s.mountAs(t, s.peer, "/home")
+	from := func(port uint16) *Peer { return s.Peer(netip.AddrPortFrom(s.peer.addr, port)) }
+	check := func(port uint16, want error) {
+		t.Helper()
+		if err := s.resolve(from(port), handle); fs.KindOf(err) != fs.KindOf(want) {
+			t.Errorf("a handle from port %d: %v; want %v", port, err, want)
+		}
+		if err := s.CheckHome(from(port), handle); fs.KindOf(err) != fs.KindOf(want) {
+			t.Errorf("a handle from port %d, looking only: %v; want %v", port, err, want)
+		}
+		if _, err := s.Mount(from(port), "/home", Caller{}); fs.KindOf(err) != fs.KindOf(want) {
+			t.Errorf("a mount from port %d: %v; want %v", port, err, want)
+		}
+		if _, err := s.Mount(from(port), "/", Caller{}); err != nil {
+			t.Errorf("a mount of an image from port %d: %v", port, err)
+		}
+	}
+	check(1023, nil)
+	check(1024, fs.ErrAccess)
+	s.AnyPort = true
+	s.restart(t)
+	check(1024, nil)
 }

@@ -10,18 +10,23 @@ import (
 // Peer is the other end of a connection: an address, and the node that it is.
 // A connection asks for one when it begins and presents it with each call.
 type Peer struct {
-	addr    netip.Addr
-	allowed bool
-	nodes   *nodes
-	node    atomic.Pointer[node] // nil until the address has used something
-	home    atomic.Pointer[home] // nil until the address has used its home
+	addr     netip.Addr
+	allowed  bool
+	reserved bool // its port is one that only the node's root can have
+	nodes    *nodes
+	node     atomic.Pointer[node] // nil until the address has used something
+	home     atomic.Pointer[home] // nil until the address has used its home
 }
 
-// Peer returns the record of the client at addr. An address that never uses a
+// reservedPorts is how many ports, from 0 on, only a superuser can send from
+// (IPPORT_RESERVED).
+const reservedPorts = 1024
+
+// Peer returns the record of the client that calls from there. An address that never uses a
 // version leaves no trace, so that nobody fills memory by knocking.
-func (x *Exports) Peer(addr netip.Addr) *Peer {
-	addr = addr.Unmap().WithZone("")
-	p := &Peer{addr: addr, allowed: allows(x.allow, addr), nodes: &x.nodes}
+func (x *Exports) Peer(from netip.AddrPort) *Peer {
+	addr := from.Addr().Unmap().WithZone("")
+	p := &Peer{addr: addr, allowed: allows(x.allow, addr), reserved: from.Port() < reservedPorts, nodes: &x.nodes}
 	p.node.Store(x.nodes.get(addr))
 	return p
 }

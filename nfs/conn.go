@@ -72,7 +72,7 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 		pending: newBudget(s.limits.PendingConn),
 		homes:   newBudget(s.limits.HomesConn),
 	}
-	c.peer = s.exports.Peer(c.remote.Addr())
+	c.peer = s.exports.Peer(c.remote)
 	c.readDeadline.set = tcp.SetReadDeadline
 	c.onReadable = c.read
 	c.out.init(tcp, raw, s.limits.Write)

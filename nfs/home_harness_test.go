@@ -51,7 +51,7 @@ func (t faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, erro
 }
 
 // startHomes starts a server of homes; all is as serve has it by default, but for
-// root, who is root.
+// root, who is root, and for the ports of nodes.
 func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeServer {
 	t.Helper()
 	host, err := hostdir.NewHost(hostdir.Options{})
@@ -62,6 +62,7 @@ func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeS
 	s := &homeServer{dir: t.TempDir(), hooks: &homeHooks{}}
 	homes := exports.Homes{
 		Dir:     s.dir,
+		AnyPort: true,
 		Squash:  exports.SquashNone,
 		AnonUID: fs.Nobody,
 		AnonGID: fs.Nobody,

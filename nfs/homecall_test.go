@@ -338,7 +338,7 @@ func FuzzHomeCall(f *testing.F) {
 	f.Add(c.record(gonfs.NFSProcedureSetAttr, fileHandle(file), number(0, 0, 0, 1, 0x7fffffff, 0xffffffff, 0, 0, 0))[wire.MarkSize:])
 
 	node := netip.MustParseAddrPort("127.0.0.1:1")
-	peer := s.exports.Peer(node.Addr())
+	peer := s.exports.Peer(node)
 	on := &conn{}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		whole := bytes.Clone(msg)
