@@ -38,6 +38,10 @@ type conn struct {
 	// 0 while it is not.
 	idleSince atomic.Int64
 
+	// dead is set when nothing more comes from the client: what it has asked of a
+	// home and was not begun, it asks again over another connection.
+	dead atomic.Bool
+
 	sending sync.Mutex // held while a reply, or several, are sent: guards out
 	out     output
 
@@ -84,6 +88,7 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 // serve answers calls until the connection ends, and closes it.
 func (c *conn) serve() {
 	err := c.answerAll()
+	c.dead.Store(!errors.Is(err, errStopping))
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errStopping) {
 		c.tcp.Close() // so that nothing waits for this client any more
 	}

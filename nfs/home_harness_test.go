@@ -25,7 +25,7 @@ type homeServer struct {
 
 // homeHooks are called, if they are set, before calls. They may wait or panic.
 type homeHooks struct {
-	mkdir, commit atomic.Pointer[func()]
+	mkdir, commit, write atomic.Pointer[func()]
 }
 
 func runHook(hook *atomic.Pointer[func()]) {
@@ -48,6 +48,11 @@ func (t faultHome) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr,
 func (t faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, error) {
 	runHook(&t.commit)
 	return t.WritableTree.Commit(c, h)
+}
+
+func (t faultHome) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stability) (fs.Change, fs.Verifier, error) {
+	runHook(&t.write)
+	return t.WritableTree.Write(c, h, off, p, how)
 }
 
 // startHomes starts a server of homes; all is as serve has it by default, but for

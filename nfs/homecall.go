@@ -1,6 +1,8 @@
 package nfs
 
 import (
+	"runtime/debug"
+
 	gonfs "github.com/willscott/go-nfs"
 
 	"github.com/rootnfsd/rootnfsd/exports"
@@ -86,6 +88,7 @@ func (c *call) forkInHome(buf []byte) *call {
 
 // finishInHome answers a call about a home and sends the reply.
 func (c *conn) finishInHome(call *call, msg []byte) (err error) {
+	debug.SetPanicOnFault(true)
 	defer func() {
 		if r := recover(); r != nil {
 			err = c.srv.panicked(r, call)
@@ -101,8 +104,9 @@ func (c *conn) finishInHome(call *call, msg []byte) (err error) {
 }
 
 // answerOnce appends the reply to a message that is about a home, the same as
-// before if it has come before. It reports false if there is nothing to send,
-// because the reply to the first of the two will go to the same connection.
+// before if it has come before. It reports false if there is nothing to send: the
+// reply to the first of the two will go to the same connection, or nobody is there
+// to take it and the call was not carried out.
 func (c *call) answerOnce(on *conn, msg []byte) bool {
 	c.args = wire.NewDecoder(msg)
 	c.header.Decode(&c.args)
@@ -115,7 +119,7 @@ func (c *call) answerOnce(on *conn, msg []byte) bool {
 		return true
 	}
 	request := c.request(msg[len(msg)-c.args.Len():])
-	fresh, reply := c.srv.dups.begin(request, on)
+	fresh, reply := c.dupCache().begin(request, on)
 	switch {
 	case reply != nil:
 		copy(c.out.Extend(len(reply)), reply)
@@ -124,10 +128,23 @@ func (c *call) answerOnce(on *conn, msg []byte) bool {
 		return false
 	}
 	start := c.out.Len()
-	defer fresh.abandon() // if proc panics
+	defer fresh.abandon() // if it is not finished
+	// Looked at after begin: either the call is dropped, or the same one over
+	// another connection waits for it.
+	if on.dead.Load() {
+		return false
+	}
 	c.run(proc)
 	fresh.finish(c.out.Bytes()[start:])
 	return true
+}
+
+// dupCache is where the call is known, if it must be answered only once.
+func (c *call) dupCache() *dupCache {
+	if c.header.Proc == uint32(gonfs.NFSProcedureWrite) {
+		return c.srv.writes
+	}
+	return c.srv.dups
 }
 
 // onceOnly reports whether it makes a difference that a call is answered twice.

@@ -134,6 +134,12 @@ func TestNotTheSameCall(t *testing.T) {
 			t.Fatalf("the call itself: status %d", s)
 		}
 	}
+	c.xid--
+	c.cred = authNone
+	if s := status(c, mkdir(c, "dir")); s == nfsOK {
+		t.Error("by nobody: the reply to the first")
+	}
+	c.cred = authSys(0, 0)
 	xid := bytes.Clone(record)
 	xid[7]++
 	xid[4]++ // not that of a call that c will make
@@ -212,6 +218,60 @@ func TestSameCallUnderWay(t *testing.T) {
 	c.wantAlive() // the next reply is to this, so there was no third
 	if len(g.arrived) != 0 {
 		t.Error("it was carried out again")
+	}
+}
+
+// TestLateWrite cuts a connection while a WRITE is under way, and sends it again over
+// another one: no reply comes before the first is over, or it would overwrite what
+// is written after that reply.
+func TestLateWrite(t *testing.T) {
+	s := startHomes(t, Limits{}, nil)
+	c := s.mount(t)
+	file := c.file("file")
+	g := newGate(t)
+	s.hooks.write.Store(new(g.pass))
+	first := s.dial(t)
+	record := c.record(gonfs.NFSProcedureWrite, writeArgs(file, 0, fileSync, []byte("old")))
+	first.sendRecord(record)
+	<-g.arrived
+	first.conn.Close()
+	s.hooks.write.Store(nil)
+	again := s.dial(t)
+	again.sendRecord(record)
+	again.wantAlive() // so nothing was there to overtake it
+	eventually(t, "the second waits", func() bool {
+		s.homes.mu.Lock()
+		defer s.homes.mu.Unlock()
+		return s.homes.total-s.homes.free == 2*2*smallSize
+	})
+	g.open()
+	if _, err := again.receive(); err != nil {
+		t.Fatal(err)
+	}
+	c.must(gonfs.NFSProcedureWrite, writeArgs(file, 0, fileSync, []byte("new")))
+	again.replyTo(record) // however late it comes
+	c.wantFile("file", []byte("new"))
+}
+
+// TestDeadConnection: what was asked over a connection that has ended, and was not
+// begun, is not begun.
+func TestDeadConnection(t *testing.T) {
+	s := startHomes(t, Limits{}, nil)
+	c := s.mount(t)
+	node := netip.MustParseAddrPort("127.0.0.1:1")
+	call := s.newCall(s.exports.Peer(node), node, node)
+	defer s.freeCall(call)
+	record := c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755))
+	dead := &conn{}
+	dead.dead.Store(true)
+	if call.answerOnce(dead, record[wire.MarkSize:]) {
+		t.Error("there is a reply")
+	}
+	if _, err := os.Stat(c.host("dir")); err == nil {
+		t.Error("it was carried out")
+	}
+	if d := wire.NewDecoder(c.replyTo(record)[24:]); d.Uint32() != nfsOK {
+		t.Error("it is not carried out when it comes again")
 	}
 }
 
