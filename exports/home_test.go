@@ -290,6 +290,78 @@ func TestHomeByDatagram(t *testing.T) {
 	}
 }
 
+// TestHomeDatagramLeavesNothing: nor is anything opened for datagrams, or kept.
+func TestHomeDatagramLeavesNothing(t *testing.T) {
+	s := serveHomes(t, nil)
+	s.mountAs(t, s.peer, "/home")
+	s.restart(t)
+	for i := range 10 {
+		p := s.at(fmt.Sprintf("10.1.9.%d", i))
+		if _, err := s.Mount(p, "/home", Caller{Datagram: true}); fs.KindOf(err) != fs.ErrNotExist {
+			t.Errorf("a node without a home: %v", err)
+		}
+	}
+	if _, err := s.Mount(s.peer, "/home", Caller{Datagram: true}); fs.KindOf(err) != fs.ErrNotExist {
+		t.Errorf("a home that is not open: %v", err)
+	}
+	if n := len(s.homes.byDir); n != 0 {
+		t.Errorf("%d homes are remembered", n)
+	}
+}
+
+// TestHomesAreForgotten: what is gone is not kept, nor what nobody uses.
+func TestHomesAreForgotten(t *testing.T) {
+	s := serveHomes(t, nil)
+	h := s.mountAs(t, s.peer, "/home")
+	now := time.Now().Add(homeIdle)
+	s.homes.sweep(now)
+	if len(s.homes.byDir) != 1 {
+		t.Error("a home that was used is forgotten")
+	}
+	now = now.Add(homeIdle)
+	s.homes.sweep(now)
+	if len(s.homes.byDir) != 0 {
+		t.Error("a home that is idle is kept")
+	}
+	if err := s.resolve(s.peer, h); err != nil {
+		t.Errorf("used again: %v", err)
+	}
+	s.restart(t)
+	if err := os.RemoveAll(filepath.Join(s.Dir, host)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.resolve(s.peer, h); fs.KindOf(err) != fs.ErrStale || len(s.homes.byDir) != 0 {
+		t.Errorf("a home that is gone: %v, and %d are kept", err, len(s.homes.byDir))
+	}
+}
+
+func TestHomesMax(t *testing.T) {
+	s := serveHomes(t, func(h *Homes) { h.Max = 2 })
+	s.mountAs(t, s.peer, "/home")
+	s.mountAs(t, s.at(otherHost), "/home")
+	if _, err := s.Mount(s.at("10.1.9.9"), "/home", Caller{}); fs.KindOf(err) != fs.ErrNoSpace || !strings.Contains(err.Error(), "--home-max") {
+		t.Errorf("a third: %v", err)
+	}
+	s.mountAs(t, s.peer, "/home")
+	if entries, _ := os.ReadDir(s.Dir); len(entries) != 2 {
+		t.Errorf("there are %d homes", len(entries))
+	}
+}
+
+// TestHomesUnmounted: another directory is where the homes were.
+func TestHomesUnmounted(t *testing.T) {
+	s := serveHomes(t, nil)
+	if err := errors.Join(os.Rename(s.Dir, s.Dir+".disk"), os.Mkdir(s.Dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Mount(s.peer, "/home", Caller{}); fs.KindOf(err) != fs.ErrIO {
+		t.Errorf("mounted: %v", err)
+	}
+	if entries, _ := os.ReadDir(s.Dir); len(entries) != 0 {
+		t.Errorf("a home was made in the mount point: %v", entries)
+	}
+}
+
 // TestTwoStoresOneKey: it is of no account in which order stores are named.
 func TestTwoStoresOneKey(t *testing.T) {
 	s := serveHomes(t, nil)

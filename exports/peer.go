@@ -15,7 +15,6 @@ type Peer struct {
 	reserved bool // its port is one that only the node's root can have
 	nodes    *nodes
 	node     atomic.Pointer[node] // nil until the address has used something
-	home     atomic.Pointer[home] // nil until the address has used its home
 }
 
 // reservedPorts is how many ports, from 0 on, only a superuser can send from
@@ -39,9 +38,6 @@ func (p *Peer) Allowed() bool { return p.allowed }
 
 // homeID is what the handles of p's home say.
 func (p *Peer) homeID(shared bool) uint64 {
-	if h := p.home.Load(); h != nil {
-		return h.id
-	}
 	return homeID(nodeName(p.addr), shared)
 }
 

@@ -12,6 +12,7 @@ import (
 	gonfs "github.com/willscott/go-nfs"
 
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
@@ -435,5 +436,31 @@ func checkHomeReply(t *testing.T, c *call, msg []byte) {
 	}
 	if s := gonfs.NFSStatus(d.Uint32()); s.String() == "unknown" || s == gonfs.NFSStatusIO || s == gonfs.NFSStatusServerFault {
 		t.Errorf("%v answers %v (%d)", gonfs.NFSProcedure(c.header.Proc), s, s)
+	}
+}
+
+// TestHomeIsMadeAside: while one node's home is opened, other calls over the same
+// connection are answered, and datagrams.
+func TestHomeIsMadeAside(t *testing.T) {
+	g := newGate(t)
+	s := startHomes(t, Limits{}, func(h *exports.Homes) {
+		open := h.Open
+		h.Open = func(dir string) (fs.WritableTree, error) {
+			g.pass()
+			return open(dir)
+		}
+	})
+	c := s.dial(t)
+	c.push(progMount, 3, uint32(gonfs.MountProcMount), text("/home"))
+	c.flush()
+	<-g.arrived
+	c.wantAlive()
+	_, err := s.exports.Mount(s.exports.Peer(netip.MustParseAddrPort("127.0.0.1:1")), "/home", exports.Caller{Datagram: true})
+	if fs.KindOf(err) != fs.ErrNotExist {
+		t.Errorf("a datagram: %v", err)
+	}
+	g.open()
+	if _, d := c.reply(); d.Uint32() != uint32(gonfs.MountStatusOk) {
+		t.Error("the home is not mounted")
 	}
 }

@@ -120,7 +120,7 @@ type Server struct {
 	homes    *budget
 	incoming *budget
 	dups     *dupCache
-	writes   *dupCache // of WRITE alone
+	writes   *dupCache     // of WRITE alone
 	disk     chan struct{} // a token for each read of a disk that goes on
 	lists    listRate
 
