@@ -56,6 +56,7 @@ type conn struct {
 	call         *call // nil while there is nothing to answer
 	readDeadline deadline
 	partialSince time.Time // when a read first waited for the rest of a record
+	homesStuck   bool      // the last call about a home found no room
 	waited       bool      // the read in hand has blocked
 	readErr      error
 	onReadable   func(fd uintptr) bool

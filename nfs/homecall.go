@@ -2,6 +2,7 @@ package nfs
 
 import (
 	"runtime/debug"
+	"time"
 
 	gonfs "github.com/willscott/go-nfs"
 
@@ -20,8 +21,11 @@ import (
 // of its own.
 func (c *conn) answerInHome(record []byte) error {
 	in, out := bufferSize(len(record)), bufferSize(c.call.roomInHome())
-	if err := c.reserve(in+out, c.homes, c.srv.homes); err != nil {
+	if room, err := c.reserveForHome(in + out); err != nil {
 		return err
+	} else if !room {
+		c.call.refuseInHome()
+		return nil
 	}
 	msg, recycleMsg := c.takeRecord(record, in)
 	buf, recycleBuf := c.srv.pools.buffer(out)
@@ -40,6 +44,82 @@ func (c *conn) answerInHome(record []byte) error {
 		c.srv.freeCall(call)
 	}()
 	return nil
+}
+
+// homePatience is how long a connection waits for room for a call about a home.
+const homePatience = 250 * time.Millisecond
+
+// reserveForHome takes what a call about a home and its reply need, and reports
+// whether there was as much. A disk that is busy makes room again soon, so that is
+// waited for; but once that was in vain, calls are told to come later until there
+// is room, for the calls behind them may be about the root file system.
+func (c *conn) reserveForHome(size int) (bool, error) {
+	for i, b := range [...]*budget{c.homes, c.srv.homes} {
+		room := b.tryTake(size)
+		if !room && !c.homesStuck {
+			if err := c.flush(); err != nil { // what is answered already must not wait
+				c.giveHome(size, i)
+				return false, err
+			}
+			room = b.takeWithin(size, homePatience)
+		}
+		if !room {
+			c.giveHome(size, i)
+			c.homesStuck = true
+			return false, nil
+		}
+	}
+	c.homesStuck = false
+	return true, nil
+}
+
+// giveHome gives back what the first n of the budgets of homes gave.
+func (c *conn) giveHome(size, n int) {
+	for _, b := range []*budget{c.homes, c.srv.homes}[:n] {
+		b.give(size)
+	}
+}
+
+// refuseInHome appends the reply to a call about a home that has to come later.
+func (c *call) refuseInHome() {
+	mark := c.out.BeginRecord()
+	defer func() { c.out.EndRecord(mark, 0) }()
+	c.out.Accepted(c.header.XID, wire.Success)
+	if c.header.Prog == progMount {
+		c.out.Uint32(uint32(gonfs.MountStatusErrServerFault))
+		return
+	}
+	c.out.Uint32(uint32(gonfs.NFSStatusJukebox))
+	for range c.absent() {
+		c.out.Bool(false)
+	}
+}
+
+// absent is how many attributes the reply to a call that fails can carry, each
+// of which can be left out.
+func (c *call) absent() int {
+	proc := c.header.Proc
+	switch {
+	case c.header.Prog != progNFS:
+		return 1 // NFSACL
+	case proc == uint32(gonfs.NFSProcedureGetAttr):
+		return 0
+	case !mutates(proc):
+		return 1
+	}
+	n := 2 // a wcc_data
+	if proc == uint32(gonfs.NFSProcedureRename) || proc == uint32(gonfs.NFSProcedureLink) {
+		n = 4
+	}
+	if mutations[proc].plainFirst {
+		n--
+	}
+	return n
+}
+
+// mutates reports whether a procedure of NFS changes something.
+func mutates(proc uint32) bool {
+	return uint64(proc) < uint64(len(mutations)) && mutations[proc].args != nil
 }
 
 // takeRecord returns a record that stays, in a buffer of that size, and what

@@ -439,6 +439,41 @@ func checkHomeReply(t *testing.T, c *call, msg []byte) {
 	}
 }
 
+// TestHomesStuck: where nothing of a home is answered any more, what comes after it
+// over the same connection is, and calls about the home are told to come later.
+func TestHomesStuck(t *testing.T) {
+	s := startHomes(t, Limits{HomesConn: 2 * smallSize}, nil)
+	c := s.mount(t)
+	image, file := c.handle("/etc/passwd"), c.file("file")
+	g := newGate(t)
+	s.hooks.commit.Store(new(g.pass))
+	commit := func() {
+		c.push(progNFS, 3, uint32(gonfs.NFSProcedureCommit), joined(fileHandle(file), number(0, 0, 0)))
+	}
+	commit()
+	c.flush()
+	<-g.arrived
+	const jukebox = uint32(gonfs.NFSStatusJukebox)
+	for _, call := range everyCall(c.client) {
+		if call.prog != progNFS || call.proc == 0 {
+			continue
+		}
+		proc := gonfs.NFSProcedure(call.proc)
+		d := c.replyTo(c.record(proc, goodCall(c.client, proc, file)))[24:]
+		if want := map[bool]int{true: 8, false: 4}[mutates(call.proc)]; len(d) < 4 || len(d) > 20 || len(d)-4 != want && proc != gonfs.NFSProcedureGetAttr && proc != gonfs.NFSProcedureRename && proc != gonfs.NFSProcedureLink {
+			t.Errorf("%v: % x", proc, d)
+		}
+		if d := wire.NewDecoder(d); d.Uint32() != jukebox {
+			t.Errorf("%v is not told to come later", proc)
+		}
+	}
+	if status, _, _ := c.readAt(image, 0, 100); status != nfsOK {
+		t.Errorf("READ of an image: status %d", status)
+	}
+	g.open()
+	c.reply()
+}
+
 // TestHomeIsMadeAside: while one node's home is opened, other calls over the same
 // connection are answered, and datagrams.
 func TestHomeIsMadeAside(t *testing.T) {
