@@ -124,6 +124,9 @@ func newHomes(cfg Homes, images []*imageView) (*homes, error) {
 		return h, err
 	}
 	if cfg.Skel != "" {
+		if err := checkSkeleton(cfg.Skel, h.paths, images); err != nil {
+			return nil, err
+		}
 		if info, err := os.Stat(cfg.Skel); err != nil {
 			return nil, fmt.Errorf("the skeleton of homes: %w", err)
 		} else if !info.IsDir() {
@@ -131,6 +134,21 @@ func newHomes(cfg Homes, images []*imageView) (*homes, error) {
 		}
 	}
 	return h, removeTempHomes(cfg.Dir)
+}
+
+// checkSkeleton refuses a skeleton that would give every node a copy of homes, or
+// of a store and its key.
+func checkSkeleton(skel string, homes []string, images []*imageView) error {
+	paths := pathsOf(skel)
+	if overlap(paths, homes) {
+		return fmt.Errorf("the skeleton of homes, %s, and the homes in %s must not lie in each other", skel, homes[0])
+	}
+	for _, img := range images {
+		if overlap(paths, img.paths) {
+			return fmt.Errorf("the skeleton of homes, %s, and the store %s must not lie in each other", skel, img.paths[0])
+		}
+	}
+	return nil
 }
 
 // overlap reports whether one of the directories lies in, or is, one of the
@@ -371,8 +389,10 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 	return h, fs.ErrAccess
 }
 
-// trusts reports whether p can be believed who its users are.
-func (h *homes) trusts(p *Peer) bool { return p.reserved || h.AnyPort }
+// trusts reports whether p can be believed which node it is and who its users are.
+func (h *homes) trusts(p *Peer) bool {
+	return (p.reserved || h.AnyPort) && (h.Shared || !p.ambiguous())
+}
 
 // signed reports whether the tag of a handle is one that this server makes.
 func (h *homes) signed(handle []byte) bool {
@@ -402,6 +422,9 @@ func (h *homes) cut(names []string) (rest []string, ok bool) {
 
 // mountHome is Mount for a path below what homes are mounted as.
 func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, string, error) {
+	if !x.homes.Shared && p.ambiguous() {
+		return nil, "a link-local address may be that of several nodes, so it has no home: mount from another one", fs.ErrAccess
+	}
 	if !x.homes.trusts(p) {
 		return nil, "the call is from a port that any user of the node could use: mount without noresvport, or serve with --home-ports any if a NAT changes ports", fs.ErrAccess
 	}

@@ -335,6 +335,18 @@ func TestHomesAreForgotten(t *testing.T) {
 	}
 }
 
+// TestLinkLocal: nodes on two links can have one address.
+func TestLinkLocal(t *testing.T) {
+	s := serveHomes(t, nil)
+	p := s.at("fe80::1%eth0")
+	if _, err := s.Mount(p, "/home", Caller{}); fs.KindOf(err) != fs.ErrAccess {
+		t.Errorf("a home: %v", err)
+	}
+	if err := s.CheckHome(p, appendHomeHandle(nil, s.homes.at(s.homes.dirOf(p)), 1, fs.Handle{})); fs.KindOf(err) != fs.ErrAccess {
+		t.Errorf("a handle: %v", err)
+	}
+}
+
 func TestHomesMax(t *testing.T) {
 	s := serveHomes(t, func(h *Homes) { h.Max = 2 })
 	s.mountAs(t, s.peer, "/home")
@@ -408,6 +420,9 @@ func TestHomesRefused(t *testing.T) {
 		"a file":                    {func(c *Config) { c.Homes.Dir = file }, "not a directory"},
 		"no skeleton":               {func(c *Config) { c.Homes.Skel = "/nowhere/at/all" }, "/nowhere/at/all"},
 		"a skeleton that is a file": {func(c *Config) { c.Homes.Skel = file }, "not a directory"},
+		"homes in the skeleton":     {func(c *Config) { c.Homes.Skel = filepath.Dir(s.Dir) }, "in each other"},
+		"the skeleton in homes":     {func(c *Config) { c.Homes.Skel = inHome }, "in each other"},
+		"a store is the skeleton":   {func(c *Config) { c.Images[0].Dir = c.Homes.Skel }, "in each other"},
 		"a store in it":             {func(c *Config) { c.Images[0].Dir = inHome }, "in each other"},
 		"a store in it by symlink":  {func(c *Config) { c.Images[0].Dir = link }, "in each other"},
 		"in a store":                {func(c *Config) { c.Images[0].Dir = filepath.Dir(s.Dir) }, "in each other"},

@@ -36,6 +36,10 @@ func (p *Peer) Addr() netip.Addr { return p.addr }
 // Allowed reports whether the address may mount anything.
 func (p *Peer) Allowed() bool { return p.allowed }
 
+// ambiguous reports whether another node, on another link, may have the same
+// address.
+func (p *Peer) ambiguous() bool { return p.addr.Is6() && p.addr.IsLinkLocalUnicast() }
+
 // homeID is what the handles of p's home say.
 func (p *Peer) homeID(shared bool) uint64 {
 	return homeID(nodeName(p.addr), shared)
