@@ -117,7 +117,7 @@ func TestWhoDoesNotBootTeachesNothing(t *testing.T) {
 		if restarted {
 			s.restart(t)
 		}
-		other := s.Peer(netip.MustParseAddr("10.9.9.9"))
+		other := s.Peer(netip.MustParseAddrPort("10.9.9.9:700"))
 		if h, err = s.Mount(other, "/", Caller{}); err != nil {
 			t.Fatal(err)
 		}

@@ -165,6 +165,9 @@ func (x *Exports) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			x.nodes.tick()
+			if x.homes != nil {
+				x.homes.sweep(time.Now())
+			}
 			x.nodes.save(x.table.Load().images, x.log, false)
 			x.refreshIfPromoted()
 		}

@@ -102,7 +102,7 @@ func (s *served) restart(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Exports = x
-	s.peer = x.Peer(netip.MustParseAddr(host))
+	s.peer = x.Peer(netip.AddrPortFrom(netip.MustParseAddr(host), 1023))
 }
 
 func (s *served) promote(t *testing.T, name string) {
@@ -223,7 +223,7 @@ func TestMountRefusalsSayWhatWouldWork(t *testing.T) {
 	if _, err = s.Mount(s.peer, "/nope", Caller{}); err == nil || !strings.Contains(err.Error(), "/images@v2") {
 		t.Errorf("unknown path: %v; want the paths that there are", err)
 	}
-	stranger := s.Peer(netip.MustParseAddr("203.0.113.9"))
+	stranger := s.Peer(netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), 700))
 	if _, err = s.Mount(stranger, "/", Caller{}); !errors.Is(err, fs.ErrAccess) || !strings.Contains(err.Error(), "--allow") {
 		t.Errorf("stranger: %v; want a word about --allow", err)
 	}
@@ -282,10 +282,10 @@ func TestHandlesAreAuthentic(t *testing.T) {
 	if err := s.Resolve(s.peer, append(h[:len(h):len(h)], 0, 0, 0, 0), &o); err != fs.ErrBadHandle {
 		t.Errorf("made longer: %v; want ErrBadHandle", err)
 	}
-	if err := s.Resolve(s.Peer(netip.MustParseAddr("203.0.113.9")), h, &o); err != fs.ErrAccess {
+	if err := s.Resolve(s.Peer(netip.AddrPortFrom(netip.MustParseAddr("203.0.113.9"), 700)), h, &o); err != fs.ErrAccess {
 		t.Errorf("from an address that is not allowed: %v; want ErrAccess", err)
 	}
-	if err := s.Resolve(s.Peer(netip.MustParseAddr("::ffff:10.1.2.3")), h, &o); err != nil {
+	if err := s.Resolve(s.Peer(netip.AddrPortFrom(netip.MustParseAddr("::ffff:10.1.2.3"), 700)), h, &o); err != nil {
 		t.Errorf("from the address as IPv6 sockets see it: %v", err)
 	}
 	other := serve(t, "v1")
@@ -517,7 +517,7 @@ func TestTableIsSwappedUnderLoad(t *testing.T) {
 	var readers sync.WaitGroup
 	for i := range 4 {
 		readers.Go(func() {
-			p := s.Peer(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}))
+			p := s.Peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 1, byte(i)}), 700))
 			var o Object
 			for {
 				select {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -24,6 +25,14 @@ type Homes struct {
 	// Skel is the directory that a node's home is made from when the node first
 	// mounts it. Without one it begins empty and belongs to root.
 	Skel string
+
+	// Max is how many homes are made: where there are as many, no node gets a new
+	// one. 0 is no limit.
+	Max int
+
+	// AnyPort lets calls come from any port. Else those from a port that is not
+	// reserved are refused, as any user of a node can make them, in anybody's name.
+	AnyPort bool
 
 	Squash           Squash
 	AnonUID, AnonGID uint32 // who a squashed caller is
@@ -58,12 +67,16 @@ type homes struct {
 	paths []string // Dir as an absolute path, and where its symlinks lead
 	keys  []sipKey // of the images: the first one signs, so any may have been the first
 
-	mu    sync.Mutex // guards byDir
-	byDir map[string]*home
+	info os.FileInfo // of Dir when the server started
+
+	making sync.Mutex // one home is made at a time, so that they can be counted
+	mu     sync.Mutex // guards the rest, and is not held while a disk is waited for
+	byDir  map[string]*home
+	swept  time.Time
 }
 
-// home is one tree. There is one of these for each directory, for as long as the
-// server runs.
+// home is one tree. There is one of these for each directory, for as long as it
+// is used.
 type home struct {
 	homes *homes
 	id    uint64
@@ -71,6 +84,7 @@ type home struct {
 
 	opening sync.Mutex // one makes and opens it, the others wait for it
 	open    atomic.Pointer[openHome]
+	used    atomic.Bool // since homes were swept
 }
 
 // openHome is the tree that was opened, and the directory that it was then: an
@@ -91,7 +105,7 @@ func newHomes(cfg Homes, images []*imageView) (*homes, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("%s is not a directory, homes need one", cfg.Dir)
 	}
-	h := &homes{Homes: cfg, paths: pathsOf(cfg.Dir), byDir: map[string]*home{}}
+	h := &homes{Homes: cfg, paths: pathsOf(cfg.Dir), info: info, byDir: map[string]*home{}, swept: time.Now()}
 	if len(images) == 0 {
 		return nil, errors.New("homes need an image: its key signs their handles")
 	}
@@ -110,6 +124,9 @@ func newHomes(cfg Homes, images []*imageView) (*homes, error) {
 		return h, err
 	}
 	if cfg.Skel != "" {
+		if err := checkSkeleton(cfg.Skel, h.paths, images); err != nil {
+			return nil, err
+		}
 		if info, err := os.Stat(cfg.Skel); err != nil {
 			return nil, fmt.Errorf("the skeleton of homes: %w", err)
 		} else if !info.IsDir() {
@@ -117,6 +134,21 @@ func newHomes(cfg Homes, images []*imageView) (*homes, error) {
 		}
 	}
 	return h, removeTempHomes(cfg.Dir)
+}
+
+// checkSkeleton refuses a skeleton that would give every node a copy of homes, or
+// of a store and its key.
+func checkSkeleton(skel string, homes []string, images []*imageView) error {
+	paths := pathsOf(skel)
+	if overlap(paths, homes) {
+		return fmt.Errorf("the skeleton of homes, %s, and the homes in %s must not lie in each other", skel, homes[0])
+	}
+	for _, img := range images {
+		if overlap(paths, img.paths) {
+			return fmt.Errorf("the skeleton of homes, %s, and the store %s must not lie in each other", skel, img.paths[0])
+		}
+	}
+	return nil
 }
 
 // overlap reports whether one of the directories lies in, or is, one of the
@@ -135,16 +167,6 @@ func overlap(some, others []string) bool {
 func within(dir, in string) bool {
 	rel, err := filepath.Rel(in, dir)
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
-}
-
-// of returns the home of the node that p is.
-func (h *homes) of(p *Peer) *home {
-	if home := p.home.Load(); home != nil {
-		return home
-	}
-	home := h.at(h.dirOf(p))
-	p.home.Store(home)
-	return home
 }
 
 func (h *homes) dirOf(p *Peer) string {
@@ -166,6 +188,74 @@ func (h *homes) at(dir string) *home {
 	return home
 }
 
+// known returns the home in a directory if it is open, else nil. It does not wait.
+func (h *homes) known(dir string) *home {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if home := h.byDir[dir]; home != nil && home.open.Load() != nil {
+		return home
+	}
+	return nil
+}
+
+// forget lets go of a home whose directory is not there or could not be opened.
+func (h *homes) forget(home *home) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.byDir[home.dir] == home {
+		delete(h.byDir, home.dir)
+	}
+}
+
+// homeIdle is about how long a home stays open that nobody uses.
+const homeIdle = 5 * time.Minute
+
+// sweep lets go, every homeIdle, of the homes that were not used since the last
+// time. The tree of each holds a descriptor, and is closed when the last call that
+// uses it is over.
+func (h *homes) sweep(now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.Shared || now.Sub(h.swept) < homeIdle {
+		return
+	}
+	h.swept = now
+	for dir, home := range h.byDir {
+		if !home.used.Swap(false) {
+			delete(h.byDir, dir)
+		}
+	}
+}
+
+// there reports what is wrong if Dir is not the directory any more that it was
+// when the server started: more likely than not, its disk is not mounted.
+func (h *homes) there() error {
+	info, err := os.Stat(h.Dir)
+	if err != nil {
+		return fmt.Errorf("%w: %w", fs.ErrIO, err)
+	}
+	if !os.SameFile(info, h.info) {
+		return fmt.Errorf("%w: %s is another directory than when the server started: mount what it was on, or restart the server", fs.ErrIO, h.Dir)
+	}
+	return nil
+}
+
+// make makes a home, if there may be one more.
+func (h *homes) make(dir string) error {
+	h.making.Lock()
+	defer h.making.Unlock()
+	if h.Max > 0 {
+		entries, err := os.ReadDir(h.Dir)
+		if err != nil {
+			return err
+		}
+		if len(entries) >= h.Max {
+			return fmt.Errorf("%w: there are %d homes already: remove some, or raise --home-max", fs.ErrNoSpace, len(entries))
+		}
+	}
+	return makeHome(dir, h.Skel)
+}
+
 // homeID is what a handle says of its home.
 func homeID(name string, shared bool) uint64 {
 	if shared {
@@ -178,6 +268,9 @@ func homeID(name string, shared bool) uint64 {
 // Tree returns the tree of a home that has been mounted at some time. After the
 // first time it is one atomic load. It is fs.ErrStale if the home was removed.
 func (h *home) Tree() (fs.WritableTree, error) {
+	if !h.used.Load() {
+		h.used.Store(true)
+	}
 	if o := h.open.Load(); o != nil {
 		return o.WritableTree, nil
 	}
@@ -190,8 +283,12 @@ func (h *home) Tree() (fs.WritableTree, error) {
 func (h *home) Mount(create bool) (fs.WritableTree, error) {
 	h.opening.Lock()
 	defer h.opening.Unlock()
+	h.used.Store(true)
+	if err := h.homes.there(); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(h.dir); create && errors.Is(err, os.ErrNotExist) {
-		if err := makeHome(h.dir, h.homes.Skel); err != nil {
+		if err := h.homes.make(h.dir); err != nil {
 			return nil, err
 		}
 	}
@@ -201,9 +298,12 @@ func (h *home) Mount(create bool) (fs.WritableTree, error) {
 // reopen opens the tree if what is open is not what is there. The caller holds
 // opening.
 func (h *home) reopen() (fs.WritableTree, error) {
+	if err := h.homes.there(); err != nil {
+		return nil, err
+	}
 	info, err := os.Stat(h.dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, h.gone(err)
+		return nil, fmt.Errorf("%w: %w", fs.ErrStale, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", fs.ErrIO, err)
@@ -218,15 +318,6 @@ func (h *home) reopen() (fs.WritableTree, error) {
 	}
 	h.open.Store(&openHome{tree, info})
 	return tree, nil
-}
-
-// gone is the error for a home whose directory is not there. If what it is in is
-// not there either, then more likely a disk is missing than a home was removed.
-func (h *home) gone(err error) error {
-	if _, parent := os.Stat(h.homes.Dir); parent != nil {
-		return fmt.Errorf("%w: %w", fs.ErrIO, parent)
-	}
-	return fmt.Errorf("%w: %w", fs.ErrStale, err)
 }
 
 // HomeObject is what a handle of a home names.
@@ -254,9 +345,10 @@ func (x *Exports) ResolveHome(p *Peer, handle []byte, o *HomeObject) error {
 	if err != nil {
 		return err
 	}
-	home := x.homes.of(p)
+	home := x.homes.at(x.homes.dirOf(p))
 	tree, err := home.Tree()
 	if err != nil {
+		x.homes.forget(home)
 		return err
 	}
 	if tree.FSID() != h.fsid {
@@ -268,8 +360,8 @@ func (x *Exports) ResolveHome(p *Peer, handle []byte, o *HomeObject) error {
 
 // CheckHome reports whether p may use a handle that IsHome is true of, and does
 // not wait. Errors: fs.ErrBadHandle for a handle that this server never made,
-// fs.ErrAccess where it is that of another node's home or the address of p may
-// not use anything.
+// fs.ErrAccess where it is that of another node's home, or the address or the port
+// of p may not use it.
 func (x *Exports) CheckHome(p *Peer, handle []byte) error {
 	_, err := x.checkHome(p, handle)
 	return err
@@ -284,6 +376,8 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 		return h, fs.ErrAccess
 	case !x.homes.signed(handle):
 		return h, fs.ErrBadHandle
+	case !x.homes.trusts(p):
+		return h, fs.ErrAccess
 	case h.home == p.homeID(x.homes.Shared):
 		return h, nil
 	case x.homes.Shared:
@@ -293,6 +387,11 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 	// never uses an inode again that was stale once, and a node whose address has
 	// changed may get it back.
 	return h, fs.ErrAccess
+}
+
+// trusts reports whether p can be believed which node it is and who its users are.
+func (h *homes) trusts(p *Peer) bool {
+	return (p.reserved || h.AnyPort) && (h.Shared || !p.ambiguous())
 }
 
 // signed reports whether the tag of a handle is one that this server makes.
@@ -323,20 +422,26 @@ func (h *homes) cut(names []string) (rest []string, ok bool) {
 
 // mountHome is Mount for a path below what homes are mounted as.
 func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, string, error) {
+	if !x.homes.Shared && p.ambiguous() {
+		return nil, "a link-local address may be that of several nodes, so it has no home: mount from another one", fs.ErrAccess
+	}
+	if !x.homes.trusts(p) {
+		return nil, "the call is from a port that any user of the node could use: mount without noresvport, or serve with --home-ports any if a NAT changes ports", fs.ErrAccess
+	}
 	if !x.homes.Shared && len(names) > 0 && isNodeName(names[0]) {
 		if !namesNode(names[0], p.addr) {
 			return nil, "that is another node's home; yours is /home", fs.ErrAccess
 		}
 		names = names[1:]
 	}
-	home := x.homes.of(p)
-	// Anybody can send a datagram in the name of any address, and must not fill
-	// the disk with homes that way.
-	tree, err := home.Mount(!from.Datagram && !x.homes.Shared)
-	switch {
-	case from.Datagram && errors.Is(err, fs.ErrStale):
-		return nil, "a home is made at the first mount over TCP: use mountproto=tcp", fs.ErrNotExist
-	case err != nil:
+	dir := x.homes.dirOf(p)
+	if from.Datagram {
+		return x.mountKnown(dir, names)
+	}
+	home := x.homes.at(dir)
+	tree, err := home.Mount(!x.homes.Shared)
+	if err != nil {
+		x.homes.forget(home)
 		return nil, err.Error(), fs.KindOf(err)
 	}
 	object, err := walkHome(tree, names)
@@ -351,6 +456,29 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 	default:
 		return nil, err.Error(), kind
 	}
+}
+
+// mountKnown is mountHome for a datagram. Anybody can send one in the name of any
+// address, and all of them wait for each other: so it makes nothing, opens nothing
+// and waits for no disk.
+func (x *Exports) mountKnown(dir string, names []string) ([]byte, string, error) {
+	home := x.homes.known(dir)
+	if home == nil || len(names) > 0 {
+		return nil, "homes are mounted over TCP: use mountproto=tcp", fs.ErrNotExist
+	}
+	o := HomeObject{Tree: home.open.Load().WritableTree, home: home}
+	return o.AppendHandle(nil, o.Tree.Root()), "", nil
+}
+
+// MountsHome reports whether a mount path leads to a home, so that Mount may wait
+// for its disk.
+func (x *Exports) MountsHome(dir string) bool {
+	names, err := splitPath(dir)
+	if x.homes == nil || err != nil || x.table.Load().isStore(names) {
+		return false
+	}
+	_, ok := x.homes.cut(names)
+	return ok
 }
 
 // walkHome looks a directory up, as the superuser: what a mount may reach is

@@ -76,7 +76,9 @@ func (s *servedHomes) config(t *testing.T) Config {
 	}
 }
 
-func (s *servedHomes) at(addr string) *Peer { return s.Peer(netip.MustParseAddr(addr)) }
+func (s *servedHomes) at(addr string) *Peer {
+	return s.Peer(netip.AddrPortFrom(netip.MustParseAddr(addr), 1023))
+}
 
 func (s *servedHomes) mountAs(t *testing.T, p *Peer, path string) []byte {
 	t.Helper()
@@ -288,6 +290,90 @@ func TestHomeByDatagram(t *testing.T) {
 	}
 }
 
+// TestHomeDatagramLeavesNothing: nor is anything opened for datagrams, or kept.
+func TestHomeDatagramLeavesNothing(t *testing.T) {
+	s := serveHomes(t, nil)
+	s.mountAs(t, s.peer, "/home")
+	s.restart(t)
+	for i := range 10 {
+		p := s.at(fmt.Sprintf("10.1.9.%d", i))
+		if _, err := s.Mount(p, "/home", Caller{Datagram: true}); fs.KindOf(err) != fs.ErrNotExist {
+			t.Errorf("a node without a home: %v", err)
+		}
+	}
+	if _, err := s.Mount(s.peer, "/home", Caller{Datagram: true}); fs.KindOf(err) != fs.ErrNotExist {
+		t.Errorf("a home that is not open: %v", err)
+	}
+	if n := len(s.homes.byDir); n != 0 {
+		t.Errorf("%d homes are remembered", n)
+	}
+}
+
+// TestHomesAreForgotten: what is gone is not kept, nor what nobody uses.
+func TestHomesAreForgotten(t *testing.T) {
+	s := serveHomes(t, nil)
+	h := s.mountAs(t, s.peer, "/home")
+	now := time.Now().Add(homeIdle)
+	s.homes.sweep(now)
+	if len(s.homes.byDir) != 1 {
+		t.Error("a home that was used is forgotten")
+	}
+	now = now.Add(homeIdle)
+	s.homes.sweep(now)
+	if len(s.homes.byDir) != 0 {
+		t.Error("a home that is idle is kept")
+	}
+	if err := s.resolve(s.peer, h); err != nil {
+		t.Errorf("used again: %v", err)
+	}
+	s.restart(t)
+	if err := os.RemoveAll(filepath.Join(s.Dir, host)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.resolve(s.peer, h); fs.KindOf(err) != fs.ErrStale || len(s.homes.byDir) != 0 {
+		t.Errorf("a home that is gone: %v, and %d are kept", err, len(s.homes.byDir))
+	}
+}
+
+// TestLinkLocal: nodes on two links can have one address.
+func TestLinkLocal(t *testing.T) {
+	s := serveHomes(t, nil)
+	p := s.at("fe80::1%eth0")
+	if _, err := s.Mount(p, "/home", Caller{}); fs.KindOf(err) != fs.ErrAccess {
+		t.Errorf("a home: %v", err)
+	}
+	if err := s.CheckHome(p, appendHomeHandle(nil, s.homes.at(s.homes.dirOf(p)), 1, fs.Handle{})); fs.KindOf(err) != fs.ErrAccess {
+		t.Errorf("a handle: %v", err)
+	}
+}
+
+func TestHomesMax(t *testing.T) {
+	s := serveHomes(t, func(h *Homes) { h.Max = 2 })
+	s.mountAs(t, s.peer, "/home")
+	s.mountAs(t, s.at(otherHost), "/home")
+	if _, err := s.Mount(s.at("10.1.9.9"), "/home", Caller{}); fs.KindOf(err) != fs.ErrNoSpace || !strings.Contains(err.Error(), "--home-max") {
+		t.Errorf("a third: %v", err)
+	}
+	s.mountAs(t, s.peer, "/home")
+	if entries, _ := os.ReadDir(s.Dir); len(entries) != 2 {
+		t.Errorf("there are %d homes", len(entries))
+	}
+}
+
+// TestHomesUnmounted: another directory is where the homes were.
+func TestHomesUnmounted(t *testing.T) {
+	s := serveHomes(t, nil)
+	if err := errors.Join(os.Rename(s.Dir, s.Dir+".disk"), os.Mkdir(s.Dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Mount(s.peer, "/home", Caller{}); fs.KindOf(err) != fs.ErrIO {
+		t.Errorf("mounted: %v", err)
+	}
+	if entries, _ := os.ReadDir(s.Dir); len(entries) != 0 {
+		t.Errorf("a home was made in the mount point: %v", entries)
+	}
+}
+
 // TestTwoStoresOneKey: it is of no account in which order stores are named.
 func TestTwoStoresOneKey(t *testing.T) {
 	s := serveHomes(t, nil)
@@ -298,7 +384,7 @@ func TestTwoStoresOneKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, err := x.Mount(x.Peer(s.peer.addr), "/home", Caller{})
+	h, err := x.Mount(x.Peer(netip.AddrPortFrom(s.peer.addr, 1023)), "/home", Caller{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +393,7 @@ func TestTwoStoresOneKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	var o HomeObject
-	if err := x.ResolveHome(x.Peer(s.peer.addr), h, &o); err != nil {
+	if err := x.ResolveHome(x.Peer(netip.AddrPortFrom(s.peer.addr, 1023)), h, &o); err != nil {
 		t.Errorf("with the stores the other way round: %v", err)
 	}
 }
@@ -334,6 +420,9 @@ func TestHomesRefused(t *testing.T) {
 		"a file":                    {func(c *Config) { c.Homes.Dir = file }, "not a directory"},
 		"no skeleton":               {func(c *Config) { c.Homes.Skel = "/nowhere/at/all" }, "/nowhere/at/all"},
 		"a skeleton that is a file": {func(c *Config) { c.Homes.Skel = file }, "not a directory"},
+		"homes in the skeleton":     {func(c *Config) { c.Homes.Skel = filepath.Dir(s.Dir) }, "in each other"},
+		"the skeleton in homes":     {func(c *Config) { c.Homes.Skel = inHome }, "in each other"},
+		"a store is the skeleton":   {func(c *Config) { c.Images[0].Dir = c.Homes.Skel }, "in each other"},
 		"a store in it":             {func(c *Config) { c.Images[0].Dir = inHome }, "in each other"},
 		"a store in it by symlink":  {func(c *Config) { c.Images[0].Dir = link }, "in each other"},
 		"in a store":                {func(c *Config) { c.Images[0].Dir = filepath.Dir(s.Dir) }, "in each other"},
@@ -549,4 +638,31 @@ func FuzzHomeHandle(f *testing.F) {
 			t.Errorf("%x is put together as %x", b, again)
 		}
 	})
+}
+
+// TestHomePorts: any user of a node can send from a port that is not reserved.
+func TestHomePorts(t *testing.T) {
+	s := serveHomes(t, nil)
+	handle := s.mountAs(t, s.peer, "/home")
+	from := func(port uint16) *Peer { return s.Peer(netip.AddrPortFrom(s.peer.addr, port)) }
+	check := func(port uint16, want error) {
+		t.Helper()
+		if err := s.resolve(from(port), handle); fs.KindOf(err) != fs.KindOf(want) {
+			t.Errorf("a handle from port %d: %v; want %v", port, err, want)
+		}
+		if err := s.CheckHome(from(port), handle); fs.KindOf(err) != fs.KindOf(want) {
+			t.Errorf("a handle from port %d, looking only: %v; want %v", port, err, want)
+		}
+		if _, err := s.Mount(from(port), "/home", Caller{}); fs.KindOf(err) != fs.KindOf(want) {
+			t.Errorf("a mount from port %d: %v; want %v", port, err, want)
+		}
+		if _, err := s.Mount(from(port), "/", Caller{}); err != nil {
+			t.Errorf("a mount of an image from port %d: %v", port, err)
+		}
+	}
+	check(1023, nil)
+	check(1024, fs.ErrAccess)
+	s.AnyPort = true
+	s.restart(t)
+	check(1024, nil)
 }

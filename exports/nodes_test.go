@@ -57,7 +57,7 @@ func TestStrangersLeaveNoTrace(t *testing.T) {
 	s := serve(t, "v1")
 	var o Object
 	for i := range 256 {
-		p := s.Peer(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}))
+		p := s.Peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 700))
 		s.Resolve(p, make([]byte, versionHandle), &o)
 		s.Mount(p, "/nope", Caller{})
 		if _, err := s.Mount(p, "/", Caller{Datagram: true}); err != nil {

@@ -10,18 +10,22 @@ import (
 // Peer is the other end of a connection: an address, and the node that it is.
 // A connection asks for one when it begins and presents it with each call.
 type Peer struct {
-	addr    netip.Addr
-	allowed bool
-	nodes   *nodes
-	node    atomic.Pointer[node] // nil until the address has used something
-	home    atomic.Pointer[home] // nil until the address has used its home
+	addr     netip.Addr
+	allowed  bool
+	reserved bool // its port is one that only the node's root can have
+	nodes    *nodes
+	node     atomic.Pointer[node] // nil until the address has used something
 }
 
-// Peer returns the record of the client at addr. An address that never uses a
+// reservedPorts is how many ports, from 0 on, only a superuser can send from
+// (IPPORT_RESERVED).
+const reservedPorts = 1024
+
+// Peer returns the record of the client that calls from there. An address that never uses a
 // version leaves no trace, so that nobody fills memory by knocking.
-func (x *Exports) Peer(addr netip.Addr) *Peer {
-	addr = addr.Unmap().WithZone("")
-	p := &Peer{addr: addr, allowed: allows(x.allow, addr), nodes: &x.nodes}
+func (x *Exports) Peer(from netip.AddrPort) *Peer {
+	addr := from.Addr().Unmap().WithZone("")
+	p := &Peer{addr: addr, allowed: allows(x.allow, addr), reserved: from.Port() < reservedPorts, nodes: &x.nodes}
 	p.node.Store(x.nodes.get(addr))
 	return p
 }
@@ -32,11 +36,12 @@ func (p *Peer) Addr() netip.Addr { return p.addr }
 // Allowed reports whether the address may mount anything.
 func (p *Peer) Allowed() bool { return p.allowed }
 
+// ambiguous reports whether another node, on another link, may have the same
+// address.
+func (p *Peer) ambiguous() bool { return p.addr.Is6() && p.addr.IsLinkLocalUnicast() }
+
 // homeID is what the handles of p's home say.
 func (p *Peer) homeID(shared bool) uint64 {
-	if h := p.home.Load(); h != nil {
-		return h.id
-	}
 	return homeID(nodeName(p.addr), shared)
 }
 

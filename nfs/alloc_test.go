@@ -15,7 +15,7 @@ func TestCallsAllocateNothing(t *testing.T) {
 	h := start(t, newFileTree(t, fstest.Bytes(4<<20)), Limits{})
 	c := h.dial(t)
 	loopback := netip.MustParseAddrPort("127.0.0.1:1")
-	server := h.newCall(h.exports.Peer(loopback.Addr()), loopback, loopback)
+	server := h.newCall(h.exports.Peer(loopback), loopback, loopback)
 	for _, call := range callsOfABoot(c) {
 		c.out.Truncate(0)
 		c.push(progNFS, 3, uint32(call.proc), call.args)

@@ -1,6 +1,10 @@
 package nfs
 
-import "sync"
+import (
+	"slices"
+	"sync"
+	"time"
+)
 
 // budget is a number of bytes that many share: who needs some takes it first
 // and gives it back, and waits while there is not enough. Who came first is
@@ -49,11 +53,44 @@ func (b *budget) take(n int) {
 	<-w.ready
 }
 
+// takeWithin takes n bytes and reports true, or gives up after a while.
+func (b *budget) takeWithin(n int, patience time.Duration) bool {
+	b.mu.Lock()
+	if b.takeLocked(n) {
+		b.mu.Unlock()
+		return true
+	}
+	w := waiter{n, make(chan struct{})}
+	b.waiting = append(b.waiting, w)
+	b.mu.Unlock()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case <-w.ready:
+		return true
+	case <-timeout.C:
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.Index(b.waiting, w)
+	if i < 0 {
+		return true // at the last moment
+	}
+	b.waiting = slices.Delete(b.waiting, i, i+1)
+	b.wakeLocked() // others may have waited behind this one only
+	return false
+}
+
 // give gives n bytes back and lets those go on who waited for them.
 func (b *budget) give(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.free += n
+	b.wakeLocked()
+}
+
+// wakeLocked lets those go on for whom there is enough.
+func (b *budget) wakeLocked() {
 	for len(b.waiting) > 0 && b.free >= min(b.waiting[0].n, b.total) {
 		w := b.waiting[0]
 		b.waiting = b.waiting[1:]

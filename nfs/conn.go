@@ -38,6 +38,10 @@ type conn struct {
 	// 0 while it is not.
 	idleSince atomic.Int64
 
+	// dead is set when nothing more comes from the client: what it has asked of a
+	// home and was not begun, it asks again over another connection.
+	dead atomic.Bool
+
 	sending sync.Mutex // held while a reply, or several, are sent: guards out
 	out     output
 
@@ -52,6 +56,7 @@ type conn struct {
 	call         *call // nil while there is nothing to answer
 	readDeadline deadline
 	partialSince time.Time // when a read first waited for the rest of a record
+	homesStuck   bool      // the last call about a home found no room
 	waited       bool      // the read in hand has blocked
 	readErr      error
 	onReadable   func(fd uintptr) bool
@@ -72,7 +77,7 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 		pending: newBudget(s.limits.PendingConn),
 		homes:   newBudget(s.limits.HomesConn),
 	}
-	c.peer = s.exports.Peer(c.remote.Addr())
+	c.peer = s.exports.Peer(c.remote)
 	c.readDeadline.set = tcp.SetReadDeadline
 	c.onReadable = c.read
 	c.out.init(tcp, raw, s.limits.Write)
@@ -84,6 +89,7 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 // serve answers calls until the connection ends, and closes it.
 func (c *conn) serve() {
 	err := c.answerAll()
+	c.dead.Store(!errors.Is(err, errStopping))
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errStopping) {
 		c.tcp.Close() // so that nothing waits for this client any more
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	gonfs "github.com/willscott/go-nfs"
 )
 
 // A client that has not got a reply sends the call again, over a new connection
@@ -16,8 +18,12 @@ import (
 // not be carried out twice are kept for a while, and sent again instead.
 //
 // Calls are the same if they come from the same address (not port: a client may
-// reconnect from another one), with the same xid, procedure, user and arguments.
+// reconnect from another one), with the same xid, procedure, flavor, user and arguments.
 // The rest of the credentials does not count, as clients put the time into it.
+//
+// WRITE is among these calls, in a cache of its own because there are so many: one
+// that is still under way when the client sends it again must be over before the
+// second is answered, or it would overwrite what the client writes after that.
 
 const (
 	// dupAge is how long a reply is kept, as in the kernel (RC_EXPIRE in
@@ -43,9 +49,10 @@ var dupSeed = maphash.MakeSeed()
 
 // request returns what the call in hand, with those arguments, is known by.
 func (c *call) request(args []byte) request {
-	var who [8]byte
+	var who [12]byte
 	binary.BigEndian.PutUint32(who[:], c.header.Cred.UID)
 	binary.BigEndian.PutUint32(who[4:], c.header.Cred.GID)
+	binary.BigEndian.PutUint32(who[8:], c.header.Cred.Flavor)
 	var h maphash.Hash
 	h.SetSeed(dupSeed)
 	h.Write(who[:])
@@ -138,10 +145,10 @@ func (d *dupCache) client(addr netip.Addr) *dupClient {
 	return c
 }
 
-// finish remembers the reply, unless it is too large: then the request is one to
-// abandon.
+// finish remembers the reply, unless it is too large or says to ask again later:
+// then the request is one to abandon.
 func (r *dupRequest) finish(reply []byte) {
-	if len(reply) > maxDupReply {
+	if len(reply) > maxDupReply || saysLater(reply) {
 		return
 	}
 	d := r.cache
@@ -154,6 +161,12 @@ func (r *dupRequest) finish(reply []byte) {
 	d.bytes += r.size()
 	d.sweep()
 	d.shrink(r.client)
+}
+
+// saysLater reports whether a reply is one of JUKEBOX: the call was not carried out.
+func saysLater(reply []byte) bool {
+	const header = 24 // of a call that was accepted, less its mark
+	return len(reply) >= header+4 && binary.BigEndian.Uint32(reply[header:]) == uint32(gonfs.NFSStatusJukebox)
 }
 
 // abandon forgets a request that has not finished.

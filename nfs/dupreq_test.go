@@ -179,6 +179,18 @@ func TestDupCacheIsFair(t *testing.T) {
 	}
 }
 
+// TestDupCacheLater: a reply that says to ask again later is not kept.
+func TestDupCacheLater(t *testing.T) {
+	d, _ := dupClock(1 << 20)
+	key := requestOf(1, 1)
+	fresh, _ := d.begin(key, nil)
+	fresh.finish(append(make([]byte, 24), 0, 0, 0x27, 0x18)) // NFS3ERR_JUKEBOX
+	fresh.abandon()
+	if fresh, reply := d.begin(key, nil); fresh == nil || reply != nil {
+		t.Errorf("asked again: %x", reply)
+	}
+}
+
 // TestDupCacheShares fills it from many: a newcomer takes from who has most.
 func TestDupCacheShares(t *testing.T) {
 	d, _ := dupClock(100 * (100 + dupOverhead))

@@ -40,7 +40,7 @@ func FuzzCall(f *testing.F) {
 	f.Add(datagram(progNFS, 4, 1))
 
 	loopback := netip.MustParseAddrPort("127.0.0.1:1")
-	peer := h.exports.Peer(loopback.Addr())
+	peer := h.exports.Peer(loopback)
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		whole := bytes.Clone(msg)
 		for _, datagram := range []bool{false, true} {

@@ -25,7 +25,7 @@ type homeServer struct {
 
 // homeHooks are called, if they are set, before calls. They may wait or panic.
 type homeHooks struct {
-	mkdir, commit atomic.Pointer[func()]
+	mkdir, commit, write atomic.Pointer[func()]
 }
 
 func runHook(hook *atomic.Pointer[func()]) {
@@ -50,8 +50,13 @@ func (t faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, erro
 	return t.WritableTree.Commit(c, h)
 }
 
+func (t faultHome) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stability) (fs.Change, fs.Verifier, error) {
+	runHook(&t.write)
+	return t.WritableTree.Write(c, h, off, p, how)
+}
+
 // startHomes starts a server of homes; all is as serve has it by default, but for
-// root, who is root.
+// root, who is root, and for the ports of nodes.
 func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeServer {
 	t.Helper()
 	host, err := hostdir.NewHost(hostdir.Options{})
@@ -62,6 +67,7 @@ func startHomes(t testing.TB, limits Limits, change func(*exports.Homes)) *homeS
 	s := &homeServer{dir: t.TempDir(), hooks: &homeHooks{}}
 	homes := exports.Homes{
 		Dir:     s.dir,
+		AnyPort: true,
 		Squash:  exports.SquashNone,
 		AnonUID: fs.Nobody,
 		AnonGID: fs.Nobody,

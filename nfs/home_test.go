@@ -517,3 +517,15 @@ func TestHomeSizes(t *testing.T) {
 		t.Error("what is read is not what was written")
 	}
 }
+
+// TestHomePortsByDefault: a home is closed to connections from ports that any user
+// can have, as all in these tests are.
+func TestHomePortsByDefault(t *testing.T) {
+	s := startHomes(t, Limits{}, func(h *exports.Homes) { h.AnyPort = false })
+	c := s.dial(t)
+	d := c.call(progMount, 3, uint32(gonfs.MountProcMount), text("/home"))
+	if status := d.Uint32(); status != uint32(gonfs.MountStatusErrAcces) {
+		t.Errorf("MNT: status %d", status)
+	}
+	c.mount("/")
+}

@@ -1,6 +1,9 @@
 package nfs
 
 import (
+	"runtime/debug"
+	"time"
+
 	gonfs "github.com/willscott/go-nfs"
 
 	"github.com/rootnfsd/rootnfsd/exports"
@@ -18,8 +21,11 @@ import (
 // of its own.
 func (c *conn) answerInHome(record []byte) error {
 	in, out := bufferSize(len(record)), bufferSize(c.call.roomInHome())
-	if err := c.reserve(in+out, c.homes, c.srv.homes); err != nil {
+	if room, err := c.reserveForHome(in + out); err != nil {
 		return err
+	} else if !room {
+		c.call.refuseInHome()
+		return nil
 	}
 	msg, recycleMsg := c.takeRecord(record, in)
 	buf, recycleBuf := c.srv.pools.buffer(out)
@@ -38,6 +44,82 @@ func (c *conn) answerInHome(record []byte) error {
 		c.srv.freeCall(call)
 	}()
 	return nil
+}
+
+// homePatience is how long a connection waits for room for a call about a home.
+const homePatience = 250 * time.Millisecond
+
+// reserveForHome takes what a call about a home and its reply need, and reports
+// whether there was as much. A disk that is busy makes room again soon, so that is
+// waited for; but once that was in vain, calls are told to come later until there
+// is room, for the calls behind them may be about the root file system.
+func (c *conn) reserveForHome(size int) (bool, error) {
+	for i, b := range [...]*budget{c.homes, c.srv.homes} {
+		room := b.tryTake(size)
+		if !room && !c.homesStuck {
+			if err := c.flush(); err != nil { // what is answered already must not wait
+				c.giveHome(size, i)
+				return false, err
+			}
+			room = b.takeWithin(size, homePatience)
+		}
+		if !room {
+			c.giveHome(size, i)
+			c.homesStuck = true
+			return false, nil
+		}
+	}
+	c.homesStuck = false
+	return true, nil
+}
+
+// giveHome gives back what the first n of the budgets of homes gave.
+func (c *conn) giveHome(size, n int) {
+	for _, b := range []*budget{c.homes, c.srv.homes}[:n] {
+		b.give(size)
+	}
+}
+
+// refuseInHome appends the reply to a call about a home that has to come later.
+func (c *call) refuseInHome() {
+	mark := c.out.BeginRecord()
+	defer func() { c.out.EndRecord(mark, 0) }()
+	c.out.Accepted(c.header.XID, wire.Success)
+	if c.header.Prog == progMount {
+		c.out.Uint32(uint32(gonfs.MountStatusErrServerFault))
+		return
+	}
+	c.out.Uint32(uint32(gonfs.NFSStatusJukebox))
+	for range c.absent() {
+		c.out.Bool(false)
+	}
+}
+
+// absent is how many attributes the reply to a call that fails can carry, each
+// of which can be left out.
+func (c *call) absent() int {
+	proc := c.header.Proc
+	switch {
+	case c.header.Prog != progNFS:
+		return 1 // NFSACL
+	case proc == uint32(gonfs.NFSProcedureGetAttr):
+		return 0
+	case !mutates(proc):
+		return 1
+	}
+	n := 2 // a wcc_data
+	if proc == uint32(gonfs.NFSProcedureRename) || proc == uint32(gonfs.NFSProcedureLink) {
+		n = 4
+	}
+	if mutations[proc].plainFirst {
+		n--
+	}
+	return n
+}
+
+// mutates reports whether a procedure of NFS changes something.
+func mutates(proc uint32) bool {
+	return uint64(proc) < uint64(len(mutations)) && mutations[proc].args != nil
 }
 
 // takeRecord returns a record that stays, in a buffer of that size, and what
@@ -86,6 +168,7 @@ func (c *call) forkInHome(buf []byte) *call {
 
 // finishInHome answers a call about a home and sends the reply.
 func (c *conn) finishInHome(call *call, msg []byte) (err error) {
+	debug.SetPanicOnFault(true)
 	defer func() {
 		if r := recover(); r != nil {
 			err = c.srv.panicked(r, call)
@@ -101,8 +184,9 @@ func (c *conn) finishInHome(call *call, msg []byte) (err error) {
 }
 
 // answerOnce appends the reply to a message that is about a home, the same as
-// before if it has come before. It reports false if there is nothing to send,
-// because the reply to the first of the two will go to the same connection.
+// before if it has come before. It reports false if there is nothing to send: the
+// reply to the first of the two will go to the same connection, or nobody is there
+// to take it and the call was not carried out.
 func (c *call) answerOnce(on *conn, msg []byte) bool {
 	c.args = wire.NewDecoder(msg)
 	c.header.Decode(&c.args)
@@ -115,7 +199,7 @@ func (c *call) answerOnce(on *conn, msg []byte) bool {
 		return true
 	}
 	request := c.request(msg[len(msg)-c.args.Len():])
-	fresh, reply := c.srv.dups.begin(request, on)
+	fresh, reply := c.dupCache().begin(request, on)
 	switch {
 	case reply != nil:
 		copy(c.out.Extend(len(reply)), reply)
@@ -124,10 +208,23 @@ func (c *call) answerOnce(on *conn, msg []byte) bool {
 		return false
 	}
 	start := c.out.Len()
-	defer fresh.abandon() // if proc panics
+	defer fresh.abandon() // if it is not finished
+	// Looked at after begin: either the call is dropped, or the same one over
+	// another connection waits for it.
+	if on.dead.Load() {
+		return false
+	}
 	c.run(proc)
 	fresh.finish(c.out.Bytes()[start:])
 	return true
+}
+
+// dupCache is where the call is known, if it must be answered only once.
+func (c *call) dupCache() *dupCache {
+	if c.header.Proc == uint32(gonfs.NFSProcedureWrite) {
+		return c.srv.writes
+	}
+	return c.srv.dups
 }
 
 // onceOnly reports whether it makes a difference that a call is answered twice.

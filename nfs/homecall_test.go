@@ -12,6 +12,7 @@ import (
 	gonfs "github.com/willscott/go-nfs"
 
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
@@ -134,6 +135,12 @@ func TestNotTheSameCall(t *testing.T) {
 			t.Fatalf("the call itself: status %d", s)
 		}
 	}
+	c.xid--
+	c.cred = authNone
+	if s := status(c, mkdir(c, "dir")); s == nfsOK {
+		t.Error("by nobody: the reply to the first")
+	}
+	c.cred = authSys(0, 0)
 	xid := bytes.Clone(record)
 	xid[7]++
 	xid[4]++ // not that of a call that c will make
@@ -212,6 +219,60 @@ func TestSameCallUnderWay(t *testing.T) {
 	c.wantAlive() // the next reply is to this, so there was no third
 	if len(g.arrived) != 0 {
 		t.Error("it was carried out again")
+	}
+}
+
+// TestLateWrite cuts a connection while a WRITE is under way, and sends it again over
+// another one: no reply comes before the first is over, or it would overwrite what
+// is written after that reply.
+func TestLateWrite(t *testing.T) {
+	s := startHomes(t, Limits{}, nil)
+	c := s.mount(t)
+	file := c.file("file")
+	g := newGate(t)
+	s.hooks.write.Store(new(g.pass))
+	first := s.dial(t)
+	record := c.record(gonfs.NFSProcedureWrite, writeArgs(file, 0, fileSync, []byte("old")))
+	first.sendRecord(record)
+	<-g.arrived
+	first.conn.Close()
+	s.hooks.write.Store(nil)
+	again := s.dial(t)
+	again.sendRecord(record)
+	again.wantAlive() // so nothing was there to overtake it
+	eventually(t, "the second waits", func() bool {
+		s.homes.mu.Lock()
+		defer s.homes.mu.Unlock()
+		return s.homes.total-s.homes.free == 2*2*smallSize
+	})
+	g.open()
+	if _, err := again.receive(); err != nil {
+		t.Fatal(err)
+	}
+	c.must(gonfs.NFSProcedureWrite, writeArgs(file, 0, fileSync, []byte("new")))
+	again.replyTo(record) // however late it comes
+	c.wantFile("file", []byte("new"))
+}
+
+// TestDeadConnection: what was asked over a connection that has ended, and was not
+// begun, is not begun.
+func TestDeadConnection(t *testing.T) {
+	s := startHomes(t, Limits{}, nil)
+	c := s.mount(t)
+	node := netip.MustParseAddrPort("127.0.0.1:1")
+	call := s.newCall(s.exports.Peer(node), node, node)
+	defer s.freeCall(call)
+	record := c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755))
+	dead := &conn{}
+	dead.dead.Store(true)
+	if call.answerOnce(dead, record[wire.MarkSize:]) {
+		t.Error("there is a reply")
+	}
+	if _, err := os.Stat(c.host("dir")); err == nil {
+		t.Error("it was carried out")
+	}
+	if d := wire.NewDecoder(c.replyTo(record)[24:]); d.Uint32() != nfsOK {
+		t.Error("it is not carried out when it comes again")
 	}
 }
 
@@ -338,7 +399,7 @@ func FuzzHomeCall(f *testing.F) {
 	f.Add(c.record(gonfs.NFSProcedureSetAttr, fileHandle(file), number(0, 0, 0, 1, 0x7fffffff, 0xffffffff, 0, 0, 0))[wire.MarkSize:])
 
 	node := netip.MustParseAddrPort("127.0.0.1:1")
-	peer := s.exports.Peer(node.Addr())
+	peer := s.exports.Peer(node)
 	on := &conn{}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		whole := bytes.Clone(msg)
@@ -375,5 +436,66 @@ func checkHomeReply(t *testing.T, c *call, msg []byte) {
 	}
 	if s := gonfs.NFSStatus(d.Uint32()); s.String() == "unknown" || s == gonfs.NFSStatusIO || s == gonfs.NFSStatusServerFault {
 		t.Errorf("%v answers %v (%d)", gonfs.NFSProcedure(c.header.Proc), s, s)
+	}
+}
+
+// TestHomesStuck: where nothing of a home is answered any more, what comes after it
+// over the same connection is, and calls about the home are told to come later.
+func TestHomesStuck(t *testing.T) {
+	s := startHomes(t, Limits{HomesConn: 2 * smallSize}, nil)
+	c := s.mount(t)
+	image, file := c.handle("/etc/passwd"), c.file("file")
+	g := newGate(t)
+	s.hooks.commit.Store(new(g.pass))
+	commit := func() {
+		c.push(progNFS, 3, uint32(gonfs.NFSProcedureCommit), joined(fileHandle(file), number(0, 0, 0)))
+	}
+	commit()
+	c.flush()
+	<-g.arrived
+	const jukebox = uint32(gonfs.NFSStatusJukebox)
+	for _, call := range everyCall(c.client) {
+		if call.prog != progNFS || call.proc == 0 {
+			continue
+		}
+		proc := gonfs.NFSProcedure(call.proc)
+		d := c.replyTo(c.record(proc, goodCall(c.client, proc, file)))[24:]
+		if want := map[bool]int{true: 8, false: 4}[mutates(call.proc)]; len(d) < 4 || len(d) > 20 || len(d)-4 != want && proc != gonfs.NFSProcedureGetAttr && proc != gonfs.NFSProcedureRename && proc != gonfs.NFSProcedureLink {
+			t.Errorf("%v: % x", proc, d)
+		}
+		if d := wire.NewDecoder(d); d.Uint32() != jukebox {
+			t.Errorf("%v is not told to come later", proc)
+		}
+	}
+	if status, _, _ := c.readAt(image, 0, 100); status != nfsOK {
+		t.Errorf("READ of an image: status %d", status)
+	}
+	g.open()
+	c.reply()
+}
+
+// TestHomeIsMadeAside: while one node's home is opened, other calls over the same
+// connection are answered, and datagrams.
+func TestHomeIsMadeAside(t *testing.T) {
+	g := newGate(t)
+	s := startHomes(t, Limits{}, func(h *exports.Homes) {
+		open := h.Open
+		h.Open = func(dir string) (fs.WritableTree, error) {
+			g.pass()
+			return open(dir)
+		}
+	})
+	c := s.dial(t)
+	c.push(progMount, 3, uint32(gonfs.MountProcMount), text("/home"))
+	c.flush()
+	<-g.arrived
+	c.wantAlive()
+	_, err := s.exports.Mount(s.exports.Peer(netip.MustParseAddrPort("127.0.0.1:1")), "/home", exports.Caller{Datagram: true})
+	if fs.KindOf(err) != fs.ErrNotExist {
+		t.Errorf("a datagram: %v", err)
+	}
+	g.open()
+	if _, d := c.reply(); d.Uint32() != uint32(gonfs.MountStatusOk) {
+		t.Error("the home is not mounted")
 	}
 }

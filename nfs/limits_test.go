@@ -425,7 +425,7 @@ func TestFreedCallsForget(t *testing.T) {
 	c := h.dial(t)
 	loopback := netip.MustParseAddrPort("127.0.0.1:1")
 	for _, call := range everyCall(c) {
-		server := h.newCall(h.exports.Peer(loopback.Addr()), loopback, loopback)
+		server := h.newCall(h.exports.Peer(loopback), loopback, loopback)
 		c.out.Truncate(0)
 		c.header(call.prog, call.vers, call.proc)
 		call.args(&c.out)

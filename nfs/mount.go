@@ -25,6 +25,7 @@ var mountProcedures = [...]procedure{
 func (c *call) mountProcedure() (procedure, wire.AcceptStat) {
 	h := &c.header
 	if h.Vers == mountVersion || h.Vers == 1 && h.Proc != uint32(gonfs.MountProcMount) {
+		c.inHome = h.Proc == uint32(gonfs.MountProcMount) && !c.datagram && c.mountsHome()
 		return pick(mountProcedures[:], h.Proc)
 	}
 	return c.mismatch(mountVersion, mountVersion)
@@ -33,6 +34,12 @@ func (c *call) mountProcedure() (procedure, wire.AcceptStat) {
 // maxMountPath is how much of a path is decoded: more than a path may have, so
 // that one that is too long is told so.
 const maxMountPath = 8 << 10
+
+// mountsHome reports whether a MNT is one of a home, which may have to be copied.
+func (c *call) mountsHome() bool {
+	args := c.args // a copy: the procedure decodes it again
+	return c.srv.exports.MountsHome(string(args.Opaque(maxMountPath)))
+}
 
 // mnt is MNT (RFC 1813, section 5.2.1). It takes any credentials: klibc's
 // nfsmount, which mounts the root of many a node, has none.

@@ -70,7 +70,7 @@ var (
 // mutations are RFC 1813, sections 3.3.2, 3.3.7 to 3.3.15 and 3.3.21.
 var mutations = [...]mutation{
 	gonfs.NFSProcedureSetAttr: {args: []argument{argHandle, argAttributes, argGuard}, apply: (*call).setattr, once: true},
-	gonfs.NFSProcedureWrite:   {args: []argument{argHandle, argWrite}, apply: (*call).write, results: (*call).putWritten},
+	gonfs.NFSProcedureWrite:   {args: []argument{argHandle, argWrite}, apply: (*call).write, results: (*call).putWritten, once: true},
 	gonfs.NFSProcedureCreate:  {args: []argument{argHandle, argName, argCreate}, apply: (*call).create, once: true, dots: dotsExist, makes: true},
 	gonfs.NFSProcedureMkDir:   {args: []argument{argHandle, argName, argAttributes}, apply: (*call).mkdir, once: true, dots: dotsExist, makes: true},
 	gonfs.NFSProcedureSymlink: {args: []argument{argHandle, argName, argAttributes, argText}, apply: (*call).symlink, once: true, dots: dotsExist, makes: true},

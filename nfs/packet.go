@@ -63,7 +63,7 @@ func (s *Server) answerPackets(ctx context.Context, udp *net.UDPConn) error {
 // is in the nature of datagrams.
 func (s *Server) answerPacket(udp *net.UDPConn, msg, source []byte, to, from netip.AddrPort) {
 	remote := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	c := s.newCall(s.exports.Peer(remote.Addr()), to, remote)
+	c := s.newCall(s.exports.Peer(remote), to, remote)
 	defer func() {
 		if r := recover(); r != nil {
 			s.panicked(r, c)

@@ -32,7 +32,7 @@ func TestRecord(t *testing.T) {
 	var log recorded
 	s := New(Config{Exports: h.exports, Log: zap.NewNop(), Recorder: &log})
 	from := netip.MustParseAddrPort("127.1.2.3:700")
-	server := s.newCall(s.exports.Peer(from.Addr()), from, from)
+	server := s.newCall(s.exports.Peer(from), from, from)
 	listing := func(counts ...uint32) func(*wire.Encoder) {
 		return func(e *wire.Encoder) {
 			e.Opaque(root)

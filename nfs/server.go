@@ -66,7 +66,7 @@ type Limits struct {
 	Homes     int
 	HomesConn int
 	// Duplicates bounds the bytes of replies that are kept for calls that come
-	// again (dupreq.go), 16 MiB by default.
+	// again (dupreq.go), those to WRITE and those to others each: 16 MiB by default.
 	Duplicates int
 	// Incoming bounds the bytes of calls larger than usual that are being
 	// received, 64 MiB by default.
@@ -120,6 +120,7 @@ type Server struct {
 	homes    *budget
 	incoming *budget
 	dups     *dupCache
+	writes   *dupCache     // of WRITE alone
 	disk     chan struct{} // a token for each read of a disk that goes on
 	lists    listRate
 
@@ -142,6 +143,7 @@ func New(cfg Config) *Server {
 		homes:    newBudget(limits.Homes),
 		incoming: newBudget(limits.Incoming),
 		dups:     newDupCache(limits.Duplicates),
+		writes:   newDupCache(limits.Duplicates),
 		disk:     make(chan struct{}, limits.Disk),
 		conns:    make(map[*conn]struct{}),
 	}

@@ -1,6 +1,8 @@
 package nfs
 
 import (
+	"runtime/debug"
+
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
@@ -62,6 +64,7 @@ func (c *call) fork(buf []byte) *call {
 
 // finish answers a READ and sends the reply.
 func (c *conn) finish(call *call) (err error) {
+	debug.SetPanicOnFault(true) // it reads mapped files, which may be cut or damaged
 	defer func() {
 		if r := recover(); r != nil {
 			err = c.srv.panicked(r, call)

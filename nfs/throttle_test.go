@@ -43,7 +43,7 @@ func TestStrangersCannotCrowdOut(t *testing.T) {
 	h := start(t, sample(), Limits{Conns: 16})
 	stranger := netip.MustParseAddr("203.0.113.1")
 	for i := range 16 {
-		c := &conn{srv: h.Server, peer: h.exports.Peer(stranger)}
+		c := &conn{srv: h.Server, peer: h.exports.Peer(netip.AddrPortFrom(stranger, 1))}
 		if got, want := h.register(c), i < 2; got != want {
 			t.Errorf("connection %d of a stranger: admitted %v; want %v", i+1, got, want)
 		} else if got {

@@ -20,6 +20,8 @@ type homeConfig struct {
 	Home       string `yaml:"home"`
 	HomeLayout string `yaml:"home-layout"`
 	HomeSkel   string `yaml:"home-skel"`
+	HomePorts  string `yaml:"home-ports"`
+	HomeMax    string `yaml:"home-max"`
 	HomeSquash string `yaml:"home-squash"`
 	AnonUID    string `yaml:"anonuid"`
 	AnonGID    string `yaml:"anongid"`
@@ -31,6 +33,8 @@ func homeFlags() []cli.Flag {
 		&cli.StringFlag{Name: "home", Usage: "serve /home, which nodes may write to, from this `DIR`"},
 		&cli.StringFlag{Name: "home-layout", Value: "per-node", Usage: "per-node (each has a home of its own, DIR/ADDRESS) or shared (DIR is the home of all)"},
 		&cli.StringFlag{Name: "home-skel", Usage: "make the home of a new node from a copy of this `DIR`"},
+		&cli.StringFlag{Name: "home-max", Value: "4096", Usage: "make homes until there are `N`; 0 for no limit"},
+		&cli.StringFlag{Name: "home-ports", Value: "reserved", Usage: "from which ports of a node its home can be used: reserved (below 1024, which only its root can use) or any"},
 		&cli.StringFlag{Name: "home-squash", Value: "root", Usage: "who of a node is nobody in its home: root, none or all"},
 		&cli.StringFlag{Name: "anonuid", Value: nobody, Usage: "the `UID` of nobody"},
 		&cli.StringFlag{Name: "anongid", Value: nobody, Usage: "the `GID` of nobody"},
@@ -69,7 +73,7 @@ func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes,
 func parseHomes(c *cli.Context, cfg homeConfig) (*exports.Homes, error) {
 	dir, skel := str(c, "home", cfg.Home), str(c, "home-skel", cfg.HomeSkel)
 	if dir == "" {
-		for _, name := range []string{"home-layout", "home-skel", "home-squash", "anonuid", "anongid"} {
+		for _, name := range []string{"home-layout", "home-skel", "home-max", "home-ports", "home-squash", "anonuid", "anongid"} {
 			if c.IsSet(name) {
 				return nil, usageError(c, "--%s says how to serve homes: say where they are with --home DIR", name)
 			}
@@ -87,7 +91,17 @@ func parseHomes(c *cli.Context, cfg homeConfig) (*exports.Homes, error) {
 	if h.Shared && skel != "" {
 		return nil, usageError(c, "--home-skel is what a node's own home is made from, and with --home-layout shared there is none")
 	}
+	switch ports := str(c, "home-ports", cfg.HomePorts); ports {
+	case "reserved":
+	case "any":
+		h.AnyPort = true
+	default:
+		return nil, usageError(c, "--home-ports %s: want reserved or any", ports)
+	}
 	var err error
+	if h.Max, err = strconv.Atoi(str(c, "home-max", cfg.HomeMax)); err != nil || h.Max < 0 {
+		return nil, usageError(c, "--home-max: want a number of homes, or 0 for no limit")
+	}
 	if h.Squash, err = exports.ParseSquash(str(c, "home-squash", cfg.HomeSquash)); err != nil {
 		return nil, usageError(c, "--home-squash: %v", err)
 	}

@@ -18,12 +18,17 @@ func TestParseHomes(t *testing.T) {
 	}
 	for _, c := range []struct{ args, want string }{
 		{"", "none"},
-		{"--home /srv/home", "/srv/home false  0 65534 65534"},
-		{"--home /srv/./home/", "/srv/home false  0 65534 65534"},
-		{"--home /srv/home --home-layout shared --home-squash none --anonuid 7 --anongid 4294967294", "/srv/home true  1 7 4294967294"},
-		{"--home /srv/home --home-skel /srv/skel", "/srv/home false /srv/skel 0 65534 65534"},
-		{"--config " + file, "/srv/home false /srv/skel 2 1000 1001"},
-		{"--config " + file + " --home-squash root --anonuid 5", "/srv/home false /srv/skel 0 5 1001"},
+		{"--home /srv/home", "/srv/home false  false 4096 0 65534 65534"},
+		{"--home /srv/./home/", "/srv/home false  false 4096 0 65534 65534"},
+		{"--home /srv/home --home-layout shared --home-squash none --anonuid 7 --anongid 4294967294", "/srv/home true  false 4096 1 7 4294967294"},
+		{"--home /srv/home --home-skel /srv/skel", "/srv/home false /srv/skel false 4096 0 65534 65534"},
+		{"--config " + file, "/srv/home false /srv/skel false 4096 2 1000 1001"},
+		{"--config " + file + " --home-squash root --anonuid 5", "/srv/home false /srv/skel false 4096 0 5 1001"},
+		{"--home /srv/home --home-ports any", "/srv/home false  true 4096 0 65534 65534"},
+		{"--home /srv/home --home-max 7", "/srv/home false  false 7 0 65534 65534"},
+		{"--home /srv/home --home-max -1", "--home-max"},
+		{"--home /srv/home --home-ports all", "reserved or any"},
+		{"--home-ports any", "--home DIR"},
 		{"--home-layout shared", "--home DIR"},
 		{"--anonuid 7", "--home DIR"},
 		{"--home /srv/home --home-layout each", "per-node or shared"},
@@ -46,7 +51,7 @@ func TestParseHomes(t *testing.T) {
 			case h == nil:
 				got = "none"
 			default:
-				got = fmt.Sprint(h.Dir, " ", h.Shared, " ", h.Skel, " ", h.Squash, " ", h.AnonUID, " ", h.AnonGID)
+				got = fmt.Sprint(h.Dir, " ", h.Shared, " ", h.Skel, " ", h.AnyPort, " ", h.Max, " ", h.Squash, " ", h.AnonUID, " ", h.AnonGID)
 			}
 			return nil
 		}}

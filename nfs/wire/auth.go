@@ -36,7 +36,7 @@ func (c *Cred) Groups() []uint32 { return c.groups[:c.ngroups] }
 
 // decode reads an opaque_auth of a flavor that is known here.
 func (c *Cred) decode(d *Decoder) bool {
-	c.Flavor = d.Uint32()
+	*c = Cred{Flavor: d.Uint32()} // nothing of whoever called before
 	body := NewDecoder(d.Opaque(maxAuthBody))
 	if !d.OK() {
 		return false

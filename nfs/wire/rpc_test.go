@@ -115,6 +115,18 @@ func TestDecodeCallForgets(t *testing.T) {
 	}
 }
 
+// A call without credentials after one with some has none of those.
+func TestDecodeCallForgetsCred(t *testing.T) {
+	var call Call
+	d := NewDecoder(header(sys("node", 1, 2)))
+	call.Decode(&d)
+	call.Cred.UID = 7
+	d = NewDecoder(header(words(AuthNone, 0)))
+	if call.Decode(&d) != Accept || call.Cred.UID != 0 || call.Cred.GID != 0 || len(call.Cred.Groups()) != 0 {
+		t.Errorf("%+v", call.Cred)
+	}
+}
+
 func TestReplies(t *testing.T) {
 	for name, c := range map[string]struct {
 		write func(e *Encoder)
