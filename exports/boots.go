@@ -33,8 +33,7 @@ func (x *Exports) watchBoots(ctx context.Context) {
 	}
 }
 
-// warmUp brings what nodes read at boot into memory, while nobody else wants the
-// processor or the disk: nodes that boot meanwhile bring it there sooner.
+// warmUp brings what nodes read at boot into memory.
 func (x *Exports) warmUp(ctx context.Context, v *version) {
 	begun := time.Now()
 	bytes, err := v.warmUp(ctx)
@@ -53,17 +52,14 @@ func (v *version) warmUp(ctx context.Context) (uint64, error) {
 	if err != nil || set == nil {
 		return 0, err
 	}
-	opened, err := v.Tree() // not behind the nodes, which wait for it, too
+	tree, err := v.Tree()
 	if err != nil {
 		return 0, err
 	}
-	tree, ok := opened.(fs.Warmer)
-	if !ok {
-		return 0, nil
+	if tree, ok := tree.(fs.Warmer); ok {
+		return tree.Warm(ctx, set.In(tree), nil)
 	}
-	var bytes uint64
-	behind(func() { bytes, err = tree.Warm(ctx, set.In(tree), nil) })
-	return bytes, err
+	return 0, nil
 }
 
 // saveBoots saves what was learnt of boots that seem to be over, or all.

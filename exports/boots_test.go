@@ -15,7 +15,6 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
-	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
@@ -277,21 +276,11 @@ func TestBlocks(t *testing.T) {
 type warmTree struct {
 	*fstest.MemTree
 	ranges []fs.Range
-	nice   int     // of the thread that warmed
-	ioprio uintptr // of it, too
 }
 
 func (t *warmTree) Warm(_ context.Context, ranges []fs.Range, _ func(done, total uint64)) (uint64, error) {
 	t.ranges = ranges
-	t.nice, t.ioprio = priorities()
 	return uint64(len(ranges)) * bootBlock, nil
-}
-
-// priorities returns those of the thread that calls it.
-func priorities() (nice int, ioprio uintptr) {
-	raised, _ := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 more than it is, turned around
-	ioprio, _, _ = unix.RawSyscall(unix.SYS_IOPRIO_GET, ioprioWhoProcess, 0, 0)
-	return 20 - raised, ioprio
 }
 
 // TestBootSetOfAnotherVersion finds the files by path, whatever their numbers.
@@ -308,8 +297,7 @@ func TestBootSetOfAnotherVersion(t *testing.T) {
 	}
 }
 
-// TestPromotedVersionIsWarmed lets a server start, which warms behind all else,
-// and leaves no thread behind that is slow.
+// TestPromotedVersionIsWarmed lets a server start, and notice a promote.
 func TestPromotedVersionIsWarmed(t *testing.T) {
 	s := serve(t, "v1")
 	s.boot(t, "/")
@@ -323,12 +311,6 @@ func TestPromotedVersionIsWarmed(t *testing.T) {
 	s.watchBoots(ctx)
 	if len(tree.ranges) != 1 || tree.ranges[0].ID != tree.ID("/etc/issue") {
 		t.Errorf("warmed %v; want etc/issue", tree.ranges)
-	}
-	if tree.nice != leastNice || tree.ioprio != ioprioIdle {
-		t.Errorf("it was warmed with nice %d and I/O priority %#x", tree.nice, tree.ioprio)
-	}
-	if _, ioprio := priorities(); ioprio == ioprioIdle {
-		t.Error("who waited for the warming has the priority of it")
 	}
 }
 

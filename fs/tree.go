@@ -85,8 +85,7 @@ type Warmer interface {
 	// suffices for all that wants it, and returns how many bytes it read. It
 	// leaves out what cannot be read: that is for whoever asks for it to hear.
 	// Now and then it calls progress, unless that is nil, with the bytes done
-	// and those to do. The error is that of ctx. All is done by the thread that
-	// calls it, and with its priority; nobody who reads waits for that.
+	// and those to do. The error is that of ctx.
 	Warm(ctx context.Context, ranges []Range, progress func(done, total uint64)) (uint64, error)
 }
 

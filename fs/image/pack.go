@@ -230,18 +230,12 @@ func (p *pack) verify(i uint32) ([]byte, error) {
 		if p.isVerified(i) { // by somebody who came just before
 			return b, readFull(p.fd, b, int64(off))
 		}
-		return b, p.verifyInto(b, i, off)
+		if err := p.readChunk(i, b, off); err != nil {
+			return nil, err
+		}
+		p.verified[i/32].Or(1 << (i % 32))
+		return b, nil
 	})
-}
-
-// verifyInto reads chunk i at off into b, which has its length, and notes that
-// it is verified if it is good.
-func (p *pack) verifyInto(b []byte, i uint32, off uint64) error {
-	if err := p.readChunk(i, b, off); err != nil {
-		return err
-	}
-	p.verified[i/32].Or(1 << (i % 32))
-	return nil
 }
 
 // expect asks the kernel to begin to read n bytes at off. It does so on its own
