@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -314,10 +316,21 @@ func (h *home) reopen() (fs.WritableTree, error) {
 	}
 	tree, err := h.homes.Open(h.dir)
 	if err != nil {
-		return nil, fmt.Errorf("open the home %s: %w", h.dir, err)
+		return nil, fmt.Errorf("open the home %s: %w", h.dir, shortage(err))
 	}
 	h.open.Store(&openHome{tree, info})
 	return tree, nil
+}
+
+// shortage makes an error that will pass, for want of descriptors or memory, one of
+// kind fs.ErrWouldBlock, which makes a client ask later.
+func shortage(err error) error {
+	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, e) {
+			return fmt.Errorf("%w: %w", fs.ErrWouldBlock, err)
+		}
+	}
+	return err
 }
 
 // HomeObject is what a handle of a home names.

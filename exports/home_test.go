@@ -335,6 +335,17 @@ func TestHomesAreForgotten(t *testing.T) {
 	}
 }
 
+// TestHomeShortage: there are no descriptors to open a home with.
+func TestHomeShortage(t *testing.T) {
+	s := serveHomes(t, nil)
+	h := s.mountAs(t, s.peer, "/home")
+	s.Homes.Open = func(string) (fs.WritableTree, error) { return nil, fmt.Errorf("open: %w", unix.EMFILE) }
+	s.restart(t)
+	if err := s.resolve(s.peer, h); fs.KindOf(err) != fs.ErrWouldBlock {
+		t.Errorf("%v; want the client to ask later", err)
+	}
+}
+
 // TestLinkLocal: nodes on two links can have one address.
 func TestLinkLocal(t *testing.T) {
 	s := serveHomes(t, nil)

@@ -48,9 +48,20 @@ func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes,
 	if h == nil || err != nil {
 		return nil, func() {}, err
 	}
+	unlock := func() {}
+	if _, err := os.Stat(h.Dir); err == nil { // else exports says what is wrong
+		if unlock, err = lockHomes(h.Dir); err != nil {
+			return nil, func() {}, err
+		}
+	}
 	host, err := hostdir.NewHost(hostdir.Options{})
 	if err != nil {
+		unlock()
 		return nil, func() {}, err
+	}
+	if open, err := exposed(h.Dir); err == nil && open {
+		log.Warn("a user of this machine could run setuid programs that nodes leave in homes: put them in a directory of mode 0700, or mount their disk nosuid,nodev",
+			zap.String("dir", h.Dir))
 	}
 	h.Open = func(dir string) (fs.WritableTree, error) {
 		tree, err := host.Open(dir)
@@ -66,7 +77,7 @@ func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes,
 	if !h.Shared && h.Skel == "" && h.Squash != exports.SquashNone {
 		log.Warn("homes begin empty and belong to root, so nobody on a node can make anything in them: give them a beginning with --home-skel")
 	}
-	return h, host.Close, nil
+	return h, func() { host.Close(); unlock() }, nil
 }
 
 // parseHomes reads flags and configuration.
