@@ -23,12 +23,6 @@ type goal struct {
 	limit string
 }
 
-// limitedBy returns the goal with a reason for missing it.
-func (g goal) limitedBy(reason string) goal {
-	g.limit = reason
-	return g
-}
-
 // A test judges measurements.
 type test interface {
 	want() string // the goal in words
@@ -52,7 +46,7 @@ func goals() []goal {
 		{what: "LOOKUPs a second, in a guest, 4 × 16", test: rateInGuest("LOOKUP").atLeast(2)},
 		{what: "READs of 4 KiB a second, in a guest, 4 × 16", test: rateInGuest("READ 4 KiB").atLeast(2)},
 		{what: "READs of 128 KiB a second, in a guest, 4 × 16", test: rateInGuest("READ 128 KiB").atLeast(1)},
-		{what: "READs of 1 MiB a second, in a guest, 4 × 16", test: rateInGuest("READ 1 MiB").atLeast(1)},
+		{what: "READs of 1 MiB a second, in a guest, 4 × 16", test: rateInGuest("READ 1 MiB").atLeast(1), limit: "the CPU of a call is within 10 % of the kernel server's, nearly all of it in TCP and in sendfile, which takes the file through a pipe of 16 pages; the kernel's server has no such step. Neither sendfile without the runtime's bookkeeping nor a larger pipe was measurably better."},
 
 		{what: "time to boot 256 nodes", test: comparison{
 			peer: theLimit, figure: bench.Seconds, unit: duration, withCPU: true,
@@ -72,10 +66,10 @@ func goals() []goal {
 
 		{what: "cost of a GETATTR in trees of 10 thousand to 2 million objects", test: flat{
 			Case: bench.Case{Bench: "store", Work: "GETATTR"}, figure: secondsPerCall, unit: duration, most: 1.1,
-		}},
+		}, limit: "the server makes the same calls whatever the size; an object chosen at random among two million misses the processor's caches. The function takes 0.04 µs among 14 thousand objects and 0.19 µs among two million."},
 		{what: "cost of a LOOKUP in trees of 10 thousand to 2 million objects", test: flat{
 			Case: bench.Case{Bench: "store", Work: "LOOKUP"}, figure: secondsPerCall, unit: duration, most: 1.1,
-		}},
+		}, limit: "the server makes the same calls whatever the size; objects chosen at random among two million miss the processor's caches, five lines for a LOOKUP. The function takes 0.09 µs among 14 thousand objects and 0.56 µs among two million."},
 		{what: "opening a version of 200,000 objects", test: below{
 			Case: bench.Case{Bench: "store", Work: "open", Objects: 200_000}, figure: bench.Seconds, unit: duration, bound: 50e-3,
 		}},
@@ -93,7 +87,7 @@ func goals() []goal {
 		{what: "sealing an unchanged tree again, against sealing it", test: sealing("seal again", ours).atMost(1.0 / 3)},
 		{what: "memory of sealing 10 thousand to 2 million objects", test: flat{
 			Case: bench.Case{Bench: "store", Work: "seal"}, figure: resident, unit: size, most: 1.1,
-		}},
+		}, limit: "what grows is about 30 bytes for each object, of chunks that are known and of inodes seen; less needs sorting on disk."},
 
 		{what: "GETATTRs behind a READ that waits for the disk, on one connection", test: tested{"not delayed", "TestColdReadsHoldUpNobody"}},
 		{what: "reads of the disk when 1000 nodes ask for one cold block", test: tested{"one", "TestManyNodesReadOneColdBlock"}},
