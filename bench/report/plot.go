@@ -101,8 +101,10 @@ func (b *bars) fill(m measured, f bench.Figure) bool {
 		return false
 	}
 	common := slices.MaxFunc(keys, func(a, b string) int { return len(of[a]) - len(of[b]) })
-	if usual := of["4 × 16"]; usual != nil {
-		common = "4 × 16"
+	for _, key := range keys {
+		if strings.HasPrefix(key, "4 × 16") { // what most goals are about
+			common = key
+		}
 	}
 	if common != "" {
 		b.title += ", " + common + " (connections × in flight)"
