@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -76,20 +77,11 @@ func benchCold(c *cli.Context) error {
 		}
 	}
 	b.line.clear()
-	return publishCold(c, report)
+	return publish(c, report, nil, coldTable)
 }
 
-// publishCold shows the results.
-func publishCold(c *cli.Context, report *bench.Report) error {
-	switch file := c.String("json"); file {
-	case "-":
-		return writeJSON(c.App.Writer, report)
-	case "":
-	default:
-		if err := report.Save(file); err != nil {
-			return err
-		}
-	}
+// coldTable shows the results.
+func coldTable(w io.Writer, report *bench.Report) error {
 	rows := [][]string{{"STORM", "ALL BOOTED", "", "ONE NODE", "CALL P99", "FROM DISK", "CPU", "ERRORS"}}
 	for _, r := range report.Results {
 		median := func(f bench.Figure) float64 { return bench.Summarize(r.Runs, f).Median }
@@ -106,7 +98,7 @@ func publishCold(c *cli.Context, report *bench.Report) error {
 			fmt.Sprint(errorsOf(r.Runs)),
 		})
 	}
-	return table(c.App.Writer, rows)
+	return table(w, rows)
 }
 
 // coldBench boots nodes from a store that lies on the disk.

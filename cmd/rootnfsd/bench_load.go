@@ -70,7 +70,7 @@ func benchLoad(c *cli.Context) error {
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: map[string]string{t.Name: about}}
 	err = plan.Run(ctx, []*load.Target{t}, "load", report)
 	line.clear()
-	return publishLoad(c, report, err)
+	return publish(c, report, err, writeServers, loadTable)
 }
 
 // targetOf finds the server that the flags name.

@@ -102,7 +102,7 @@ func benchRace(c *cli.Context) error {
 	report.Servers["TCP"] = "congestion control " + peer.Congestion() + ", loopback"
 	err = plan.Run(ctx, targets, "race", report)
 	line.clear()
-	return publishLoad(c, report, err)
+	return publish(c, report, err, writeServers, loadTable)
 }
 
 // surveyed makes targets of the servers, which then know what there is.
@@ -207,22 +207,6 @@ func chosenWorks(s string) ([]load.Work, error) {
 		works = append(works, all[i])
 	}
 	return works, nil
-}
-
-// publishLoad shows what was measured, even where an error has put an end to it.
-func publishLoad(c *cli.Context, report *bench.Report, failed error) error {
-	if errors.Is(failed, context.Canceled) {
-		failed = errors.New("stopped; what was measured until then is shown")
-	}
-	var err error
-	switch file := c.String("json"); file {
-	case "-":
-		return errors.Join(failed, writeJSON(c.App.Writer, report))
-	case "":
-	default:
-		err = report.Save(file)
-	}
-	return errors.Join(failed, err, writeServers(c.App.Writer, report), loadTable(c.App.Writer, report))
 }
 
 // writeServers says what was measured, and where.

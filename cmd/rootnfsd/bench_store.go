@@ -1,8 +1,6 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,23 +63,7 @@ func benchStore(c *cli.Context) error {
 		err = b.Rollout(ctx, n, report)
 	}
 	line.clear()
-	return publishStore(c, report, err)
-}
-
-// publishStore shows what was measured, even where an error has put an end to it.
-func publishStore(c *cli.Context, report *bench.Report, failed error) error {
-	if errors.Is(failed, context.Canceled) {
-		failed = errors.New("stopped; what was measured until then is shown")
-	}
-	var saved error
-	switch file := c.String("json"); file {
-	case "-":
-		return errors.Join(failed, writeJSON(c.App.Writer, report))
-	case "":
-	default:
-		saved = report.Save(file)
-	}
-	return errors.Join(failed, saved, writeServers(c.App.Writer, report), storeTable(c.App.Writer, report))
+	return publish(c, report, err, writeServers, storeTable)
 }
 
 // storeBench reads the flags.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -99,10 +100,7 @@ func benchStorm(c *cli.Context) error {
 	report := &bench.Report{Date: time.Now().UTC(), Machine: bench.ThisMachine(), Servers: s.about}
 	err = contest.Run(ctx, s.entrants, report)
 	line.clear()
-	if errors.Is(err, context.Canceled) {
-		err = errors.New("stopped; what was measured until then is shown")
-	}
-	return errors.Join(err, s.publish(report), wrong(report, c.Bool("compare")))
+	return errors.Join(publish(c, report, err, writeServers, stormTable), wrong(report, c.Bool("compare")))
 }
 
 // newContest reads what is to be replayed, and how often.
@@ -273,20 +271,6 @@ func (s *stormBench) relay(target string, rtt time.Duration) (addr string, err e
 // each.
 const goNFSNodes = 16
 
-// publish shows the results.
-func (s *stormBench) publish(report *bench.Report) error {
-	var err error
-	switch file := s.cli.String("json"); file {
-	case "-":
-		return writeJSON(s.cli.App.Writer, report)
-	case "":
-	default:
-		err = report.Save(file)
-	}
-	out := s.cli.App.Writer
-	return errors.Join(err, writeServers(out, report), table(out, stormTable(report)))
-}
-
 // wrong says what a script should stop at. Where servers are compared, only the
 // errors of rootnfsd are: those of the others are told as all that is measured.
 func wrong(report *bench.Report, compared bool) error {
@@ -303,7 +287,7 @@ func wrong(report *bench.Report, compared bool) error {
 
 // stormTable has a row for each server and number of nodes: medians, and of the time
 // the least and the most.
-func stormTable(report *bench.Report) [][]string {
+func stormTable(w io.Writer, report *bench.Report) error {
 	rows := [][]string{{"NODES", "SERVER", "ALL BOOTED", "", "ONE NODE", "SLOWEST", "CALLS/S", "CALL P50", "P99", "P99.9", "MAX", "CPU", "CPU/CALL", "MEMORY", "ERRORS"}}
 	for _, r := range report.Results {
 		median := func(f bench.Figure) float64 { return bench.Summarize(r.Runs, f).Median }
@@ -327,7 +311,7 @@ func stormTable(report *bench.Report) [][]string {
 			fmt.Sprint(errorsOf(r.Runs)),
 		})
 	}
-	return rows
+	return table(w, rows)
 }
 
 func errorsOf(runs []bench.Run) (sum uint64) {

@@ -29,16 +29,7 @@ type index struct {
 // openIndex opens an index file and verifies the whole of it, which also brings
 // it into memory.
 func openIndex(path string) (*index, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	stat, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	m, err := mapFile(f, 0, stat.Size())
+	m, err := mapWhole(path)
 	if err != nil {
 		return nil, err
 	}

@@ -31,6 +31,20 @@ func mapFile(f *os.File, off, n int64) (mapping, error) {
 	return mapping{pages[lead:], pages}, nil
 }
 
+// mapWhole maps all of the file at path.
+func mapWhole(path string) (mapping, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return mapping{}, err
+	}
+	defer f.Close()
+	stat, err := f.Stat()
+	if err != nil {
+		return mapping{}, err
+	}
+	return mapFile(f, 0, stat.Size())
+}
+
 // unmap releases the memory. It is a function of the mapping alone, as
 // runtime.AddCleanup wants it.
 func (m mapping) unmap() {

@@ -165,16 +165,7 @@ func (s *Store) recall(src billy.Filesystem, c *clock) *recollection {
 }
 
 func (s *Store) openStamps(path string, c *clock) (_ *recollection, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	stat, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	m, err := mapFile(f, 0, stat.Size())
+	m, err := mapWhole(path)
 	if err != nil {
 		return nil, err
 	}
