@@ -24,10 +24,11 @@ type Server struct {
 	// there to get the tree.
 	Addr, MountAddr, MountPath string
 
-	cmd   *exec.Cmd
-	dir   string        // of its own, for logs and configuration
-	ended chan struct{} // closed when the process has ended
-	stop  sync.Once
+	cmd    *exec.Cmd
+	dir    string        // of its own, for logs and configuration
+	ended  chan struct{} // closed when the process has ended
+	mapper *rpcbind      // what it is registered with, if it has to be
+	stop   sync.Once
 }
 
 const (
@@ -38,7 +39,7 @@ const (
 // start runs a program as a server and waits until its port answers. What it
 // prints is kept for when it fails. dir is removed when it has stopped.
 func (s *Server) start(ctx context.Context, dir, program string, args ...string) error {
-	s.dir, s.ended = dir, make(chan struct{})
+	s.dir = dir
 	log, err := os.Create(filepath.Join(dir, "output"))
 	if err != nil {
 		return err
@@ -46,11 +47,7 @@ func (s *Server) start(ctx context.Context, dir, program string, args ...string)
 	defer log.Close()
 	s.cmd = exec.Command(program, args...)
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setpgid:   true,            // a ^C is for the bench, which stops its servers
-		Pdeathsig: syscall.SIGKILL, // and where it cannot, none is left behind
-	}
-	if err := s.run(); err != nil {
+	if s.ended, err = spawn(s.cmd); err != nil {
 		os.RemoveAll(dir)
 		return err
 	}
@@ -63,21 +60,27 @@ func (s *Server) start(ctx context.Context, dir, program string, args ...string)
 	return nil
 }
 
-// run starts the process, and closes ended when it has ended. The signal at the death
-// of the parent is sent when the thread ends that has started the process
-// (PR_SET_PDEATHSIG in prctl(2)), so that one does nothing but wait for it.
-func (s *Server) run() error {
+// spawn starts a process that ends when this one does. The channel is closed when it
+// has ended. The signal at the death of the parent is sent when the thread ends that
+// has started the process (PR_SET_PDEATHSIG in prctl(2)), so that one does nothing but
+// wait for it.
+func spawn(cmd *exec.Cmd) (ended chan struct{}, err error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setpgid:   true,            // a ^C is for the bench, which stops its servers
+		Pdeathsig: syscall.SIGKILL, // and where it cannot, none is left behind
+	}
+	ended = make(chan struct{})
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		err := s.cmd.Start()
+		err := cmd.Start()
 		started <- err
 		if err == nil {
-			s.cmd.Wait() // how it ended is seen in what it printed
-			close(s.ended)
+			cmd.Wait() // how it ended is seen in what it printed
+			close(ended)
 		}
 	}()
-	return <-started
+	return ended, <-started
 }
 
 // await waits until the server accepts connections.
@@ -118,6 +121,9 @@ func (s *Server) Stop() {
 		case <-time.After(stopLimit):
 			s.cmd.Process.Kill()
 			<-s.ended
+		}
+		if s.mapper != nil {
+			s.mapper.stop()
 		}
 		os.RemoveAll(s.dir)
 	})
