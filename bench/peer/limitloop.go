@@ -78,13 +78,24 @@ func (l *limitLoop) run() error {
 			c := l.conns[e.Fd]
 			l.mu.Unlock()
 			if err := c.serve(); err != nil {
-				l.mu.Lock()
-				delete(l.conns, e.Fd)
-				l.mu.Unlock()
-				unix.Close(c.fd)
+				if err := l.drop(c); err != nil {
+					return err
+				}
 			}
 		}
 	}
+}
+
+// drop ends a connection. Closing it does not yet silence it: the call that added it
+// may still hold the file, on its way out of the kernel.
+func (l *limitLoop) drop(c *limitConn) error {
+	if err := c.watch(unix.EPOLL_CTL_DEL, 0); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	delete(l.conns, int32(c.fd))
+	l.mu.Unlock()
+	return unix.Close(c.fd)
 }
 
 // wait waits for events. It looks for some that are there already before it makes a
