@@ -20,6 +20,10 @@ type Race struct {
 	// the tree that the version was sealed from.
 	MountPort uint16
 	Path      string
+	// Bench is what the results are filed under.
+	Bench string
+	// Settings are what the servers race with; nil is Settings.
+	Settings []Setting
 	// Runs is how often each work is repeated, and Duration how long a run takes.
 	Runs     int
 	Duration time.Duration
@@ -28,9 +32,11 @@ type Race struct {
 	Progress, Note func(string)
 }
 
-// settings are the numbers of connections, and of calls in flight on each, that
-// the servers race with.
-var settings = [...]struct{ connections, inFlight int }{{4, 16}, {64, 1}}
+// Setting is a number of connections, and of calls in flight on each.
+type Setting struct{ Connections, InFlight int }
+
+// Settings are what the servers race with by default.
+var Settings = []Setting{{4, 16}, {64, 1}}
 
 // wholeWork is the work that is no race but warms up: rootnfsd compares all
 // content with its digests when it is first read.
@@ -73,13 +79,17 @@ func (r *Race) compete(ctx context.Context, targets []*load.Target, report *benc
 	whole, works := apart(load.Works())
 	warmUp := r.plan(whole)
 	warmUp.Runs, warmUp.Connections, warmUp.InFlight = 1, []int{4}, []int{16}
-	if err := warmUp.Run(ctx, targets, "guest", new(bench.Report)); err != nil {
+	if err := warmUp.Run(ctx, targets, r.Bench, new(bench.Report)); err != nil {
 		return err
+	}
+	settings := r.Settings
+	if settings == nil {
+		settings = Settings
 	}
 	for _, s := range settings {
 		p := r.plan(works)
-		p.Connections, p.InFlight = []int{s.connections}, []int{s.inFlight}
-		if err := p.Run(ctx, targets, "guest", report); err != nil {
+		p.Connections, p.InFlight = []int{s.Connections}, []int{s.InFlight}
+		if err := p.Run(ctx, targets, r.Bench, report); err != nil {
 			return err
 		}
 	}

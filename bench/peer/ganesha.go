@@ -14,7 +14,7 @@ import (
 const ganeshaProgram = "ganesha.nfsd"
 
 // GaneshaConfig is what ganesha must be told: where the tree is, and to keep to an
-// address and ports of its own. It needs a port mapper (startRpcbind); D-Bus it does
+// address and ports of its own. It needs a port mapper (StartRpcbind); D-Bus it does
 // without. All else is as it comes, but for the number of connections: its default of
 // 1024 is one too few for 1024 of the bench and one that mounts. A tree whose name
 // cannot be written in it is an error.
@@ -99,14 +99,14 @@ func Ganesha(ctx context.Context, tree string) (*Server, error) {
 		Addr: addr, MountAddr: mountAddr, MountPath: tree,
 	}
 	s.About = "nfs-ganesha " + s.About
-	if s.mapper, err = startRpcbind(ctx); err != nil {
+	if s.mapper, err = StartRpcbind(ctx); err != nil {
 		os.RemoveAll(dir)
 		return nil, err
 	}
 	// In the foreground, and with its log where start looks for it.
-	args := s.mapper.within(ganeshaProgram, "-F", "-f", config, "-L", "STDERR", "-p", filepath.Join(dir, "pid"))
+	args := s.mapper.Within(ganeshaProgram, "-F", "-f", config, "-L", "STDERR", "-p", filepath.Join(dir, "pid"))
 	if err := s.start(ctx, dir, args[0], args[1:]...); err != nil {
-		s.mapper.stop()
+		s.mapper.Stop()
 		return nil, err
 	}
 	return s, nil

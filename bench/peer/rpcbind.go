@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// rpcbind is a port mapper that nobody sees but who is started within it. A server
+// Rpcbind is a port mapper that nobody sees but who is started within it. A server
 // that will not start without one, as nfs-ganesha, would otherwise need the
 // machine's, and change what that tells the machine's clients.
-type rpcbind struct {
+type Rpcbind struct {
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
@@ -25,14 +25,14 @@ type rpcbind struct {
 // it, and is the first process of a PID namespace, which ends with it.
 const rpcbindScript = "mount -t tmpfs tmpfs /run && rpcbind -f; exit 1"
 
-// startRpcbind needs root.
-func startRpcbind(ctx context.Context) (*rpcbind, error) {
+// StartRpcbind starts one, for which it needs root.
+func StartRpcbind(ctx context.Context) (*Rpcbind, error) {
 	for _, program := range []string{"rpcbind", "unshare", "nsenter"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return nil, fmt.Errorf("%s is not installed (apt-get install rpcbind util-linux)", program)
 		}
 	}
-	r := &rpcbind{cmd: exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", rpcbindScript)}
+	r := &Rpcbind{cmd: exec.Command("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "sh", "-c", rpcbindScript)}
 	var err error
 	if r.ended, err = spawn(r.cmd); err != nil {
 		return nil, err
@@ -49,19 +49,20 @@ func startRpcbind(ctx context.Context) (*rpcbind, error) {
 		case <-r.ended:
 			return nil, errors.New("rpcbind ended at once")
 		case <-ctx.Done():
-			r.stop()
+			r.Stop()
 			return nil, fmt.Errorf("start rpcbind: %w", ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
 }
 
-// within makes a command line run where the port mapper is seen, as the same process.
-func (r *rpcbind) within(args ...string) []string {
+// Within makes a command line run where the port mapper is seen, as the same process.
+func (r *Rpcbind) Within(args ...string) []string {
 	return append([]string{"nsenter", "--mount=/proc/" + strconv.Itoa(r.cmd.Process.Pid) + "/ns/mnt"}, args...)
 }
 
-func (r *rpcbind) stop() {
+// Stop ends it. More than once does no harm.
+func (r *Rpcbind) Stop() {
 	r.cmd.Process.Kill()
 	<-r.ended
 }

@@ -27,7 +27,7 @@ type Server struct {
 	cmd    *exec.Cmd
 	dir    string        // of its own, for logs and configuration
 	ended  chan struct{} // closed when the process has ended
-	mapper *rpcbind      // what it is registered with, if it has to be
+	mapper *Rpcbind      // what it is registered with, if it has to be
 	stop   sync.Once
 }
 
@@ -123,7 +123,7 @@ func (s *Server) Stop() {
 			<-s.ended
 		}
 		if s.mapper != nil {
-			s.mapper.stop()
+			s.mapper.Stop()
 		}
 		os.RemoveAll(s.dir)
 	})

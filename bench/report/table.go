@@ -61,7 +61,7 @@ func summed(f bench.Figure, q quantity) func(bench.Result) string {
 // time was over.
 func ofWhole(cell func(bench.Result) string) func(bench.Result) string {
 	return func(r bench.Result) string {
-		timed := r.Bench == "race" || r.Bench == "guest"
+		timed := r.Bench == "race" || r.Bench == "guest" || r.Bench == "counted"
 		if timed && slices.Contains(callWorks(), r.Work) {
 			return ""
 		}

@@ -21,7 +21,8 @@ const (
 
 // ganesha is nfs-ganesha, running in the network of the guest.
 type ganesha struct {
-	cmd *exec.Cmd
+	cmd    *exec.Cmd
+	mapper *peer.Rpcbind
 }
 
 // startGanesha starts nfs-ganesha on the tree and waits until it answers.
@@ -34,8 +35,14 @@ func (b *guestbench) startGanesha(ctx context.Context) (*ganesha, error) {
 	if err := os.WriteFile(config, text, 0o644); err != nil {
 		return nil, err
 	}
-	g := &ganesha{b.net.Command("ganesha.nfsd", "-F", "-f", config, "-L", log, "-p", filepath.Join(b.dir, "ganesha.pid"))}
+	mapper, err := peer.StartRpcbind(ctx)
+	if err != nil {
+		return nil, err
+	}
+	args := mapper.Within("ganesha.nfsd", "-F", "-f", config, "-L", log, "-p", filepath.Join(b.dir, "ganesha.pid"))
+	g := &ganesha{b.net.Command(args[0], args[1:]...), mapper}
 	if err := g.cmd.Start(); err != nil {
+		mapper.Stop()
 		return nil, err
 	}
 	listening := func() bool {
@@ -60,4 +67,5 @@ func (g *ganesha) meter() peer.Meter { return peer.Meter(g.cmd.Process.Pid) }
 func (g *ganesha) stop() {
 	g.cmd.Process.Kill()
 	g.cmd.Wait()
+	g.mapper.Stop()
 }

@@ -29,6 +29,7 @@ func main() {
 	flag.IntVar(&o.runs, "runs", 5, "repeat everything `N` times")
 	flag.DurationVar(&o.duration, "duration", time.Second, "`TIME` of each run, where it is not the work that ends it")
 	flag.BoolVar(&o.race, "race", true, "race rootnfsd and the kernel's server")
+	flag.BoolVar(&o.counted, "counted", true, "race them by a clock that counts instructions")
 	flag.BoolVar(&o.fio, "fio", true, "read from mounts by fio")
 	quick := flag.Bool("quick", false, "a first impression: 1 run of 200 ms")
 	flag.Parse()
@@ -44,15 +45,15 @@ func main() {
 }
 
 type options struct {
-	json      string // file
-	runs      int
-	duration  time.Duration
-	race, fio bool
+	json               string // file
+	runs               int
+	duration           time.Duration
+	race, counted, fio bool
 }
 
 // Limits of what the guest is waited for. It is emulated, and the machine may be busy.
 const (
-	bootLimit   = 5 * time.Minute
+	bootLimit   = 8 * time.Minute
 	scriptLimit = 2 * time.Minute
 )
 
@@ -91,12 +92,11 @@ func run(ctx context.Context, o options) (err error) {
 		return err
 	}
 	defer b.net.Close()
-	if err := b.boot(ctx, data); err != nil {
-		return err
+	if b.race || b.fio {
+		err = b.within(ctx, 1, lab.Machine{CPUs: 2}, data, b.measure)
 	}
-	defer b.guest.Stop()
-	if err = b.measure(ctx); err != nil {
-		err = fmt.Errorf("%w\nThe guest's console ends so:\n%s", err, b.guest.Console(20))
+	if b.counted && err == nil {
+		err = b.within(ctx, 2, lab.Machine{CountInstructions: true}, data, b.raceCounted)
 	}
 	return errors.Join(err, b.publish())
 }
@@ -145,27 +145,32 @@ func (b *guestbench) prepare(ctx context.Context) (image string, err error) {
 	return image, lab.MakeDisk(image, disk)
 }
 
-// boot starts the guest on the bridge of the network.
-func (b *guestbench) boot(ctx context.Context, data string) error {
-	m, err := b.net.Node(1)
+// within measures in a guest with the processors of a machine and the image of a data
+// disk, which has this number on the bridge of the network.
+func (b *guestbench) within(ctx context.Context, number int, like lab.Machine, data string, measure func(context.Context) error) error {
+	m, err := b.net.Node(number)
 	if err != nil {
 		return err
 	}
 	if m, err = b.bench.Boot(m, data); err != nil {
 		return err
 	}
-	m.CPUs, m.Memory = 2, 3072 // for the tree twice: on the disk, and in packs
-	m.Console = filepath.Join(b.dir, "console")
+	m.CPUs, m.CountInstructions = like.CPUs, like.CountInstructions
+	m.Memory = 3072 // for the tree twice: on the disk, and in packs
+	m.Console = filepath.Join(b.dir, fmt.Sprintf("console-%d", number))
 	b.status.show("booting the guest")
 	if b.guest, err = lab.Start(m); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer b.guest.Stop()
+	booting, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()
-	if _, err := b.guest.Run(ctx, "ip address add "+lab.NodeAddress(1)+"/24 dev eth0 && lab-knfsd"); err != nil {
-		err = fmt.Errorf("%w\n%s", err, b.guest.Console(20))
-		b.guest.Stop()
-		return err
+	_, err = b.guest.Run(booting, "ip address add "+lab.NodeAddress(number)+"/24 dev eth0 && lab-knfsd")
+	if err == nil {
+		err = measure(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("%w\nThe guest's console ends so:\n%s", err, b.guest.Console(20))
 	}
 	return nil
 }

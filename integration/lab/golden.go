@@ -147,6 +147,10 @@ func openCache(name string) (dir string, lock *os.File, err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", nil, err
 	}
+	// Servers say of what they export where it is, however it was called.
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		return "", nil, err
+	}
 	lock, err = lockFile(filepath.Join(dir, "lock"))
 	return dir, lock, err
 }

@@ -29,9 +29,13 @@ type Machine struct {
 	Console string // file that the console's text is appended to
 
 	// What most guests do without.
-	CPUs   int      // 0 is one
-	Memory int      // in MiB; 0 is 1024
-	Disks  []string // images of disks, vda and so on; what is written to them is lost
+	CPUs   int // 0 is one
+	Memory int // in MiB; 0 is 1024
+	// CountInstructions makes the guest's clock advance by a nanosecond for each
+	// instruction of its one processor, however long they take here. What is measured by
+	// it does not depend on what else this machine does, or on what emulation is bad at.
+	CountInstructions bool
+	Disks             []string // images of disks, vda and so on; what is written to them is lost
 }
 
 // UserServer is the address of the server for a guest on the user-mode network.
@@ -82,8 +86,11 @@ func (g *Guest) start() error {
 
 // arguments are those of QEMU; file descriptor 3 is the control channel.
 func (m Machine) arguments() []string {
-	args := []string{
-		"-accel", "tcg,thread=multi",
+	accel := []string{"-accel", "tcg,thread=multi"}
+	if m.CountInstructions {
+		accel = []string{"-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"}
+	}
+	args := append(accel,
 		"-smp", strconv.Itoa(max(m.CPUs, 1)), "-m", strconv.Itoa(cmp.Or(m.Memory, 1024)),
 		"-nodefaults", "-display", "none", "-no-reboot",
 		"-serial", "stdio",
@@ -91,7 +98,7 @@ func (m Machine) arguments() []string {
 		"-chardev", "socket,id=control,fd=3",
 		"-device", "virtserialport,chardev=control,name=lab.control",
 		"-kernel", m.Kernel, "-append", m.Append,
-	}
+	)
 	if m.Initrd != "" {
 		args = append(args, "-initrd", m.Initrd)
 	}

@@ -23,9 +23,14 @@ func main() {
 	flag.StringVar(&r.Path, "path", "/mnt", "the kernel's server exports the same as `PATH`")
 	flag.IntVar(&r.Runs, "runs", 5, "repeat everything `N` times")
 	flag.DurationVar(&r.Duration, "duration", time.Second, "`TIME` of each run")
+	flag.StringVar(&r.Bench, "bench", "guest", "file the results under `NAME`")
+	one := flag.Bool("one", false, "race in the first setting only")
 	mountPort := flag.Uint("mount-port", 20048, "and has MOUNT at `PORT`")
 	flag.Parse()
 	r.MountPort = uint16(*mountPort)
+	if *one {
+		r.Settings = guest.Settings[:1]
+	}
 	report, err := r.Run(context.Background())
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(report)
