@@ -206,6 +206,9 @@ func TestChoices(t *testing.T) {
 	if got := (Work{proc: lookup}).choices(tr); len(got) != 3 {
 		t.Errorf("LOOKUP: %v; want all but the root", got)
 	}
+	if got := (Work{proc: lookup, Among: 2}).choices(tr); !slices.Equal(got, []choice{{2, 0}, {3, 0}}) {
+		t.Errorf("LOOKUP of two objects: %v; want the last two", got)
+	}
 }
 
 // TestSameChoices holds all servers to the same random requests.

@@ -11,6 +11,9 @@ import (
 // Work is something to be done, over and over or to its end.
 type Work struct {
 	Name string
+	// Among is how many objects, all in the same corner of the tree, single calls are
+	// about; 0 is all.
+	Among int
 	// Whole work runs to its end: it visits every object of the tree once.
 	Whole bool
 
@@ -90,7 +93,10 @@ func (w Work) choices(t *tree) []choice {
 		}
 	}
 	if len(full) == 0 {
-		return short
+		full = short
+	}
+	if w.Among > 0 { // what is listed last is in the same few directories
+		full = full[max(0, len(full)-w.Among):]
 	}
 	return full
 }

@@ -41,7 +41,7 @@ func TestGoals(t *testing.T) {
 		failures = "failed calls while 1024 nodes boot"
 		tail     = "p99 of the calls while 1024"
 		memory   = "memory while 1024 nodes boot"
-		flat     = "cost of a LOOKUP"
+		flat     = "cost of a LOOKUP of any object"
 	)
 	for _, c := range []struct {
 		what    string
