@@ -14,13 +14,22 @@ func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s 
 	if how == fs.Exclusive {
 		s = verfAttr(verf)
 	}
-	h, change, err := t.create(c, dir, name, s, a)
-	if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
-		return h, change, err
+	for range maxCreates {
+		h, change, err := t.create(c, dir, name, s, a)
+		if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
+			return h, change, err
+		}
+		h, err = t.existing(c, dir, name, how, s, a)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrStale) {
+			return h, change, err
+		}
+		// It was removed meanwhile, of which who creates wants to know nothing.
 	}
-	h, err = t.existing(c, dir, name, how, s, a)
-	return h, change, err
+	return fs.Handle{}, fs.Change{}, fs.ErrWouldBlock
 }
+
+// maxCreates is how often a file is created anew while others remove it.
+const maxCreates = 16
 
 // verfAttr returns the attributes that keep the verifier of an exclusive create
 // in the new file, as nfsd keeps it: in the times, where a restart does not lose
