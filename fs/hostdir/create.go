@@ -284,6 +284,7 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 	t.learn(h, d.key.handle, name)
 	dressed := s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil
 	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
+		t.rotate() // as after any flush that fails
 		return h, err
 	}
 	return h, d.sync(fs.FileSync)

@@ -3,6 +3,7 @@ package hostdir
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
@@ -261,6 +262,28 @@ func TestLostWrites(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLostCreate has a disk fail to take something new: the verifier is another,
+// as after any flush that failed.
+func TestLostCreate(t *testing.T) {
+	needRoot(t)
+	dir, breakIt := brokenDisk(t)
+	w := openWorld(t, dir)
+	breakIt()
+	for i := range 100 { // until the journal comes to where there is no disk
+		verf := w.verifier()
+		var a fs.Attr
+		_, _, err := w.Create(root, w.Root(), fs.Name(fmt.Sprint(i)), fs.Guarded, nil, fs.Verifier{}, &a)
+		if err == nil {
+			continue
+		}
+		if w.verifier() == verf {
+			t.Errorf("%v, and the verifier is the same", err)
+		}
+		return
+	}
+	t.Error("nothing fails on a disk that takes nothing")
 }
 
 // TestLostWithOthers has a flush fail that had a write in it which then waits
