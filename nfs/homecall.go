@@ -15,7 +15,7 @@ import (
 // wait for it. So each call about one is answered by a goroutine of its own, and
 // calls that came later go on meanwhile: a slow WRITE in a home does not hold up
 // the root file system that is mounted over the same connection. What such calls
-// and their replies take is bounded, for a connection and in all.
+// and their replies take is bounded, for a node and in all.
 
 // answerInHome answers the call in c.call, which is about a home, by a goroutine
 // of its own.
