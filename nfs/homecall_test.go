@@ -485,6 +485,39 @@ func TestHomesStuck(t *testing.T) {
 	c.reply()
 }
 
+// TestOnceOnlyStuck repeats calls while there is no room for any: one that is under
+// way, or done, is not told to come later, as the client would make it anew then.
+func TestOnceOnlyStuck(t *testing.T) {
+	s := startHomes(t, Limits{HomesNode: 2 * smallSize}, nil)
+	c := s.mount(t)
+	file := c.file("file")
+	other := s.dial(t)
+	mkdirs, commits := newGate(t), newGate(t)
+	s.hooks.mkdir.Store(new(mkdirs.pass))
+	s.hooks.commit.Store(new(commits.pass))
+	record := c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755))
+	c.sendRecord(record)
+	<-mkdirs.arrived
+	other.sendRecord(record)
+	other.wantAlive() // no reply came before that
+	mkdirs.open()
+	first, err := c.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first = bytes.Clone(first)
+	c.sendRecord(c.record(gonfs.NFSProcedureCommit, fileHandle(file), number(0, 0, 0)))
+	<-commits.arrived
+	if again := other.replyTo(record); !bytes.Equal(again, first) {
+		t.Errorf("again: % x; want % x", again, first)
+	}
+	if d := wire.NewDecoder(other.replyTo(other.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "new"), attributes(0o755)))[24:]); d.Uint32() != uint32(gonfs.NFSStatusJukebox) {
+		t.Error("there is room, and nothing was tested")
+	}
+	commits.open()
+	c.receive()
+}
+
 // TestHomeIsMadeAside: while one node's home is opened, other calls over the same
 // connection are answered, and datagrams.
 func TestHomeIsMadeAside(t *testing.T) {
