@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -96,5 +97,41 @@ func (b *budget) wakeLocked() {
 		b.waiting = b.waiting[1:]
 		b.free -= w.n
 		close(w.ready)
+	}
+}
+
+// shares are budgets of nodes, each of which all connections of one share.
+type shares struct {
+	total int // of each
+
+	mu sync.Mutex // guards of
+	of map[netip.Addr]*share
+}
+
+type share struct {
+	*budget
+	conns int
+}
+
+// join returns the budget of a node for one more connection, which leaves when it
+// has ended.
+func (s *shares) join(node netip.Addr) *budget {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = map[netip.Addr]*share{}
+	}
+	if s.of[node] == nil {
+		s.of[node] = &share{budget: newBudget(s.total)}
+	}
+	s.of[node].conns++
+	return s.of[node].budget
+}
+
+func (s *shares) leave(node netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[node].conns--; s.of[node].conns == 0 {
+		delete(s.of, node)
 	}
 }

@@ -46,7 +46,7 @@ type conn struct {
 	out     output
 
 	pending *budget        // bytes of replies that are answered by other goroutines
-	homes   *budget        // bytes of calls about homes, and their replies
+	homes   *budget        // bytes of calls of the node about homes, and their replies
 	slow    sync.WaitGroup // those goroutines
 
 	// Of the goroutine.
@@ -75,7 +75,6 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 		remote:  addrPort(tcp.RemoteAddr()),
 		local:   addrPort(tcp.LocalAddr()),
 		pending: newBudget(s.limits.PendingConn),
-		homes:   newBudget(s.limits.HomesConn),
 	}
 	c.peer = s.exports.Peer(c.remote)
 	c.readDeadline.set = tcp.SetReadDeadline

@@ -114,6 +114,23 @@ func (d *dupCache) begin(key request, on *conn) (fresh *dupRequest, reply []byte
 	}
 }
 
+// known reports whether a request has come before, and returns the reply that it got,
+// less its mark, if it has ended.
+func (d *dupCache) known(key request) (reply []byte, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	client := d.clients[key.client]
+	if client == nil {
+		return nil, false
+	}
+	d.expire(client)
+	r := client.requests[key]
+	if r == nil {
+		return nil, false
+	}
+	return r.reply, true
+}
+
 // findOrAdd returns the request that is known, if its reply is not on its way over
 // the connection, or one that is fresh.
 func (d *dupCache) findOrAdd(key request, on *conn) (fresh, known *dupRequest) {

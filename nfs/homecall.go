@@ -15,7 +15,7 @@ import (
 // wait for it. So each call about one is answered by a goroutine of its own, and
 // calls that came later go on meanwhile: a slow WRITE in a home does not hold up
 // the root file system that is mounted over the same connection. What such calls
-// and their replies take is bounded, for a connection and in all.
+// and their replies take is bounded, for a node and in all.
 
 // answerInHome answers the call in c.call, which is about a home, by a goroutine
 // of its own.
@@ -80,10 +80,26 @@ func (c *conn) giveHome(size, n int) {
 	}
 }
 
-// refuseInHome appends the reply to a call about a home that has to come later.
+// refuseInHome appends the reply to a call about a home that has to come later. A
+// call that has come before must not: the client would make it anew, under another
+// xid, and it would be carried out twice. So it has the reply that it had, or none
+// while it is under way, and the client sends it once more.
 func (c *call) refuseInHome() {
+	var reply []byte
+	if c.onceOnly() {
+		args := c.args
+		var known bool
+		reply, known = c.dupCache().known(c.request(args.FixedOpaque(args.Len())))
+		if known && reply == nil {
+			return
+		}
+	}
 	mark := c.out.BeginRecord()
 	defer func() { c.out.EndRecord(mark, 0) }()
+	if reply != nil {
+		copy(c.out.Extend(len(reply)), reply)
+		return
+	}
 	c.out.Accepted(c.header.XID, wire.Success)
 	if c.header.Prog == progMount {
 		c.out.Uint32(uint32(gonfs.MountStatusErrServerFault))

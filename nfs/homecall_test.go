@@ -305,11 +305,11 @@ func TestHomeDoesNotHoldUp(t *testing.T) {
 	}
 }
 
-// TestHomesAreBounded: where a connection has as much under way as it may, the
-// rest waits, and other connections do not.
+// TestHomesAreBounded: where a node has as much under way as it may, over however
+// many connections, the rest waits, and other nodes do not.
 func TestHomesAreBounded(t *testing.T) {
 	const calls = 4
-	s := startHomes(t, Limits{HomesConn: calls * 2 * smallSize}, nil)
+	s := startHomes(t, Limits{HomesNode: calls * 2 * smallSize}, nil)
 	c := s.mount(t)
 	file := c.file("file")
 	g := newGate(t)
@@ -321,20 +321,31 @@ func TestHomesAreBounded(t *testing.T) {
 		g.pass()
 		under.Add(-1)
 	}))
-	const all = 5 * calls
-	for range all {
-		c.push(progNFS, 3, uint32(gonfs.NFSProcedureCommit), joined(fileHandle(file), number(0, 0, 0)))
+	const each = 5 * calls
+	conns := []*client{c.client, s.dial(t), s.dial(t)}
+	for _, conn := range conns {
+		for range each {
+			conn.push(progNFS, 3, uint32(gonfs.NFSProcedureCommit), joined(fileHandle(file), number(0, 0, 0)))
+		}
+		conn.flush()
 	}
-	c.flush()
 	for range calls {
 		<-g.arrived
 	}
 	other := s.mountFrom(t, "127.0.0.2")
 	other.file("file")
 	g.open()
-	for range all {
-		c.reply()
+	for _, conn := range conns {
+		for range each {
+			conn.reply()
+		}
+		conn.conn.Close()
 	}
+	eventually(t, "a node that has gone is forgotten", func() bool {
+		s.nodes.mu.Lock()
+		defer s.nodes.mu.Unlock()
+		return len(s.nodes.of) == 1
+	})
 }
 
 // TestShutdownFinishesChanges: a server that is told to stop finishes what it has
@@ -442,7 +453,7 @@ func checkHomeReply(t *testing.T, c *call, msg []byte) {
 // TestHomesStuck: where nothing of a home is answered any more, what comes after it
 // over the same connection is, and calls about the home are told to come later.
 func TestHomesStuck(t *testing.T) {
-	s := startHomes(t, Limits{HomesConn: 2 * smallSize}, nil)
+	s := startHomes(t, Limits{HomesNode: 2 * smallSize}, nil)
 	c := s.mount(t)
 	image, file := c.handle("/etc/passwd"), c.file("file")
 	g := newGate(t)
@@ -472,6 +483,39 @@ func TestHomesStuck(t *testing.T) {
 	}
 	g.open()
 	c.reply()
+}
+
+// TestOnceOnlyStuck repeats calls while there is no room for any: one that is under
+// way, or done, is not told to come later, as the client would make it anew then.
+func TestOnceOnlyStuck(t *testing.T) {
+	s := startHomes(t, Limits{HomesNode: 2 * smallSize}, nil)
+	c := s.mount(t)
+	file := c.file("file")
+	other := s.dial(t)
+	mkdirs, commits := newGate(t), newGate(t)
+	s.hooks.mkdir.Store(new(mkdirs.pass))
+	s.hooks.commit.Store(new(commits.pass))
+	record := c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755))
+	c.sendRecord(record)
+	<-mkdirs.arrived
+	other.sendRecord(record)
+	other.wantAlive() // no reply came before that
+	mkdirs.open()
+	first, err := c.receive()
+	if err != nil {
+		t.Fatal(err)
+	}
+	first = bytes.Clone(first)
+	c.sendRecord(c.record(gonfs.NFSProcedureCommit, fileHandle(file), number(0, 0, 0)))
+	<-commits.arrived
+	if again := other.replyTo(record); !bytes.Equal(again, first) {
+		t.Errorf("again: % x; want % x", again, first)
+	}
+	if d := wire.NewDecoder(other.replyTo(other.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "new"), attributes(0o755)))[24:]); d.Uint32() != uint32(gonfs.NFSStatusJukebox) {
+		t.Error("there is room, and nothing was tested")
+	}
+	commits.open()
+	c.receive()
 }
 
 // TestHomeIsMadeAside: while one node's home is opened, other calls over the same

@@ -60,11 +60,12 @@ type Limits struct {
 	Pending     int
 	PendingConn int
 	// Homes bounds the bytes of calls about homes and of their replies, in the
-	// whole server and for one connection: 64 MiB and 8 MiB by default. They have
+	// whole server and for all connections of one node: 64 MiB and 16 MiB by
+	// default, so that no node can keep others from their homes. They have
 	// a bound of their own, so that a disk of homes that hangs does not keep
 	// nodes from their roots. At least one of the largest is always let through.
 	Homes     int
-	HomesConn int
+	HomesNode int
 	// Duplicates bounds the bytes of replies that are kept for calls that come
 	// again (dupreq.go), those to WRITE and those to others each: 16 MiB by default.
 	Duplicates int
@@ -84,7 +85,7 @@ func (l *Limits) setDefaults() {
 	setDefault(&l.Pending, 64<<20)
 	setDefault(&l.PendingConn, 4<<20)
 	setDefault(&l.Homes, 64<<20)
-	setDefault(&l.HomesConn, 8<<20)
+	setDefault(&l.HomesNode, 16<<20)
 	setDefault(&l.Duplicates, 16<<20)
 	setDefault(&l.Incoming, 64<<20)
 	setDefault(&l.Disk, 64)
@@ -118,6 +119,7 @@ type Server struct {
 	pools    pools
 	pending  *budget
 	homes    *budget
+	nodes    shares // of homes
 	incoming *budget
 	dups     *dupCache
 	writes   *dupCache     // of WRITE alone
@@ -141,6 +143,7 @@ func New(cfg Config) *Server {
 		recorder: cfg.Recorder,
 		pending:  newBudget(limits.Pending),
 		homes:    newBudget(limits.Homes),
+		nodes:    shares{total: limits.HomesNode},
 		incoming: newBudget(limits.Incoming),
 		dups:     newDupCache(limits.Duplicates),
 		writes:   newDupCache(limits.Duplicates),
@@ -230,7 +233,9 @@ func (s *Server) admit(nc net.Conn, g *group) {
 		tcp.Close()
 		return
 	}
+	c.homes = s.nodes.join(c.remote.Addr())
 	if !s.register(c) {
+		s.nodes.leave(c.remote.Addr())
 		s.log.Warn("too many connections, and none of them idle", zap.Int("connections", s.limits.Conns), zap.Stringer("client", c.remote))
 		tcp.Close()
 		return
@@ -238,6 +243,7 @@ func (s *Server) admit(nc net.Conn, g *group) {
 	g.wg.Add(1)
 	go func() {
 		defer g.wg.Done()
+		defer s.nodes.leave(c.remote.Addr())
 		defer s.forget(c)
 		c.serve()
 	}()

@@ -14,13 +14,22 @@ func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s 
 	if how == fs.Exclusive {
 		s = verfAttr(verf)
 	}
-	h, change, err := t.create(c, dir, name, s, a)
-	if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
-		return h, change, err
+	for range maxCreates {
+		h, change, err := t.create(c, dir, name, s, a)
+		if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
+			return h, change, err
+		}
+		h, err = t.existing(c, dir, name, how, s, a)
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fs.ErrStale) {
+			return h, change, err
+		}
+		// It was removed meanwhile, of which who creates wants to know nothing.
 	}
-	h, err = t.existing(c, dir, name, how, s, a)
-	return h, change, err
+	return fs.Handle{}, fs.Change{}, fs.ErrWouldBlock
 }
+
+// maxCreates is how often a file is created anew while others remove it.
+const maxCreates = 16
 
 // verfAttr returns the attributes that keep the verifier of an exclusive create
 // in the new file, as nfsd keeps it: in the times, where a restart does not lose
@@ -66,23 +75,45 @@ func (t *Tree) existing(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, 
 	if err != nil {
 		return h, err
 	}
-	switch {
-	case a.Kind != fs.Regular:
+	if a.Kind != fs.Regular {
 		return fs.Handle{}, fs.ErrExist
-	case how == fs.Exclusive:
-		if a.Size != 0 || a.Mtime != s.Mtime.Time || a.Atime != s.Atime.Time {
-			return fs.Handle{}, fs.ErrExist
-		}
-		return h, nil
-	case s == nil || s.Size == nil:
-		return h, nil
 	}
-	change, err := t.Setattr(c, h, &fs.SetAttr{Size: s.Size}, nil)
-	if err != nil {
+	if how == fs.Exclusive && (a.Size != 0 || a.Mtime != s.Mtime.Time || a.Atime != s.Atime.Time) {
+		return fs.Handle{}, fs.ErrExist
+	}
+	if how == fs.Unchecked && s != nil && s.Size != nil {
+		change, err := t.Setattr(c, h, &fs.SetAttr{Size: s.Size}, nil)
+		if err != nil {
+			return fs.Handle{}, err
+		}
+		*a = change.After
+	}
+	if err := t.syncFound(dir, h, a); err != nil {
 		return fs.Handle{}, err
 	}
-	*a = change.After
 	return h, nil
+}
+
+// syncFound brings to the disk a file that a create has found: it may have been
+// made just now, by a call that has not returned, or that a server which was
+// killed did not answer. A file with content is further than that, but for its
+// name.
+func (t *Tree) syncFound(dir, file fs.Handle, a *fs.Attr) error {
+	if a.Size == 0 {
+		if err := t.syncHandle(file); err != nil {
+			return err
+		}
+	}
+	return t.syncHandle(dir)
+}
+
+func (t *Tree) syncHandle(h fs.Handle) error {
+	o, err := t.get(h)
+	if err != nil {
+		return err
+	}
+	defer t.put(o)
+	return o.sync(fs.FileSync)
 }
 
 // Mkdir implements fs.WritableTree.
@@ -253,6 +284,7 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 	t.learn(h, d.key.handle, name)
 	dressed := s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil
 	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
+		t.rotate() // as after any flush that fails
 		return h, err
 	}
 	return h, d.sync(fs.FileSync)

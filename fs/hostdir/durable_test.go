@@ -2,12 +2,15 @@ package hostdir
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"io"
 	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,6 +43,21 @@ func cutPower(t *testing.T, disk *disk) {
 			_, _, err := w.Create(alice, w.Root(), fs.Name("only"), fs.Exclusive, nil, fs.Verifier{0, 0, 1, 0, 0, 0, 2, 0}, &a)
 			return err
 		}, func(dir string) bool { st := stat(dir + "/only"); return st.Mtim.Sec == 256 && st.Atim.Sec == 512 }},
+		{"exclusive create, again", func() error { // after a server was killed that had not answered it
+			const mtime, atime = 3, 4
+			if err := touch(w.at("half"), mtime, atime); err != nil {
+				return err
+			}
+			_, _, err := w.Create(root, w.Root(), fs.Name("half"), fs.Exclusive, nil, fs.Verifier{3: mtime, 7: atime}, &a)
+			return err
+		}, func(dir string) bool { st := stat(dir + "/half"); return st.Mtim.Sec == 3 && st.Atim.Sec == 4 }},
+		{"create of what is there", func() error {
+			if err := touch(w.at("there"), 3, 4); err != nil {
+				return err
+			}
+			_, _, err := w.Create(root, w.Root(), fs.Name("there"), fs.Unchecked, nil, fs.Verifier{}, &a)
+			return err
+		}, func(dir string) bool { return stat(dir+"/there").Mode == unix.S_IFREG|0o600 }},
 		{"mkdir", func() error {
 			_, _, err := w.Mkdir(alice, d, fs.Name("sub"), &fs.SetAttr{Mode: ptr(uint32(0o750))}, &a)
 			if err == nil {
@@ -126,6 +144,11 @@ func cutPower(t *testing.T, disk *disk) {
 	if holds(disk.copy(t).dir+"/f", []byte("written")) {
 		t.Error("unstable content is on the disk at once: the test tests nothing")
 	}
+}
+
+// touch makes a file with those times, in seconds, that is on no disk yet.
+func touch(path string, mtime, atime int64) error {
+	return errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Unix(atime, 0), time.Unix(mtime, 0)))
 }
 
 // TestPowerCutWithoutJournal makes a file and a directory on a file system where
@@ -239,6 +262,28 @@ func TestLostWrites(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLostCreate has a disk fail to take something new: the verifier is another,
+// as after any flush that failed.
+func TestLostCreate(t *testing.T) {
+	needRoot(t)
+	dir, breakIt := brokenDisk(t)
+	w := openWorld(t, dir)
+	breakIt()
+	for i := range 100 { // until the journal comes to where there is no disk
+		verf := w.verifier()
+		var a fs.Attr
+		_, _, err := w.Create(root, w.Root(), fs.Name(fmt.Sprint(i)), fs.Guarded, nil, fs.Verifier{}, &a)
+		if err == nil {
+			continue
+		}
+		if w.verifier() == verf {
+			t.Errorf("%v, and the verifier is the same", err)
+		}
+		return
+	}
+	t.Error("nothing fails on a disk that takes nothing")
 }
 
 // TestLostWithOthers has a flush fail that had a write in it which then waits

@@ -80,6 +80,42 @@ func TestExclusiveRace(t *testing.T) {
 	}
 }
 
+// TestUncheckedRace has one create a file, which may be there, over and over while
+// others remove it: whoever asks for a file gets one.
+func TestUncheckedRace(t *testing.T) {
+	needRoot(t)
+	t.Setenv("TMPDIR", "/dev/shm") // where nothing waits for a disk
+	w := newWorld(t)
+	done := make(chan struct{})
+	var removers sync.WaitGroup
+	for range 2 {
+		removers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					os.Remove(w.at("f"))
+				}
+			}
+		})
+	}
+	for i := range 3000 {
+		var a fs.Attr
+		s := &fs.SetAttr{Mode: ptr(uint32(0o600))}
+		if i%2 == 0 {
+			s.Size = ptr(uint64(0))
+		}
+		_, _, err := w.Create(root, w.Root(), fs.Name("f"), fs.Unchecked, s, fs.Verifier{}, &a)
+		if err != nil && !errors.Is(err, fs.ErrWouldBlock) {
+			t.Fatalf("create %d: %v", i, err)
+		}
+		os.WriteFile(w.at("f"), nil, 0o600) // for the next one to find
+	}
+	close(done)
+	removers.Wait()
+}
+
 // TestFull fills a file system as a user, who cannot have the reserve of root.
 func TestFull(t *testing.T) {
 	needRoot(t)
