@@ -255,6 +255,33 @@ func TestHomeIsGone(t *testing.T) {
 	}
 }
 
+// TestHomeIsMoved renames a home to that of another node, under a server that runs:
+// from then on it is that node's alone.
+func TestHomeIsMoved(t *testing.T) {
+	s := serveHomes(t, nil)
+	h := s.mountAs(t, s.peer, "/home")
+	dir := filepath.Join(s.Dir, host)
+	if err := os.Rename(dir, filepath.Join(s.Dir, otherHost)); err != nil {
+		t.Fatal(err)
+	}
+	other := s.at(otherHost)
+	theirs := s.mountAs(t, other, "/home")
+	if err := s.resolve(other, theirs); err != nil {
+		t.Errorf("by who has it now: %v", err)
+	}
+	if err := s.resolve(s.peer, h); fs.KindOf(err) != fs.ErrStale {
+		t.Errorf("by who had it: %v", err)
+	}
+	// Two nodes that share a home on purpose do not take it from each other.
+	if err := os.Symlink(otherHost, dir); err != nil {
+		t.Fatal(err)
+	}
+	s.mountAs(t, s.peer, "/home")
+	if n := len(s.homes.byDir); n != 2 {
+		t.Errorf("%d homes are open", n)
+	}
+}
+
 func TestSharedHome(t *testing.T) {
 	s := serveHomes(t, func(h *Homes) { h.Shared, h.Skel = true, "" })
 	if err := os.MkdirAll(filepath.Join(s.Dir, otherHost), 0o755); err != nil {
