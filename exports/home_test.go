@@ -497,6 +497,41 @@ func TestSkeleton(t *testing.T) {
 	}
 }
 
+// TestSkeletonIsConfined: what was a directory or a file a moment ago is a symlink to
+// elsewhere by now.
+func TestSkeletonIsConfined(t *testing.T) {
+	dir := t.TempDir()
+	secret, skel := filepath.Join(dir, "secret"), filepath.Join(dir, "skel")
+	if err := errors.Join(os.Mkdir(secret, 0o755), os.Mkdir(skel, 0o755), os.WriteFile(filepath.Join(secret, "file"), []byte("secret"), 0o600),
+		os.Symlink(secret, filepath.Join(skel, "dir")), os.Symlink(filepath.Join(secret, "file"), filepath.Join(skel, "file"))); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(skel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	info, err := os.Lstat(filepath.Join(secret, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &skeleton{root: root, copies: map[inode]string{}}
+	for name, copied := range map[string]func(to string) error{
+		"directory":           func(to string) error { return s.copyDir("dir", to) },
+		"file":                func(to string) error { return s.copyFile("file", filepath.Join(to, "copy"), info) },
+		"file in a directory": func(to string) error { return s.copyFile("dir/file", filepath.Join(to, "copy"), info) },
+		"object":              func(to string) error { return s.copy("dir/file", filepath.Join(to, "copy")) },
+	} {
+		to := t.TempDir()
+		if err := copied(to); err == nil {
+			t.Errorf("%s: copied", name)
+		}
+		if entries, _ := os.ReadDir(to); len(entries) != 0 {
+			t.Errorf("%s: there is %v", name, entries)
+		}
+	}
+}
+
 // fill makes a skeleton of one object of each kind.
 func fill(t *testing.T, dir string) {
 	t.Helper()
