@@ -412,6 +412,72 @@ func TestHomesUnmounted(t *testing.T) {
 	}
 }
 
+// TestHomesDisk: on a disk that is full, or cannot be written to, the homes that are
+// there are served, and of others nothing is left.
+func TestHomesDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a disk")
+	}
+	s := serveHomes(t, func(h *Homes) {
+		if err := unix.Mount("tmpfs", h.Dir, "tmpfs", 0, "size=256k"); err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { unix.Unmount(h.Dir, unix.MNT_DETACH) })
+		if err := os.WriteFile(filepath.Join(h.Skel, "file"), make([]byte, 8<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	h := s.mountAs(t, s.peer, "/home")
+	check := func(when, why string, writes fs.Error) {
+		t.Helper()
+		if again := s.mountAs(t, s.peer, "/home"); !slices.Equal(again, h) {
+			t.Errorf("%s: the home that is there is %x, was %x", when, again, h)
+		}
+		_, err := s.Mount(s.at(otherHost), "/home", Caller{})
+		if fs.KindOf(err) != fs.ErrIO || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: a new home: %v", when, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.Dir, "*")); len(left) != 1 {
+			t.Errorf("%s: there is %v", when, left)
+		}
+		var o HomeObject
+		if err := s.ResolveHome(s.peer, h, &o); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		var a fs.Attr
+		file, err := o.Tree.Lookup(&fs.Cred{}, o.Tree.Root(), fs.Name("file"), &a)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if n, _, err := o.Tree.Read(&fs.Cred{}, file, 0, make([]byte, 8<<10)); n != 8<<10 || err != nil {
+			t.Errorf("%s: read %d bytes, %v", when, n, err)
+		}
+		_, _, err = o.Tree.Write(&fs.Cred{}, file, 0, make([]byte, 1<<20), fs.FileSync)
+		if fs.KindOf(err) != writes {
+			t.Errorf("%s: a large write: %v, want %v", when, err, writes)
+		}
+	}
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("", s.Dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(unix.MS_RDONLY)
+	check("read-only", "read-only", fs.ErrReadOnly)
+	s.restart(t)
+	check("read-only from the start", "read-only", fs.ErrReadOnly)
+	remount(0)
+	if err := os.WriteFile(filepath.Join(s.Dir, host, "ballast"), make([]byte, 1<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	check("full", "no space left", fs.ErrNoSpace)
+	if err := os.Remove(filepath.Join(s.Dir, host, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	s.mountAs(t, s.at(otherHost), "/home")
+}
+
 // TestTwoStoresOneKey: it is of no account in which order stores are named.
 func TestTwoStoresOneKey(t *testing.T) {
 	s := serveHomes(t, nil)
