@@ -197,7 +197,13 @@ func TestChange(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
 	d := w.mkdir(root, "d", 0o755)
+	e := w.mkdir(root, "e", 0o755)
 	f := w.create(root, "f", 0o644)
+	for _, name := range []string{"d/old", "d/here", "d/out", "d/file"} {
+		w.create(root, name, 0o644)
+	}
+	w.mkdir(root, "d/olddir", 0o755)
+	w.mkdir(root, "e/dir", 0o755)
 	var a fs.Attr
 	for name, call := range map[string]func() (fs.Handle, fs.Change, error){
 		"write": func() (fs.Handle, fs.Change, error) {
@@ -218,6 +224,45 @@ func TestChange(t *testing.T) {
 		},
 		"link": func() (fs.Handle, fs.Change, error) {
 			c, err := w.Link(root, f, d, fs.Name("hard"), &a)
+			return d, c, err
+		},
+		"mkdir": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Mkdir(root, d, fs.Name("sub"), nil, &a)
+			return d, c, err
+		},
+		"mknod": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Mknod(root, d, fs.Name("fifo"), fs.FIFO, 0, 0, nil, &a)
+			return d, c, err
+		},
+		"remove": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Remove(root, d, fs.Name("old"))
+			return d, c, err
+		},
+		"rmdir": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Rmdir(root, d, fs.Name("olddir"))
+			return d, c, err
+		},
+		"rename": func() (fs.Handle, fs.Change, error) {
+			c, to, err := w.Rename(root, d, fs.Name("here"), d, fs.Name("there"))
+			if c.After != to.After || c.Before == nil || to.Before == nil || *c.Before != *to.Before {
+				t.Errorf("rename in a directory tells two things of it: %+v, %+v", c, to)
+			}
+			return d, c, err
+		},
+		"rename out": func() (fs.Handle, fs.Change, error) {
+			c, _, err := w.Rename(root, d, fs.Name("out"), e, fs.Name("in"))
+			return d, c, err
+		},
+		"rename in": func() (fs.Handle, fs.Change, error) { // of a directory, which changes the link count
+			_, c, err := w.Rename(root, e, fs.Name("dir"), d, fs.Name("dir"))
+			return d, c, err
+		},
+		"exclusive create": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Create(root, d, fs.Name("exclusive"), fs.Exclusive, nil, fs.Verifier{1}, &a)
+			return d, c, err
+		},
+		"create of what is there": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Create(root, d, fs.Name("file"), fs.Unchecked, &fs.SetAttr{Size: ptr(uint64(0))}, fs.Verifier{}, &a)
 			return d, c, err
 		},
 		"failed remove": func() (fs.Handle, fs.Change, error) {
