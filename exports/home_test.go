@@ -210,6 +210,49 @@ func TestHomeHandles(t *testing.T) {
 	check("when all share one home", s.peer, mine, fs.ErrStale)
 }
 
+// TestHomeHandlesOutside: even with a tag that is good, the handle of a directory that
+// is not in the home leads nowhere, nor does ".." lead out of it.
+func TestHomeHandlesOutside(t *testing.T) {
+	s := serveHomes(t, nil)
+	for _, dir := range []string{s.Skel + "/skeldir", s.Dir + "/" + otherHost + "/secret"} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handle := s.mountAs(t, s.peer, "/home")
+	var mine HomeObject
+	if err := s.ResolveHome(s.peer, handle, &mine); err != nil {
+		t.Fatal(err)
+	}
+	var a fs.Attr
+	for range 2 {
+		up, err := mine.Tree.Lookup(&fs.Cred{}, mine.Handle, fs.Name(".."), &a)
+		if err != nil || up != mine.Handle {
+			t.Errorf(".. of the home is %x, %v", up, err)
+		}
+	}
+	for _, dir := range []string{filepath.Dir(s.Dir), s.Dir, s.Skel, s.Skel + "/skeldir", s.Dir + "/" + otherHost, s.Dir + "/" + otherHost + "/secret"} {
+		outside, err := s.Homes.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o HomeObject
+		if err := s.ResolveHome(s.peer, mine.AppendHandle(nil, outside.Root()), &o); err != nil {
+			t.Fatal(err)
+		}
+		list := make([]fs.HostEntry, 4)
+		_, _, listed := o.Tree.ReadDir(&fs.Cred{}, o.Handle, 0, true, list)
+		_, looked := o.Tree.Lookup(&fs.Cred{}, o.Handle, fs.Name("secret"), &a)
+		_, _, made := o.Tree.Mkdir(&fs.Cred{}, o.Handle, fs.Name("made"), nil, &a)
+		_, _, moved := o.Tree.Rename(&fs.Cred{}, o.Handle, fs.Name("secret"), mine.Handle, fs.Name("moved"))
+		for what, err := range map[string]error{"attributes": o.Tree.Getattr(o.Handle, &a), "a listing": listed, "a name": looked, "a new directory": made, "a rename": moved} {
+			if kind := fs.KindOf(err); kind != fs.ErrStale && kind != fs.ErrWouldBlock {
+				t.Errorf("%s: %s: %v", dir, what, err)
+			}
+		}
+	}
+}
+
 func TestHomeIsGone(t *testing.T) {
 	s := serveHomes(t, nil)
 	h := s.mountAs(t, s.peer, "/home")
