@@ -319,7 +319,33 @@ func (h *home) reopen() (fs.WritableTree, error) {
 		return nil, fmt.Errorf("open the home %s: %w", h.dir, shortage(err))
 	}
 	h.open.Store(&openHome{tree, info})
+	h.homes.moved(h, info)
 	return tree, nil
+}
+
+// moved lets go of other homes that were opened in what is now the directory of to:
+// an operator has renamed it, and who had it before must not go on in it.
+func (h *homes) moved(to *home, info os.FileInfo) {
+	for _, other := range h.opened(info) {
+		if other == to {
+			continue
+		}
+		if now, err := os.Stat(other.dir); err != nil || !os.SameFile(now, info) {
+			h.forget(other)
+		}
+	}
+}
+
+// opened returns the homes that were opened in a directory.
+func (h *homes) opened(info os.FileInfo) (found []*home) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, home := range h.byDir {
+		if o := home.open.Load(); o != nil && os.SameFile(o.info, info) {
+			found = append(found, home)
+		}
+	}
+	return found
 }
 
 // shortage makes an error that will pass, for want of descriptors or memory, one of

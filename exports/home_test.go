@@ -210,6 +210,49 @@ func TestHomeHandles(t *testing.T) {
 	check("when all share one home", s.peer, mine, fs.ErrStale)
 }
 
+// TestHomeHandlesOutside: even with a tag that is good, the handle of a directory that
+// is not in the home leads nowhere, nor does ".." lead out of it.
+func TestHomeHandlesOutside(t *testing.T) {
+	s := serveHomes(t, nil)
+	for _, dir := range []string{s.Skel + "/skeldir", s.Dir + "/" + otherHost + "/secret"} {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	handle := s.mountAs(t, s.peer, "/home")
+	var mine HomeObject
+	if err := s.ResolveHome(s.peer, handle, &mine); err != nil {
+		t.Fatal(err)
+	}
+	var a fs.Attr
+	for range 2 {
+		up, err := mine.Tree.Lookup(&fs.Cred{}, mine.Handle, fs.Name(".."), &a)
+		if err != nil || up != mine.Handle {
+			t.Errorf(".. of the home is %x, %v", up, err)
+		}
+	}
+	for _, dir := range []string{filepath.Dir(s.Dir), s.Dir, s.Skel, s.Skel + "/skeldir", s.Dir + "/" + otherHost, s.Dir + "/" + otherHost + "/secret"} {
+		outside, err := s.Homes.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var o HomeObject
+		if err := s.ResolveHome(s.peer, mine.AppendHandle(nil, outside.Root()), &o); err != nil {
+			t.Fatal(err)
+		}
+		list := make([]fs.HostEntry, 4)
+		_, _, listed := o.Tree.ReadDir(&fs.Cred{}, o.Handle, 0, true, list)
+		_, looked := o.Tree.Lookup(&fs.Cred{}, o.Handle, fs.Name("secret"), &a)
+		_, _, made := o.Tree.Mkdir(&fs.Cred{}, o.Handle, fs.Name("made"), nil, &a)
+		_, _, moved := o.Tree.Rename(&fs.Cred{}, o.Handle, fs.Name("secret"), mine.Handle, fs.Name("moved"))
+		for what, err := range map[string]error{"attributes": o.Tree.Getattr(o.Handle, &a), "a listing": listed, "a name": looked, "a new directory": made, "a rename": moved} {
+			if kind := fs.KindOf(err); kind != fs.ErrStale && kind != fs.ErrWouldBlock {
+				t.Errorf("%s: %s: %v", dir, what, err)
+			}
+		}
+	}
+}
+
 func TestHomeIsGone(t *testing.T) {
 	s := serveHomes(t, nil)
 	h := s.mountAs(t, s.peer, "/home")
@@ -252,6 +295,33 @@ func TestHomeIsGone(t *testing.T) {
 	}
 	if _, err := s.Mount(s.peer, "/home", Caller{}); fs.KindOf(err) != fs.ErrIO {
 		t.Errorf("mounted when the disk with the homes is not there: %v", err)
+	}
+}
+
+// TestHomeIsMoved renames a home to that of another node, under a server that runs:
+// from then on it is that node's alone.
+func TestHomeIsMoved(t *testing.T) {
+	s := serveHomes(t, nil)
+	h := s.mountAs(t, s.peer, "/home")
+	dir := filepath.Join(s.Dir, host)
+	if err := os.Rename(dir, filepath.Join(s.Dir, otherHost)); err != nil {
+		t.Fatal(err)
+	}
+	other := s.at(otherHost)
+	theirs := s.mountAs(t, other, "/home")
+	if err := s.resolve(other, theirs); err != nil {
+		t.Errorf("by who has it now: %v", err)
+	}
+	if err := s.resolve(s.peer, h); fs.KindOf(err) != fs.ErrStale {
+		t.Errorf("by who had it: %v", err)
+	}
+	// Two nodes that share a home on purpose do not take it from each other.
+	if err := os.Symlink(otherHost, dir); err != nil {
+		t.Fatal(err)
+	}
+	s.mountAs(t, s.peer, "/home")
+	if n := len(s.homes.byDir); n != 2 {
+		t.Errorf("%d homes are open", n)
 	}
 }
 
@@ -385,6 +455,72 @@ func TestHomesUnmounted(t *testing.T) {
 	}
 }
 
+// TestHomesDisk: on a disk that is full, or cannot be written to, the homes that are
+// there are served, and of others nothing is left.
+func TestHomesDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to mount a disk")
+	}
+	s := serveHomes(t, func(h *Homes) {
+		if err := unix.Mount("tmpfs", h.Dir, "tmpfs", 0, "size=256k"); err != nil {
+			t.Skip(err)
+		}
+		t.Cleanup(func() { unix.Unmount(h.Dir, unix.MNT_DETACH) })
+		if err := os.WriteFile(filepath.Join(h.Skel, "file"), make([]byte, 8<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	})
+	h := s.mountAs(t, s.peer, "/home")
+	check := func(when, why string, writes fs.Error) {
+		t.Helper()
+		if again := s.mountAs(t, s.peer, "/home"); !slices.Equal(again, h) {
+			t.Errorf("%s: the home that is there is %x, was %x", when, again, h)
+		}
+		_, err := s.Mount(s.at(otherHost), "/home", Caller{})
+		if fs.KindOf(err) != fs.ErrIO || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: a new home: %v", when, err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(s.Dir, "*")); len(left) != 1 {
+			t.Errorf("%s: there is %v", when, left)
+		}
+		var o HomeObject
+		if err := s.ResolveHome(s.peer, h, &o); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		var a fs.Attr
+		file, err := o.Tree.Lookup(&fs.Cred{}, o.Tree.Root(), fs.Name("file"), &a)
+		if err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+		if n, _, err := o.Tree.Read(&fs.Cred{}, file, 0, make([]byte, 8<<10)); n != 8<<10 || err != nil {
+			t.Errorf("%s: read %d bytes, %v", when, n, err)
+		}
+		_, _, err = o.Tree.Write(&fs.Cred{}, file, 0, make([]byte, 1<<20), fs.FileSync)
+		if fs.KindOf(err) != writes {
+			t.Errorf("%s: a large write: %v, want %v", when, err, writes)
+		}
+	}
+	remount := func(flags uintptr) {
+		t.Helper()
+		if err := unix.Mount("", s.Dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remount(unix.MS_RDONLY)
+	check("read-only", "read-only", fs.ErrReadOnly)
+	s.restart(t)
+	check("read-only from the start", "read-only", fs.ErrReadOnly)
+	remount(0)
+	if err := os.WriteFile(filepath.Join(s.Dir, host, "ballast"), make([]byte, 1<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
+		t.Fatal(err)
+	}
+	check("full", "no space left", fs.ErrNoSpace)
+	if err := os.Remove(filepath.Join(s.Dir, host, "ballast")); err != nil {
+		t.Fatal(err)
+	}
+	s.mountAs(t, s.at(otherHost), "/home")
+}
+
 // TestTwoStoresOneKey: it is of no account in which order stores are named.
 func TestTwoStoresOneKey(t *testing.T) {
 	s := serveHomes(t, nil)
@@ -467,6 +603,41 @@ func TestSkeleton(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(s.Dir); len(left) != 1 {
 		t.Errorf("something is left: %v", left)
+	}
+}
+
+// TestSkeletonIsConfined: what was a directory or a file a moment ago is a symlink to
+// elsewhere by now.
+func TestSkeletonIsConfined(t *testing.T) {
+	dir := t.TempDir()
+	secret, skel := filepath.Join(dir, "secret"), filepath.Join(dir, "skel")
+	if err := errors.Join(os.Mkdir(secret, 0o755), os.Mkdir(skel, 0o755), os.WriteFile(filepath.Join(secret, "file"), []byte("secret"), 0o600),
+		os.Symlink(secret, filepath.Join(skel, "dir")), os.Symlink(filepath.Join(secret, "file"), filepath.Join(skel, "file"))); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(skel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	info, err := os.Lstat(filepath.Join(secret, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &skeleton{root: root, copies: map[inode]string{}}
+	for name, copied := range map[string]func(to string) error{
+		"directory":           func(to string) error { return s.copyDir("dir", to) },
+		"file":                func(to string) error { return s.copyFile("file", filepath.Join(to, "copy"), info) },
+		"file in a directory": func(to string) error { return s.copyFile("dir/file", filepath.Join(to, "copy"), info) },
+		"object":              func(to string) error { return s.copy("dir/file", filepath.Join(to, "copy")) },
+	} {
+		to := t.TempDir()
+		if err := copied(to); err == nil {
+			t.Errorf("%s: copied", name)
+		}
+		if entries, _ := os.ReadDir(to); len(entries) != 0 {
+			t.Errorf("%s: there is %v", name, entries)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func makeHome(dir, skeleton string) (err error) {
 	if skeleton == "" {
 		err = errors.Join(os.Chmod(temp, 0o755), durable.SyncDir(temp))
 	} else {
-		err = newSkeleton().copyDir(skeleton, temp)
+		err = copySkeleton(skeleton, temp)
 	}
 	if err != nil {
 		return fmt.Errorf("make the home %s: %w", dir, err)
@@ -74,21 +74,38 @@ func globQuote(s string) string {
 // skeleton copies a directory with owners, modes, times and hard links, and
 // sees to it that every copy is on disk.
 type skeleton struct {
+	// root is the directory. A part of it may belong to a user of this machine, who
+	// must not get copies of what is elsewhere by swapping in symlinks.
+	root   *os.Root
 	copies map[inode]string // of objects that have several names
 }
 
 type inode struct{ dev, ino uint64 }
 
-func newSkeleton() *skeleton { return &skeleton{copies: map[inode]string{}} }
+// copySkeleton copies the directory from to to, which is empty.
+func copySkeleton(from, to string) error {
+	root, err := os.OpenRoot(from)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	s := &skeleton{root: root, copies: map[inode]string{}}
+	return s.copyDir(".", to)
+}
 
 // copyDir copies what is in the directory from into to, which is empty, and then
 // its attributes.
 func (s *skeleton) copyDir(from, to string) error {
-	info, err := os.Stat(from)
+	dir, err := s.root.OpenFile(from, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(from)
+	defer dir.Close()
+	info, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	entries, err := dir.ReadDir(-1)
 	if err != nil {
 		return err
 	}
@@ -105,7 +122,7 @@ func (s *skeleton) copyDir(from, to string) error {
 
 // copy copies one object of any kind.
 func (s *skeleton) copy(from, to string) error {
-	info, err := os.Lstat(from)
+	info, err := s.root.Lstat(from)
 	if err != nil {
 		return err
 	}
@@ -124,9 +141,9 @@ func (s *skeleton) copy(from, to string) error {
 		}
 		return s.copyDir(from, to)
 	case 0:
-		return copyFile(from, to, info)
+		return s.copyFile(from, to, info)
 	case os.ModeSymlink:
-		text, err := os.Readlink(from)
+		text, err := s.root.Readlink(from)
 		if err != nil {
 			return err
 		}
@@ -143,9 +160,9 @@ func (s *skeleton) copy(from, to string) error {
 }
 
 // copyFile copies a regular file.
-func copyFile(from, to string, info os.FileInfo) (err error) {
+func (s *skeleton) copyFile(from, to string, info os.FileInfo) (err error) {
 	// Should it be something else by now, opening it must not wait.
-	src, err := os.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	src, err := s.root.OpenFile(from, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}

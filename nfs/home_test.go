@@ -245,6 +245,24 @@ func TestBadChanges(t *testing.T) {
 			rows = append(rows, row{fmt.Sprintf("%.9q", name), n.proc, n.args(in(name)), want})
 		}
 	}
+	// Attributes of what is to be made.
+	for what, bad := range map[string]struct {
+		attr func(*wire.Encoder)
+		want uint32
+	}{
+		"2^64-1 bytes":         {number(0, 0, 0, 1, 0xffffffff, 0xffffffff, 0, 0), fbig},
+		"2^63 bytes":           {number(0, 0, 0, 1, 1<<31, 0, 0, 0), fbig},
+		"nanoseconds of atime": {number(1, 0o644, 0, 0, 0, 2, 1, 1000000000, 0), inval},
+		"nanoseconds of mtime": {number(1, 0o644, 0, 0, 0, 0, 2, 1, 0xffffffff), inval},
+	} {
+		rows = append(rows,
+			row{what, gonfs.NFSProcedureCreate, args(in("new"), number(0), bad.attr), bad.want},
+			row{what, gonfs.NFSProcedureCreate, args(in("new"), number(1), bad.attr), bad.want},
+			row{what, gonfs.NFSProcedureMkDir, args(in("new"), bad.attr), bad.want},
+			row{what, gonfs.NFSProcedureSymlink, args(in("new"), bad.attr, text("t")), bad.want},
+			row{what, gonfs.NFSProcedureMkNod, args(in("new"), number(7), bad.attr), bad.want},
+			row{what, gonfs.NFSProcedureCreate, args(in("file"), number(0), bad.attr), bad.want}) // which is there
+	}
 	for _, r := range rows {
 		got := c.do(r.proc, r.args...)
 		if got.status != r.want {
@@ -273,6 +291,56 @@ func TestBadChanges(t *testing.T) {
 		if _, stat, _ := c.outcome(); stat != wire.GarbageArgs {
 			t.Errorf("%v, %s: accept_stat %d", r.proc, r.name, stat)
 		}
+	}
+}
+
+// TestHomeModes: what a mode has besides its twelve bits is not for the file system,
+// and those are kept as mkdir(2) and the like keep them.
+func TestHomeModes(t *testing.T) {
+	c := startHomes(t, Limits{}, nil).mount(t)
+	for i, mode := range []uint32{0, 0o777, 0o4711, 0o1777, 0o100644, 0o040755, 0o170600, 0xfffff000 | 0o600} {
+		for kind, proc := range map[string]gonfs.NFSProcedure{"file": gonfs.NFSProcedureCreate, "dir": gonfs.NFSProcedureMkDir, "fifo": gonfs.NFSProcedureMkNod} {
+			name, args := fmt.Sprint(kind, i), []func(*wire.Encoder){attributes(mode)}
+			want := mode & 0o7777
+			switch kind {
+			case "file":
+				args = append([]func(*wire.Encoder){number(1)}, args...)
+			case "dir":
+				want &= 0o1777
+			case "fifo":
+				args = append([]func(*wire.Encoder){number(7)}, args...)
+			}
+			r := c.must(proc, append([]func(*wire.Encoder){lookupArgs(c.root, name)}, args...)...)
+			if got := binary.BigEndian.Uint32(r.attr[4:]); got != want {
+				t.Errorf("%s of mode %o has %o, want %o", kind, mode, got, want)
+			}
+			set := c.must(gonfs.NFSProcedureSetAttr, fileHandle(r.handle), attributes(mode), number(0))
+			if got := binary.BigEndian.Uint32(set.after[0][4:]); got != mode&0o7777 {
+				t.Errorf("%s set to mode %o has %o", kind, mode, got)
+			}
+		}
+	}
+}
+
+// TestHomeNames makes, finds, lists and removes names that a host allows and people
+// do not expect.
+func TestHomeNames(t *testing.T) {
+	c := startHomes(t, Limits{}, nil).mount(t)
+	for _, name := range []string{strings.Repeat("n", 255), "\xff\xfe\x80", "\n\t\x01\x7f", "...", " ", "-rf", "*", "127.0.0.2", "..\x01", strings.Repeat("\u00e4", 127)} {
+		h := c.file(name)
+		if found := c.find(name); !bytes.Equal(found, h) {
+			t.Errorf("%q: LOOKUP finds %x, made was %x", name, found, h)
+		}
+		if p := c.listHome(0, 4096, 4096); !slices.ContainsFunc(p.entries, func(e listed) bool { return e.name == name && bytes.Equal(e.handle, h) }) {
+			t.Errorf("%q is not listed", name)
+		}
+		if _, err := os.Lstat(c.host(name)); err != nil {
+			t.Error(err)
+		}
+		c.must(gonfs.NFSProcedureRemove, lookupArgs(c.root, name))
+	}
+	if entries, _ := os.ReadDir(c.dir); len(entries) != 0 {
+		t.Errorf("left: %v", entries)
 	}
 }
 

@@ -197,7 +197,13 @@ func TestChange(t *testing.T) {
 	needRoot(t)
 	w := newWorld(t)
 	d := w.mkdir(root, "d", 0o755)
+	e := w.mkdir(root, "e", 0o755)
 	f := w.create(root, "f", 0o644)
+	for _, name := range []string{"d/old", "d/here", "d/out", "d/file"} {
+		w.create(root, name, 0o644)
+	}
+	w.mkdir(root, "d/olddir", 0o755)
+	w.mkdir(root, "e/dir", 0o755)
 	var a fs.Attr
 	for name, call := range map[string]func() (fs.Handle, fs.Change, error){
 		"write": func() (fs.Handle, fs.Change, error) {
@@ -218,6 +224,45 @@ func TestChange(t *testing.T) {
 		},
 		"link": func() (fs.Handle, fs.Change, error) {
 			c, err := w.Link(root, f, d, fs.Name("hard"), &a)
+			return d, c, err
+		},
+		"mkdir": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Mkdir(root, d, fs.Name("sub"), nil, &a)
+			return d, c, err
+		},
+		"mknod": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Mknod(root, d, fs.Name("fifo"), fs.FIFO, 0, 0, nil, &a)
+			return d, c, err
+		},
+		"remove": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Remove(root, d, fs.Name("old"))
+			return d, c, err
+		},
+		"rmdir": func() (fs.Handle, fs.Change, error) {
+			c, err := w.Rmdir(root, d, fs.Name("olddir"))
+			return d, c, err
+		},
+		"rename": func() (fs.Handle, fs.Change, error) {
+			c, to, err := w.Rename(root, d, fs.Name("here"), d, fs.Name("there"))
+			if c.After != to.After || c.Before == nil || to.Before == nil || *c.Before != *to.Before {
+				t.Errorf("rename in a directory tells two things of it: %+v, %+v", c, to)
+			}
+			return d, c, err
+		},
+		"rename out": func() (fs.Handle, fs.Change, error) {
+			c, _, err := w.Rename(root, d, fs.Name("out"), e, fs.Name("in"))
+			return d, c, err
+		},
+		"rename in": func() (fs.Handle, fs.Change, error) { // of a directory, which changes the link count
+			_, c, err := w.Rename(root, e, fs.Name("dir"), d, fs.Name("dir"))
+			return d, c, err
+		},
+		"exclusive create": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Create(root, d, fs.Name("exclusive"), fs.Exclusive, nil, fs.Verifier{1}, &a)
+			return d, c, err
+		},
+		"create of what is there": func() (fs.Handle, fs.Change, error) {
+			_, c, err := w.Create(root, d, fs.Name("file"), fs.Unchecked, &fs.SetAttr{Size: ptr(uint64(0))}, fs.Verifier{}, &a)
 			return d, c, err
 		},
 		"failed remove": func() (fs.Handle, fs.Change, error) {
@@ -449,6 +494,137 @@ func TestListing(t *testing.T) {
 	}
 	if err != nil || n == 0 {
 		t.Errorf("%d entries, %v", n, err)
+	}
+}
+
+// TestListingWhileItChanges lists a directory in small pieces while other names come
+// and go: those that nobody touches come once.
+func TestListingWhileItChanges(t *testing.T) {
+	needRoot(t)
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 32).dir) // large directories are trees, which are split
+	d := w.mkdir(root, "d", 0o755)
+	const stay = 2000
+	for i := range stay {
+		if err := os.WriteFile(w.at(fmt.Sprintf("d/stay-%04d", i)), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	changes := 0
+	change := func() { // many come, and then go again
+		name := w.at(fmt.Sprintf("d/passing-%04d", changes%3000))
+		if changes/3000%2 == 0 {
+			os.WriteFile(name, nil, 0o644)
+		} else {
+			os.Remove(name)
+		}
+		changes++
+	}
+	for range 3 {
+		seen := make(map[string]int)
+		entries := make([]fs.HostEntry, 9)
+		for cookie, eof := uint64(0), false; !eof; {
+			n, e, err := w.ReadDir(root, d, cookie, false, entries)
+			if err != nil {
+				t.Fatal(err)
+			}
+			eof = e
+			for i := range entries[:n] {
+				seen[string(entries[i].Name)]++
+				cookie = entries[i].Cookie
+			}
+			for range 11 {
+				change()
+			}
+		}
+		for i := range stay {
+			if name := fmt.Sprintf("stay-%04d", i); seen[name] != 1 {
+				t.Errorf("%s was listed %d times", name, seen[name])
+			}
+		}
+	}
+}
+
+// TestCookies lists from places that no listing gave out, or whose name is gone: it
+// comes to an end, and no name comes twice.
+func TestCookies(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	d := w.mkdir(root, "d", 0o755)
+	for i := range 50 {
+		w.create(root, fmt.Sprint("d/", i), 0o644)
+	}
+	entries := make([]fs.HostEntry, 10)
+	n, _, err := w.ReadDir(root, d, 0, false, entries)
+	if err != nil || n != len(entries) {
+		t.Fatalf("%d entries, %v", n, err)
+	}
+	gone := entries[n-1]
+	os.Remove(w.at("d/" + string(gone.Name)))
+	for _, cookie := range []uint64{1, 2, 3, 4095, 1<<31 - 1, 1 << 32, 1<<62 + 12345, 1<<63 - 1, gone.Cookie} {
+		seen := make(map[string]bool)
+		for at, eof := cookie, false; !eof; {
+			n, e, err := w.ReadDir(root, d, at, true, entries)
+			if fs.KindOf(err) == fs.ErrInvalid {
+				break
+			}
+			if err != nil || n == 0 && !e {
+				t.Fatalf("cookie %d: %d entries, %v", cookie, n, err)
+			}
+			eof = e
+			for i := range entries[:n] {
+				name := string(entries[i].Name)
+				if seen[name] {
+					t.Fatalf("cookie %d: %s comes twice", cookie, name)
+				}
+				seen[name] = true
+				at = entries[i].Cookie
+			}
+		}
+		if cookie == gone.Cookie && len(seen) != 50+2-len(entries) {
+			t.Errorf("%d names after one that is gone", len(seen))
+		}
+	}
+}
+
+// TestManyLinks gives a file as many names as it can have.
+func TestManyLinks(t *testing.T) {
+	needRoot(t)
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 12).dir)
+	h := w.create(root, "f", 0o644)
+	const most = 65000 // EXT4_LINK_MAX
+	for i := range most - 1 {
+		if err := os.Link(w.at("f"), w.at(fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var a fs.Attr
+	_, err := w.Link(root, h, w.Root(), fs.Name("more"), &a)
+	wantErr(t, "one more", err, fs.ErrTooManyLinks)
+	if err := w.Getattr(h, &a); err != nil || a.Nlink != most {
+		t.Errorf("%d links, %v", a.Nlink, err)
+	}
+}
+
+// TestFailure holds what the host says against what a client is told of it.
+func TestFailure(t *testing.T) {
+	for errno, want := range map[unix.Errno]fs.Error{
+		unix.EPERM: fs.ErrPermission, unix.ENOENT: fs.ErrNotExist, unix.EACCES: fs.ErrAccess, unix.EEXIST: fs.ErrExist,
+		unix.ENOTDIR: fs.ErrNotDir, unix.EISDIR: fs.ErrIsDir, unix.EINVAL: fs.ErrInvalid, unix.EROFS: fs.ErrReadOnly,
+		unix.ENAMETOOLONG: fs.ErrNameTooLong, unix.ESTALE: fs.ErrStale, unix.EOPNOTSUPP: fs.ErrNotSupported, unix.EXDEV: fs.ErrXDev,
+		unix.ENOTEMPTY: fs.ErrNotEmpty, unix.ENOSPC: fs.ErrNoSpace, unix.EDQUOT: fs.ErrQuota, unix.EFBIG: fs.ErrTooLarge,
+		unix.EMLINK: fs.ErrTooManyLinks, unix.EIO: fs.ErrIO, unix.ENXIO: fs.ErrIO, unix.EBUSY: fs.ErrAccess, unix.ETXTBSY: fs.ErrAccess,
+		unix.EMFILE: fs.ErrWouldBlock, unix.ENFILE: fs.ErrWouldBlock, unix.ENOMEM: fs.ErrWouldBlock, unix.EAGAIN: fs.ErrWouldBlock,
+	} {
+		if got := failure(fmt.Errorf("host: %w", errno)); got != want {
+			t.Errorf("%v: %v, want %v", errno, got, want)
+		}
+		after := want
+		if want == fs.ErrWouldBlock {
+			after = fs.ErrIO
+		}
+		if got := failure(done(errno)); got != after {
+			t.Errorf("%v after a change: %v, want %v", errno, got, after)
+		}
 	}
 }
 
