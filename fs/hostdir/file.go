@@ -10,12 +10,24 @@ import (
 
 // Read implements fs.WritableTree.
 func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof bool, err error) {
+	return t.read(c, h, off, p, nil, unix.Pread)
+}
+
+// ReadNow implements fs.WritableTree.
+func (t *Tree) ReadNow(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr) (n int, eof bool, err error) {
+	return t.read(c, h, off, p, a, preadNow)
+}
+
+func (t *Tree) read(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr, pread func(fd int, p []byte, off int64) (int, error)) (n int, eof bool, err error) {
 	var st unix.Statx_t
 	o, err := t.getFile(h, &st)
 	if err != nil {
 		return 0, false, err
 	}
 	defer t.put(o)
+	if a != nil {
+		t.fill(a, &st)
+	}
 	if err := o.check(c, &st, fs.MayRead); err != nil {
 		return 0, false, err
 	}
@@ -26,8 +38,8 @@ func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof b
 	if err != nil {
 		return 0, false, err
 	}
-	for n < len(p) {
-		got, err := unix.Pread(fd, p[n:], int64(off)+int64(n))
+	for n < len(p) && off+uint64(n) < st.Size {
+		got, err := pread(fd, p[n:], int64(off)+int64(n))
 		if err == unix.EINTR {
 			continue
 		}
