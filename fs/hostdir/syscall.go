@@ -73,11 +73,17 @@ type fileHandle struct {
 	bytes [fs.MaxHandle - 1]byte
 }
 
-// nameToHandle asks the file system for the handle of what is behind fd.
-func nameToHandle(fd int, h *fileHandle) error {
+// nameToHandle asks the file system for the handle of what has the given name in dir, a
+// symlink itself; without a name, of what is behind dir, which need be no directory.
+func nameToHandle(dir int, name fs.Name, h *fileHandle) error {
+	if len(name) > fs.MaxName {
+		return unix.ENAMETOOLONG
+	}
+	var path [fs.MaxName + 1]byte
+	copy(path[:], name)
 	h.size = uint32(len(h.bytes))
 	var mount int32
-	_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+	_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(dir), uintptr(unsafe.Pointer(&path)),
 		uintptr(unsafe.Pointer(h)), uintptr(unsafe.Pointer(&mount)), unix.AT_EMPTY_PATH, 0)
 	if errno != 0 {
 		return errno
