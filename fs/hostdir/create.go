@@ -259,9 +259,12 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 		return h, err
 	}
 	t.learn(h, d.key.handle, name)
-	dressed := s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil
-	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
-		return h, err
+	dressed := s.UID != nil || s.GID != nil || s.Size != nil || s.Atime != nil || s.Mtime != nil
+	if t.ordered && !dressed {
+		return h, d.sync(fs.FileSync) // the name and what it names are one change, and many share a flush
+	}
+	if err := t.syncNew(fd, a.Kind, dressed); err != nil || t.ordered {
+		return h, err // the name came before what was changed since
 	}
 	return h, d.sync(fs.FileSync)
 }
