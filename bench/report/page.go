@@ -33,6 +33,8 @@ func sections() []section {
 		{"race", "The race", "The servers take turns at the same work on the same tree; go-nfs was measured apart, because it goes on with what it has not answered in time.\n" +
 			"Where the page cache is cold, it was dropped before each run; the names and attributes of rootnfsd, which it has mapped, stay in memory all the same, as does its knowledge of what content it has compared with its digest.", true, true},
 		{"guest", "In a guest", "Against the kernel's own server in a QEMU guest, and fio over a mount by a real kernel.", false, false},
+		{"homes", "Homes", "The calls of a Linux client that writes to its home, on directories of one file system. In the first rows of each work both servers bring to the disk what they\n" +
+			"answer; what is *not synced* acknowledges changes of names and attributes that a power cut loses.", true, false},
 		{"store", "The store", "Sealing and opening versions, and what their size costs.", false, false},
 		{"rollout", "Promotes under load", "", false, false},
 		{"cold", "Cold page cache", "", false, false},
