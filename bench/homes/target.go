@@ -2,6 +2,7 @@ package homes
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,6 +74,8 @@ func (t *Target) Prepare() error {
 	return nil
 }
 
+var errNoSyncedNames = errors.New("the file system has no directories whose names are synced (chattr +D)")
+
 // syncNames makes a directory, and those that will be made in it, one of which the
 // kernel brings every change of names to the disk before it returns from it (the
 // attribute D of chattr(1)). Ext4 does that, and Btrfs.
@@ -88,7 +91,7 @@ func syncNames(dir string) error {
 		err = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags|dirsync)
 	}
 	if err != nil {
-		return fmt.Errorf("the file system of %s has no directories whose names are synced (chattr +D): %w", dir, err)
+		return fmt.Errorf("%s: %w: %w", dir, errNoSyncedNames, err)
 	}
 	return nil
 }

@@ -89,7 +89,11 @@ func benchHomes(c *cli.Context) error {
 	line := newStatusLine()
 	plan.Progress = func(done, total int, next string) { line.show(fmt.Sprintf("%d of %d: %s", done, total, next)) }
 	plan.Note = line.print
-	dir, err := os.MkdirTemp(c.String("dir"), "rootnfsd-homes")
+	below, err := filepath.Abs(c.String("dir")) // for nfs-ganesha
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(below, "rootnfsd-homes")
 	if err != nil {
 		return err
 	}
@@ -97,7 +101,9 @@ func benchHomes(c *cli.Context) error {
 	if err := os.Chmod(dir, 0o755); err != nil { // for the user whose files they are
 		return err
 	}
-	h := &homeServers{dir: dir, about: map[string]string{"TCP": "congestion control " + peer.Congestion() + ", loopback"}}
+	h := &homeServers{dir: dir, about: map[string]string{
+		"TCP": "congestion control " + peer.Congestion() + ", loopback",
+	}}
 	defer h.stop()
 	if err := h.start(ctx, servers, plan.Note); err != nil {
 		return err
@@ -179,7 +185,8 @@ func (h *homeServers) startRootnfsd(ctx context.Context) error {
 		return err
 	}
 	h.running = append(h.running, t.Server)
-	h.about[t.Name] = t.Server.About + "; WRITE FILE_SYNC, COMMIT, SETATTR and all that changes names are answered after fsync"
+	h.about[t.Name] = t.Server.About + "; homes on " + bench.FileSystem(h.dir) +
+		"; WRITE FILE_SYNC, COMMIT, SETATTR and all that changes names are answered after fsync"
 	return h.add(t)
 }
 
@@ -196,7 +203,7 @@ func (h *homeServers) startGanesha(ctx context.Context, note func(string)) error
 	h.running = append(h.running, server)
 	synced := &homes.Target{Name: "nfs-ganesha", Export: export, Dir: filepath.Join(export, "synced"), Server: server, Durable: true, Options: homeUser()}
 	plain := &homes.Target{Name: "nfs-ganesha, not synced", Export: export, Dir: filepath.Join(export, "plain"), Server: server, NamesOnly: true, Options: homeUser()}
-	content := server.About + "; WRITE FILE_SYNC and COMMIT are answered after fsync"
+	content := server.About + "; files on " + bench.FileSystem(h.dir) + "; WRITE FILE_SYNC and COMMIT are answered after fsync"
 	h.about[synced.Name] = content + ", CREATE, MKDIR, SYMLINK and REMOVE after the file system has synced them (chattr +D), SETATTR is followed by a COMMIT that is not counted"
 	h.about[plain.Name] = content + ", what changes names or attributes at once: a power cut loses it"
 	if err := h.add(synced); err != nil {
