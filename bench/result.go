@@ -30,7 +30,7 @@ type Result struct {
 // Case is what was measured. Results of the same Case but for the Server are
 // compared with each other.
 type Case struct {
-	Bench  string `json:"bench"` // race, storm, guest, store, rollout
+	Bench  string `json:"bench"` // race, storm, guest, homes, store, rollout
 	Work   string `json:"work"`  // GETATTR, READ 4 KiB, seal, ...
 	Server string `json:"server"`
 

@@ -85,6 +85,22 @@ func (p *Pool[K, V]) Get(key K) (V, error) {
 	return e.value, e.err
 }
 
+// Add lends a thing that was opened elsewhere, as Get does, and reports true; or it
+// reports false because the key stands for something already, and does nothing.
+func (p *Pool[K, V]) Add(key K, value V) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.entries[key] != nil {
+		return false
+	}
+	e := &lent[K, V]{key: key, opened: make(chan struct{}), value: value, closed: make(chan struct{}), users: 1, round: p.round}
+	close(e.opened)
+	e.place = p.order.PushBack(e)
+	p.entries[key] = e
+	p.makeRoom()
+	return true
+}
+
 // fill opens e, which fails for those who wait for it if that panics.
 func (p *Pool[K, V]) fill(e *lent[K, V]) {
 	e.err = errPanicked

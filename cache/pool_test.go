@@ -65,6 +65,26 @@ func TestPoolLends(t *testing.T) {
 	}
 }
 
+func TestPoolAdd(t *testing.T) {
+	var s things
+	p := s.pool(2)
+	made := &thing{key: 1}
+	if !p.Add(1, made) {
+		t.Error("a thing was not taken")
+	}
+	if got, _ := p.Get(1); got != made {
+		t.Error("another thing came back than was added")
+	}
+	if p.Add(1, &thing{key: 1}) {
+		t.Error("a key got a second thing")
+	}
+	p.Put(1)
+	p.Drop(1)
+	s.want(t, "still in use", 0, 0)
+	p.Put(1)
+	s.want(t, "given back by both", 0, 1)
+}
+
 func TestPoolDrop(t *testing.T) {
 	var s things
 	p := s.pool(10)

@@ -120,6 +120,10 @@ type WritableTree interface {
 	// Read is Tree.Read. It never opens what is not a regular file.
 	Read(c *Cred, h Handle, off uint64, p []byte) (n int, eof bool, err error)
 
+	// ReadNow is Read, but ErrWouldBlock where that would wait for a disk. It tells
+	// the attributes from before it, too.
+	ReadNow(c *Cred, h Handle, off uint64, p []byte, a *Attr) (n int, eof bool, err error)
+
 	// Write writes all of p or fails: ErrTooLarge, ErrNoSpace, ErrQuota. The
 	// owner may write whatever the mode says, as CanRead has it for Read.
 	Write(c *Cred, h Handle, off uint64, p []byte, how Stability) (Change, Verifier, error)

@@ -12,10 +12,13 @@ const attrSize = 84
 
 // putAttr appends a fattr3.
 func (c *call) putAttr(a *fs.Attr) {
-	p := c.out.Extend(attrSize)
-	if p == nil {
-		return
+	if p := c.out.Extend(attrSize); p != nil {
+		putAttr(p, a)
 	}
+}
+
+// putAttr writes a fattr3.
+func putAttr(p []byte, a *fs.Attr) {
 	be := binary.BigEndian
 	be.PutUint32(p[0:], uint32(a.Kind))
 	be.PutUint32(p[4:], a.Mode)

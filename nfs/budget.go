@@ -41,6 +41,13 @@ func (b *budget) takeLocked(n int) bool {
 	return true
 }
 
+// untouched reports whether nobody has any of it.
+func (b *budget) untouched() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.free == b.total
+}
+
 // take takes n bytes, waiting for them if it must.
 func (b *budget) take(n int) {
 	b.mu.Lock()

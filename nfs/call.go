@@ -50,6 +50,8 @@ type call struct {
 	slow    bool
 
 	inHome  bool                  // the call is about an object in a home, where every call may wait
+	hurried bool                  // it should rather not, and wait elsewhere:
+	waits   bool                  // then that is set, and there is no reply
 	entries [maxBatch]fs.DirEntry // scratch of listings
 }
 
@@ -78,7 +80,7 @@ func (c *call) forget() {
 	c.dropSpans()
 	c.obj, c.obj2 = exports.Object{}, exports.Object{}
 	c.home, c.home2 = exports.HomeObject{}, exports.HomeObject{}
-	c.inHome = false
+	c.inHome, c.hurried, c.waits = false, false, false
 	c.args = wire.Decoder{}
 	c.datagram = false
 }

@@ -22,9 +22,9 @@ import (
 // errStopping ends a connection because the server is stopping.
 var errStopping = errors.New("the server is stopping")
 
-// conn is a connection. One goroutine reads calls and answers them; others
-// answer the calls that had to wait (slow.go). What is below "of the goroutine"
-// only the first one touches.
+// conn is a connection. One goroutine at a time leads it (lead.go): it reads calls and
+// answers them; others answer the calls that had to wait (slow.go). What is below "of
+// the leader" only that one touches.
 type conn struct {
 	srv    *Server
 	group  *group
@@ -49,7 +49,11 @@ type conn struct {
 	homes   *budget        // bytes of calls of the node about homes, and their replies
 	slow    sync.WaitGroup // those goroutines
 
-	// Of the goroutine.
+	turn      atomic.Uint64 // odd while the leader is in a call that may wait
+	isWatched atomic.Bool   // by the server's watch
+	ended     func()        // called when the connection has ended
+
+	// Of the leader.
 	in           input
 	small        *smallBuffer // where in reads to, one of the two or none
 	large        *largeBuffer
@@ -85,9 +89,14 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 	return c, nil
 }
 
-// serve answers calls until the connection ends, and closes it.
-func (c *conn) serve() {
+// lead answers calls until the connection ends, and closes it, or until another
+// goroutine leads it.
+func (c *conn) lead() {
 	err := c.answerAll()
+	if errors.Is(err, errLed) {
+		return
+	}
+	defer c.ended()
 	c.dead.Store(!errors.Is(err, errStopping))
 	if !errors.Is(err, io.EOF) && !errors.Is(err, errStopping) {
 		c.tcp.Close() // so that nothing waits for this client any more
@@ -119,6 +128,9 @@ func (c *conn) answerAll() (err error) {
 		if r := recover(); r != nil {
 			err = c.srv.panicked(r, c.call)
 			c.call = nil // not to be used again
+		}
+		if errors.Is(err, errLed) {
+			return // they are the other's
 		}
 		c.releaseCall()
 		c.releaseInput()

@@ -1,6 +1,8 @@
 package nfs
 
 import (
+	"errors"
+
 	gonfs "github.com/willscott/go-nfs"
 
 	"github.com/rootnfsd/rootnfsd/exports"
@@ -218,16 +220,19 @@ func (c *call) homeRead() wire.AcceptStat {
 	if !c.args.Done() {
 		return wire.GarbageArgs
 	}
-	if err := c.resolveHomeLive(handle); err != nil {
+	if err := c.resolveHome(handle); err != nil {
 		return c.failUnresolved(err)
 	}
 	pos := c.out.Len()
-	c.putRead()
+	c.putRead() // with attributes that are not known yet
 	p := c.out.Extend(int(c.read.count))
 	if c.out.Overflow() {
 		return wire.SystemErr
 	}
-	n, eof, err := c.home.Tree.Read(&c.cred, c.home.Handle, c.read.off, p)
+	n, eof, err := c.readHome(p)
+	if c.waits {
+		return wire.Success
+	}
 	if err != nil {
 		c.out.Truncate(pos)
 		return c.failInHome(err)
@@ -235,7 +240,23 @@ func (c *call) homeRead() wire.AcceptStat {
 	c.out.Truncate(pos + readData + n)
 	c.out.Padding(n)
 	c.setRead(pos, n, eof)
+	putAttr(c.out.Bytes()[pos+4+4:], &c.attr)
 	return wire.Success
+}
+
+// readHome reads, and makes attr the attributes from before that. A call that should
+// not wait says so if it had to.
+func (c *call) readHome(p []byte) (n int, eof bool, err error) {
+	o := &c.home
+	if c.hurried {
+		n, eof, err = o.Tree.ReadNow(&c.cred, o.Handle, c.read.off, p, &c.attr)
+		c.waits = errors.Is(err, fs.ErrWouldBlock)
+		return n, eof, err
+	}
+	if err := o.Tree.Getattr(o.Handle, &c.attr); err != nil {
+		return 0, false, err
+	}
+	return o.Tree.Read(&c.cred, o.Handle, c.read.off, p)
 }
 
 func (c *call) homeFSStat() wire.AcceptStat {

@@ -558,7 +558,9 @@ func TestHomeSizes(t *testing.T) {
 	file := c.file("file")
 	sizes := []int{1 << 20, 0, 1, 3, 4096, 15 << 10, 16 << 10, 17 << 10, 1 << 20, 1 << 20, 128 << 10, 131 << 10, 133 << 10, 1<<20 - 1, 5, 700_001}
 	var want []byte
+	sent := make(chan struct{})
 	go func() {
+		defer close(sent)
 		off := uint64(0)
 		for i, n := range sizes {
 			c.push(progNFS, 3, uint32(gonfs.NFSProcedureWrite), writeArgs(file, off, uint32(i%3), fstest.Bytes(n)))
@@ -574,6 +576,7 @@ func TestHomeSizes(t *testing.T) {
 			t.Errorf("status %d", r.status)
 		}
 	}
+	<-sent
 	c.wantFile("file", want)
 	c.must(gonfs.NFSProcedureCommit, fileHandle(file), number(0, 0, 0))
 	var got []byte

@@ -12,38 +12,177 @@ import (
 )
 
 // Homes lie on a disk of the host, and whatever is asked about them may have to
-// wait for it. So each call about one is answered by a goroutine of its own, and
+// wait for it. So each call about one can be finished by a goroutine of its own, and
 // calls that came later go on meanwhile: a slow WRITE in a home does not hold up
 // the root file system that is mounted over the same connection. What such calls
 // and their replies take is bounded, for a node and in all.
 
-// answerInHome answers the call in c.call, which is about a home, by a goroutine
-// of its own.
+// homeCall is a call about a home, with all that it takes to finish it: it shares
+// nothing with the leader of its connection.
+type homeCall struct {
+	conn    *conn
+	call    *call
+	msg     []byte
+	size    int // what it has of the budgets of homes
+	recycle [2]func()
+}
+
+// answerInHome answers the call in c.call, which is about a home, or leaves it to a
+// goroutine of its own.
 func (c *conn) answerInHome(record []byte) error {
 	in, out := bufferSize(len(record)), bufferSize(c.call.roomInHome())
+	quick := c.call.quickInHome()
+	alone := c.homes.untouched() && !c.in.unreadRecord()
 	if room, err := c.reserveForHome(in + out); err != nil {
 		return err
 	} else if !room {
 		c.call.refuseInHome()
 		return nil
 	}
-	msg, recycleMsg := c.takeRecord(record, in)
-	buf, recycleBuf := c.srv.pools.buffer(out)
-	call := c.call.forkInHome(buf)
-	c.slow.Add(1)
-	go func() {
-		defer c.slow.Done()
-		defer c.homes.give(in + out)
-		defer c.srv.homes.give(in + out)
-		if err := c.finishInHome(call, msg); err != nil {
-			c.tcp.Close() // what was sent may be a part of a reply
-			return
+	h := &homeCall{conn: c, size: in + out}
+	h.msg, h.recycle[0] = c.takeRecord(record, in)
+	var buf []byte
+	buf, h.recycle[1] = c.srv.pools.buffer(out)
+	h.call = c.call.forkInHome(buf)
+	if !quick && !alone {
+		h.leave()
+		return nil
+	}
+	return c.answerHere(h, quick)
+}
+
+// answerHere answers a call by the leader, for as long as that is who it is.
+func (c *conn) answerHere(h *homeCall, quick bool) error {
+	if !quick {
+		// It may take long: what is answered already must not wait for that.
+		if err := c.flush(); err != nil {
+			h.release()
+			return err
 		}
-		recycleMsg()
-		recycleBuf()
-		c.srv.freeCall(call)
-	}()
+	}
+	h.call.hurried = true
+	turn := c.beginTurn()
+	reply, err := h.answer()
+	if !c.endTurn(turn) {
+		if err == nil && h.call.waits {
+			reply, err = h.answerWaiting()
+		}
+		h.finish(reply, err)
+		c.slow.Done()
+		return errLed
+	}
+	switch {
+	case err != nil:
+		h.drop()
+		return err
+	case h.call.waits:
+		h.leave()
+		return nil
+	case len(reply) > c.call.out.Room():
+		if err := c.flush(); err != nil {
+			h.release()
+			return err
+		}
+		h.finish(reply, nil)
+		return nil
+	}
+	copy(c.call.out.Extend(len(reply)), reply)
+	h.release()
 	return nil
+}
+
+// leave leaves the call to a goroutine of its own.
+func (h *homeCall) leave() {
+	h.conn.slow.Add(1)
+	go func() {
+		defer h.conn.slow.Done()
+		h.finish(h.answerWaiting())
+	}()
+}
+
+// answerWaiting is answer for a goroutine that may wait.
+func (h *homeCall) answerWaiting() (reply []byte, err error) {
+	h.call.hurried, h.call.waits = false, false
+	h.call.out.Truncate(0)
+	return h.answer()
+}
+
+// answer carries the call out and returns the reply, of which there may be none.
+func (h *homeCall) answer() (reply []byte, err error) {
+	debug.SetPanicOnFault(true)
+	defer func() {
+		if r := recover(); r != nil {
+			err = h.conn.srv.panicked(r, h.call)
+		}
+	}()
+	if !h.call.answerOnce(h.conn, h.msg) {
+		return nil, nil
+	}
+	return h.call.out.Bytes(), nil
+}
+
+// finish sends the reply.
+func (h *homeCall) finish(reply []byte, err error) {
+	c := h.conn
+	if err == nil && len(reply) > 0 {
+		err = c.sendHome(reply)
+	}
+	if err != nil {
+		c.tcp.Close() // what was sent may be a part of a reply
+		h.drop()
+		return
+	}
+	h.release()
+}
+
+func (c *conn) sendHome(reply []byte) error {
+	c.sending.Lock()
+	defer c.sending.Unlock()
+	c.out.waited = false
+	return c.out.send(reply, false)
+}
+
+// release gives back what the call has.
+func (h *homeCall) release() {
+	for _, recycle := range h.recycle {
+		recycle()
+	}
+	h.conn.srv.freeCall(h.call)
+	h.drop()
+}
+
+// drop is release of a call that failed in a way that it must not, which may have left
+// its buffers to others.
+func (h *homeCall) drop() {
+	h.conn.homes.give(h.size)
+	h.conn.srv.homes.give(h.size)
+}
+
+// quickMax is the largest WRITE that is expected to be answered at once: what is larger
+// takes so long to copy that others of the connection gain by going on beside it.
+const quickMax = 64 << 10
+
+// quickInHome reports whether a call is one of those that seldom wait: they ask for
+// what is in memory, or leave what they bring there.
+func (c *call) quickInHome() bool {
+	if c.header.Prog != progNFS {
+		return true
+	}
+	args := c.args
+	switch gonfs.NFSProcedure(c.header.Proc) {
+	case gonfs.NFSProcedureWrite:
+		args.Opaque(exports.MaxHandle)
+		args.Uint64()
+		count, stable := args.Uint32(), args.Uint32()
+		return count <= quickMax && stable == uint32(fs.Unstable)
+	case gonfs.NFSProcedureRead:
+		args.Opaque(exports.MaxHandle)
+		args.Uint64()
+		return args.Uint32() <= quickMax
+	case gonfs.NFSProcedureReadDir, gonfs.NFSProcedureReadDirPlus:
+		return false
+	}
+	return !mutates(c.header.Proc)
 }
 
 // homePatience is how long a connection waits for room for a call about a home.
@@ -180,23 +319,6 @@ func (c *call) forkInHome(buf []byte) *call {
 	s.srv, s.peer, s.local, s.remote = c.srv, c.peer, c.local, c.remote
 	s.out.Reset(buf)
 	return s
-}
-
-// finishInHome answers a call about a home and sends the reply.
-func (c *conn) finishInHome(call *call, msg []byte) (err error) {
-	debug.SetPanicOnFault(true)
-	defer func() {
-		if r := recover(); r != nil {
-			err = c.srv.panicked(r, call)
-		}
-	}()
-	if !call.answerOnce(c, msg) {
-		return nil
-	}
-	c.sending.Lock()
-	defer c.sending.Unlock()
-	c.out.waited = false
-	return c.out.send(call.out.Bytes(), false)
 }
 
 // answerOnce appends the reply to a message that is about a home, the same as

@@ -196,9 +196,10 @@ func TestSameCallUnderWay(t *testing.T) {
 	c.sendRecord(record)
 	<-g.arrived
 	c.sendRecord(record) // this one is dropped
+	c.wantAlive()        // it has arrived, for what is behind it is answered
 	other := s.dial(t)
 	other.sendRecord(record) // this one waits
-	other.wantAlive()        // it has arrived, for what is behind it is answered
+	other.wantAlive()        // it has arrived, too
 	eventually(t, "the second is dropped", func() bool {
 		s.homes.mu.Lock()
 		defer s.homes.mu.Unlock()

@@ -129,5 +129,15 @@ func (in *input) move(buf []byte) {
 // unread is how many bytes are pending when next has just returned a record.
 func (in *input) unread() int { return in.fill - in.pos }
 
+// unreadRecord reports whether the whole of another record is pending when next has
+// just returned one, as far as that can be told from its first mark.
+func (in *input) unreadRecord() bool {
+	if in.unread() < wire.MarkSize {
+		return false
+	}
+	size, _ := wire.ParseMark(in.buf[in.pos:])
+	return uint64(in.unread()) >= wire.MarkSize+uint64(size)
+}
+
 // reset forgets the buffer. Nothing must be pending.
 func (in *input) reset() { *in = input{} }

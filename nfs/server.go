@@ -125,6 +125,7 @@ type Server struct {
 	writes   *dupCache     // of WRITE alone
 	disk     chan struct{} // a token for each read of a disk that goes on
 	lists    listRate
+	watch    watch
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*conn]struct{}
@@ -241,12 +242,12 @@ func (s *Server) admit(nc net.Conn, g *group) {
 		return
 	}
 	g.wg.Add(1)
-	go func() {
-		defer g.wg.Done()
-		defer s.nodes.leave(c.remote.Addr())
-		defer s.forget(c)
-		c.serve()
-	}()
+	c.ended = func() {
+		s.forget(c)
+		s.nodes.leave(c.remote.Addr())
+		g.wg.Done()
+	}
+	go c.lead()
 }
 
 // strangersShare is the part of all connections that addresses may have which

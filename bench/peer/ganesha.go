@@ -19,16 +19,25 @@ const ganeshaProgram = "ganesha.nfsd"
 // 1024 is one too few for 1024 of the bench and one that mounts. A tree whose name
 // cannot be written in it is an error.
 func GaneshaConfig(addr, port, mountPort, tree string) ([]byte, error) {
+	return ganeshaConfig(addr, port, mountPort, tree, "RO")
+}
+
+func ganeshaConfig(addr, port, mountPort, tree, access string) ([]byte, error) {
 	if strings.ContainsAny(tree, "\"\\\n") {
 		return nil, fmt.Errorf("%q cannot be written in the configuration of nfs-ganesha", tree)
 	}
-	return fmt.Appendf(nil, ganeshaConfig, addr, port, mountPort, tree), nil
+	return fmt.Appendf(nil, ganeshaText, addr, port, mountPort, tree, access), nil
 }
 
 // GaneshaAbout says how nfs-ganesha is configured by GaneshaConfig.
-const GaneshaAbout = "VFS, read-only, NFSv3 over TCP only, no root squash, 10000 connections, else its defaults"
+const GaneshaAbout = "VFS, read-only, " + ganeshaDefaults
 
-const ganeshaConfig = `NFS_CORE_PARAM {
+const (
+	ganeshaWritable = "VFS, read and write, " + ganeshaDefaults
+	ganeshaDefaults = "NFSv3 over TCP only, no root squash, 10000 connections, else its defaults"
+)
+
+const ganeshaText = `NFS_CORE_PARAM {
 	Protocols = 3;
 	Bind_addr = %s;
 	NFS_Port = %s;
@@ -42,7 +51,7 @@ EXPORT {
 	Export_Id = 1;
 	Path = "%s";
 	Pseudo = "/tree";
-	Access_Type = RO;
+	Access_Type = %s;
 	Squash = No_Root_Squash;
 	FSAL { Name = VFS; }
 }
@@ -64,8 +73,18 @@ func MissingGanesha() error {
 	return nil
 }
 
-// Ganesha serves a directory by nfs-ganesha, unless MissingGanesha.
+// Ganesha serves a directory by nfs-ganesha for reading, unless MissingGanesha.
 func Ganesha(ctx context.Context, tree string) (*Server, error) {
+	return ganesha(ctx, tree, "RO", GaneshaAbout)
+}
+
+// GaneshaWritable serves a directory by nfs-ganesha for reading and writing, unless
+// MissingGanesha.
+func GaneshaWritable(ctx context.Context, tree string) (*Server, error) {
+	return ganesha(ctx, tree, "RW", ganeshaWritable)
+}
+
+func ganesha(ctx context.Context, tree, access, configured string) (*Server, error) {
 	if err := MissingGanesha(); err != nil {
 		return nil, err
 	}
@@ -79,7 +98,7 @@ func Ganesha(ctx context.Context, tree string) (*Server, error) {
 	}
 	host, port, _ := net.SplitHostPort(addr)
 	_, mountPort, _ := net.SplitHostPort(mountAddr)
-	text, err := GaneshaConfig(host, port, mountPort, tree)
+	text, err := ganeshaConfig(host, port, mountPort, tree, access)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +114,7 @@ func Ganesha(ctx context.Context, tree string) (*Server, error) {
 	s := &Server{
 		Name: "nfs-ganesha",
 		About: strings.TrimSpace(strings.TrimPrefix(about(ganeshaProgram, "-v"), "NFS-Ganesha Release =")) +
-			", " + GaneshaAbout,
+			", " + configured,
 		Addr: addr, MountAddr: mountAddr, MountPath: tree,
 	}
 	s.About = "nfs-ganesha " + s.About

@@ -35,6 +35,28 @@ func RootnfsdAside(ctx context.Context, program, store, version string, flags ..
 	return rootnfsd(ctx, dir, program, scratch, version, flags)
 }
 
+// RootnfsdHome serves a directory as the one home of all, by the program at a path,
+// beside a store of no account. Callers are who they say they are, from any port.
+func RootnfsdHome(ctx context.Context, program, home string, flags ...string) (*Server, error) {
+	dir, err := os.MkdirTemp("", "rootnfsd-bench")
+	if err != nil {
+		return nil, err
+	}
+	store := filepath.Join(dir, "images")
+	if err := os.MkdirAll(filepath.Join(store, "v1", "etc"), 0o755); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	homeFlags := []string{"--home", home, "--home-layout", "shared", "--home-squash", "none", "--home-ports", "any"}
+	s, err := rootnfsd(ctx, dir, program, store, "v1", append(homeFlags, flags...))
+	if err != nil {
+		return nil, err
+	}
+	s.MountPath = "/home"
+	s.About += ", but for one home for all, no squash, any port"
+	return s, nil
+}
+
 // rootnfsd serves a store by a server whose own directory is dir.
 func rootnfsd(ctx context.Context, dir, program, store, version string, flags []string) (*Server, error) {
 	addr, err := freeAddr()

@@ -100,6 +100,13 @@ func goals() []goal {
 			Case: bench.Case{Bench: "cold", Work: "storm, warmed by promote", Cold: true},
 		}.atMost(1)},
 
+		{what: "writing a file to a home in pieces of 1 MiB, and its commit", test: inHome("write 1 MiB")},
+		{what: "reading a file of a home in pieces of 1 MiB", test: inHome("read 1 MiB")},
+		{what: "READs of 4 KiB from a home at random", test: inHome("read 4 KiB")},
+		{what: "WRITEs of 4 KiB to a home at random, and their commit", test: inHome("write 4 KiB")},
+		{what: "making and removing small files in a home, equally durable", test: inHome("small files")},
+		{what: "unpacking a source tree into a home, equally durable", test: inHome("untar")},
+
 		{what: "calls and seconds of a boot, with the generated client options and with bare ones", test: several{bench.Case{Bench: "boot"}}},
 	}
 }
@@ -114,6 +121,10 @@ func cpuPerCall(work string, connections, inFlight int) comparison {
 // cpuOfAll is of work that is the same whatever calls a server does it with.
 func cpuOfAll(work string) comparison {
 	return comparison{peer: ganesha, figure: cpuSeconds, unit: duration, Case: bench.Case{Bench: "race", Work: work, Connections: 4, InFlight: 16}}
+}
+
+func inHome(work string) lead {
+	return lead{bench.Case{Bench: "homes", Work: work}, ganesha, 1.5}
 }
 
 func rateInGuest(work string) comparison {

@@ -28,6 +28,10 @@ func TestGoals(t *testing.T) {
 		return result(bench.Case{Bench: "store", Work: "LOOKUP", Server: "rootnfsd", Objects: objects},
 			bench.Run{Wall: time.Second, Calls: 1, CPU: cpu})
 	}
+	home := func(server string, connections int, calls uint64, cpu time.Duration) bench.Result {
+		return result(bench.Case{Bench: "homes", Work: "untar", Server: server, Connections: connections, InFlight: 1},
+			bench.Run{Wall: time.Second, Calls: calls, CPU: time.Duration(calls) * cpu})
+	}
 	cold := func(r bench.Result) bench.Result { r.Cold = true; return r }
 	busy := func(r bench.Result) bench.Result { r.Connections, r.InFlight = 64, 1; return r }
 	nconnect := func(n int, r bench.Result) bench.Result { r.Connections = n; return r }
@@ -42,6 +46,7 @@ func TestGoals(t *testing.T) {
 		tail     = "p99 of the calls while 1024"
 		memory   = "memory while 1024 nodes boot"
 		flat     = "cost of a LOOKUP of any object"
+		inHome   = "unpacking a source tree into a home"
 	)
 	for _, c := range []struct {
 		what    string
@@ -76,6 +81,18 @@ func TestGoals(t *testing.T) {
 		{"few runs", boot256, []bench.Result{storm("rootnfsd", 256, bench.Run{Wall: 119}), storm("limit", 256, bench.Run{Wall: 100})}, "[1 of 5 runs]"},
 		{"enough runs", boot256, []bench.Result{many(5, storm("rootnfsd", 256, bench.Run{Wall: 119})), many(6, storm("limit", 256, bench.Run{Wall: 100}))}, "nodes | at most"},
 		{"with a delay", boot256, []bench.Result{delayed(storm("rootnfsd", 256, bench.Run{Wall: 1})), delayed(storm("limit", 256, bench.Run{Wall: 1}))}, "| not measured |"},
+
+		{"faster", inHome, []bench.Result{home("rootnfsd", 1, 1500, 1000), home("nfs-ganesha", 1, 1000, 1000)}, "1.50×, CPU 1.00× | **reached**"},
+		{"cheaper", inHome, []bench.Result{home("rootnfsd", 1, 1000, 1000), home("nfs-ganesha", 1, 1000, 1500)}, "| 1,000/s, 1.00\u00a0µs | 1,000/s, 1.50\u00a0µs | 1.00×, CPU 1/1.50 | **reached**"},
+		{"neither", inHome, []bench.Result{home("rootnfsd", 1, 1400, 1000), home("nfs-ganesha", 1, 1000, 1400)}, "1.40×, CPU 1/1.40 | **missed**"},
+		{"in one setting only", inHome, []bench.Result{
+			home("rootnfsd", 1, 1500, 1000), home("nfs-ganesha", 1, 1000, 1000), home("rootnfsd", 4, 1000, 1000), home("nfs-ganesha", 4, 1000, 1000),
+		}, "(worst: 4 × 1)"},
+		{"against one that loses changes", inHome, []bench.Result{home("rootnfsd", 1, 1500, 1000), home("nfs-ganesha, not synced", 1, 1000, 1000)}, "| not measured |"},
+		{"with errors", inHome, []bench.Result{
+			many(5, result(bench.Case{Bench: "homes", Work: "untar", Server: "rootnfsd", Connections: 1, InFlight: 1}, bench.Run{Wall: time.Second, Calls: 9000, CPU: 1000, Errors: 1})),
+			home("nfs-ganesha", 1, 1000, 1000),
+		}, "**missed**"},
 
 		{"no storm", failures, nil, "| not measured |"},
 		{"no errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000})}, "0 of 5,000 |  |  | **reached**"},

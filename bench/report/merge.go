@@ -64,8 +64,9 @@ var (
 	workOrder = []string{
 		"GETATTR", "LOOKUP", "ACCESS", "READ 4 KiB", "READ 64 KiB", "READ 128 KiB", "READ 1 MiB",
 		"READDIRPLUS walk", "whole tree",
+		"write 1 MiB", "read 1 MiB", "read 4 KiB", "write 4 KiB", "small files", "untar",
 	}
-	serverOrder = []string{"rootnfsd", "nfs-ganesha", "knfsd", "go-nfs", "limit", "cp -a"}
+	serverOrder = []string{"rootnfsd", "nfs-ganesha", "knfsd", "go-nfs", "limit", "cp -a", "nfs-ganesha, not synced"}
 )
 
 // compare orders cases so that those which differ in the server alone follow

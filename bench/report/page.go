@@ -35,6 +35,8 @@ func sections() []section {
 		{"guest", "In a guest", "Against the kernel's own server in a QEMU guest, and fio over a mount by a real kernel.", false, false},
 		{"counted", "In a guest, by instructions", "The same race on one processor, by a clock that counts instructions: what the code of the two servers, of the kernel below them and of their client comes to. " +
 			"The emulator forgets its translations of addresses whenever another process runs, which the kernel's server is not and a processor does not; instructions leave that out.", false, false},
+		{"homes", "Homes", "The calls of a Linux client that writes to its home, on directories of one file system. In the first rows of each work both servers bring to the disk what they\n" +
+			"answer; what is *not synced* acknowledges changes of names and attributes that a power cut loses.", true, false},
 		{"store", "The store", "Sealing and opening versions, and what their size costs.", false, false},
 		{"rollout", "Promotes under load", "", false, false},
 		{"cold", "Cold page cache", "", false, false},

@@ -195,6 +195,65 @@ func (r relative) holds(ratio float64) bool {
 	return ratio <= r.factor
 }
 
+// lead is the goal that rootnfsd does as many times the peer's calls in a second, or needs
+// as many times less CPU for each: on one machine a server that waits for the disk, or
+// shares its cores with the client, may show what it saves in one of the two alone.
+type lead struct {
+	bench.Case
+	peer   string
+	factor float64
+}
+
+func (l lead) want() string {
+	factor := quantity(times).exact(l.factor)
+	return "at least " + factor + " the rate of " + l.peer + ", or at most 1/" + quantity(number).exact(l.factor) + " of its CPU"
+}
+
+func (l lead) judge(m measured) verdict {
+	var worst verdict
+	least, pairs := math.Inf(1), 0
+	for _, result := range m.like(withServer(l.Case, ours)) {
+		peer, ok := m.of(withServer(result.Case, l.peer))
+		rate, peerRate := medians(result, peer, bench.CallsPerSecond)
+		cpu, peerCPU := medians(result, peer, bench.CPUPerCall)
+		if !ok || rate <= 0 || peerRate <= 0 || cpu <= 0 || peerCPU <= 0 {
+			continue
+		}
+		pairs++
+		faster, cheaper := rate/peerRate, peerCPU/cpu
+		if max(faster, cheaper) >= least {
+			continue
+		}
+		least = max(faster, cheaper)
+		both := func(rate, cpu float64, r bench.Result) string {
+			return quantity(perSecond).text(rate) + ", " + quantity(duration).text(cpu) + failures(r)
+		}
+		worst = verdict{
+			state:   l.stateOf(least, result, peer),
+			ours:    both(rate, cpu, result),
+			theirs:  both(peerRate, peerCPU, peer),
+			ratio:   quantity(times).text(faster) + ", CPU " + relative{factor: 1 / l.factor}.times(quantity.text, 1/cheaper),
+			setting: setting(result.Case),
+			runs:    min(len(result.Runs), len(peer.Runs)),
+		}
+	}
+	if pairs < 2 {
+		worst.setting = ""
+	}
+	return worst
+}
+
+// stateOf is that of relative.
+func (l lead) stateOf(by float64, ours, peer bench.Result) state {
+	switch {
+	case errorCount(ours.Runs) > 0:
+		return missed
+	case errorCount(peer.Runs) > 0 && by < l.factor:
+		return notMeasured
+	}
+	return stateOf(by >= l.factor)
+}
+
 // below is the goal that a figure of rootnfsd stays below a bound.
 type below struct {
 	bench.Case

@@ -103,6 +103,106 @@ func (c *Caller) AppendRead(b []byte, xid uint32, handle []byte, off uint64, cou
 	return c.handleCall(b, xid, gonfs.NFSProcedureRead, handle, uint32(off>>32), uint32(off), count)
 }
 
+// Stability is how safe a WRITE is to be before it is answered (stable_how in RFC
+// 1813, section 3.3.7).
+type Stability uint32
+
+// The two that Linux asks for.
+const (
+	Unstable Stability = 0
+	FileSync Stability = 2
+)
+
+// AppendWrite appends WRITE (RFC 1813, section 3.3.7).
+func (c *Caller) AppendWrite(b []byte, xid uint32, handle []byte, off uint64, data []byte, how Stability) []byte {
+	start := len(b)
+	b = c.begin(b, xid, ProgNFS, nfsVersion, uint32(gonfs.NFSProcedureWrite))
+	b = appendOpaque(b, handle)
+	b = appendWords(b, uint32(off>>32), uint32(off), uint32(len(data)), uint32(how))
+	return end(appendOpaque(b, data), start)
+}
+
+// AppendCommit appends COMMIT (RFC 1813, section 3.3.21) of a whole file.
+func (c *Caller) AppendCommit(b []byte, xid uint32, handle []byte) []byte {
+	return c.handleCall(b, xid, gonfs.NFSProcedureCommit, handle, 0, 0, 0)
+}
+
+// SetAttr is what SETATTR and the calls that make something set (sattr3 in RFC
+// 1813, section 2.5.3): what is nil is left alone.
+type SetAttr struct {
+	Mode  *uint32
+	Mtime *Time
+}
+
+func (s SetAttr) append(b []byte) []byte {
+	const leave, toClientTime = 0, 2
+	if s.Mode != nil {
+		b = appendWords(b, 1, *s.Mode)
+	} else {
+		b = appendWords(b, 0)
+	}
+	b = appendWords(b, 0, 0, 0, leave) // user, group, size, atime
+	if s.Mtime != nil {
+		return appendWords(b, toClientTime, s.Mtime.Sec, s.Mtime.Nsec)
+	}
+	return appendWords(b, leave)
+}
+
+// AppendSetattr appends SETATTR (RFC 1813, section 3.3.2) without a guard.
+func (c *Caller) AppendSetattr(b []byte, xid uint32, handle []byte, s SetAttr) []byte {
+	start := len(b)
+	b = c.begin(b, xid, ProgNFS, nfsVersion, uint32(gonfs.NFSProcedureSetAttr))
+	b = s.append(appendOpaque(b, handle))
+	return end(appendWords(b, 0), start)
+}
+
+// nameCall appends a call of NFS whose arguments begin with a directory and a name;
+// finish appends the others, if there are any.
+func (c *Caller) nameCall(b []byte, xid uint32, proc gonfs.NFSProcedure, dir, name []byte, finish func([]byte) []byte) []byte {
+	start := len(b)
+	b = c.begin(b, xid, ProgNFS, nfsVersion, uint32(proc))
+	b = appendOpaque(appendOpaque(b, dir), name)
+	if finish != nil {
+		b = finish(b)
+	}
+	return end(b, start)
+}
+
+// AppendCreate appends CREATE (RFC 1813, section 3.3.8) of a file that is not there
+// yet (GUARDED).
+func (c *Caller) AppendCreate(b []byte, xid uint32, dir, name []byte, s SetAttr) []byte {
+	const guarded = 1
+	return c.nameCall(b, xid, gonfs.NFSProcedureCreate, dir, name, func(b []byte) []byte {
+		return s.append(appendWords(b, guarded))
+	})
+}
+
+// AppendCreateExclusive appends CREATE of a file that a verifier tells from one that
+// somebody else has made (EXCLUSIVE), as open(2) with O_EXCL leads to.
+func (c *Caller) AppendCreateExclusive(b []byte, xid uint32, dir, name []byte, verifier uint64) []byte {
+	const exclusive = 2
+	return c.nameCall(b, xid, gonfs.NFSProcedureCreate, dir, name, func(b []byte) []byte {
+		return appendWords(b, exclusive, uint32(verifier>>32), uint32(verifier))
+	})
+}
+
+// AppendMkdir appends MKDIR (RFC 1813, section 3.3.9).
+func (c *Caller) AppendMkdir(b []byte, xid uint32, dir, name []byte, s SetAttr) []byte {
+	return c.nameCall(b, xid, gonfs.NFSProcedureMkDir, dir, name, s.append)
+}
+
+// AppendSymlink appends SYMLINK (RFC 1813, section 3.3.10).
+func (c *Caller) AppendSymlink(b []byte, xid uint32, dir, name, text []byte, s SetAttr) []byte {
+	return c.nameCall(b, xid, gonfs.NFSProcedureSymlink, dir, name, func(b []byte) []byte {
+		return appendOpaque(s.append(b), text)
+	})
+}
+
+// AppendRemove appends REMOVE (RFC 1813, section 3.3.12).
+func (c *Caller) AppendRemove(b []byte, xid uint32, dir, name []byte) []byte {
+	return c.nameCall(b, xid, gonfs.NFSProcedureRemove, dir, name, nil)
+}
+
 // AppendReaddir appends READDIR (RFC 1813, section 3.3.16) from a cookie on, of
 // a listing with that verifier; both are 0 at first.
 func (c *Caller) AppendReaddir(b []byte, xid uint32, dir []byte, cookie, verifier uint64, count uint32) []byte {

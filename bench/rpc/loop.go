@@ -28,7 +28,8 @@ type Line struct {
 	loop    *Loop
 	fd      int
 	stream  Stream
-	out     []byte // queued, not sent yet
+	out     []byte // queued
+	sent    int    // how much of that has gone out already
 	stuck   bool   // the socket's buffer was full
 	removed bool
 }
@@ -126,12 +127,16 @@ func (l *Line) Flush() error {
 	if len(l.out) == 0 {
 		return nil
 	}
-	n, err := unix.Write(l.fd, l.out)
+	n, err := unix.Write(l.fd, l.out[l.sent:])
 	if err != nil && err != unix.EAGAIN && err != unix.EINTR {
 		return err
 	}
-	n = max(n, 0)
-	l.out = l.out[:copy(l.out, l.out[n:])]
+	// What is left stays where it is until half of all has gone: WRITEs make it
+	// many megabytes, which a full socket takes in small pieces.
+	if l.sent += max(n, 0); l.sent > len(l.out)/2 {
+		l.out = l.out[:copy(l.out, l.out[l.sent:])]
+		l.sent = 0
+	}
 	if stuck := len(l.out) > 0; stuck != l.stuck {
 		l.stuck = stuck
 		events := uint32(unix.EPOLLIN)

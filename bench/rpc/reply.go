@@ -165,6 +165,52 @@ func (r *Reply) Data(count int) (data []byte, ok bool) {
 	return data, r.results.Done()
 }
 
+// Made reads the results of CREATE, MKDIR and SYMLINK: the handle of what was made,
+// which is the stream's memory. A server may leave it out.
+func (r *Reply) Made() (handle []byte, ok bool) {
+	d := &r.results
+	if d.Bool() {
+		handle = d.Opaque(maxHandle)
+	}
+	var a Attr
+	postOp(d, &a)
+	change(d)
+	return handle, d.Done()
+}
+
+// Changed reads the results of SETATTR and REMOVE.
+func (r *Reply) Changed() (ok bool) {
+	change(&r.results)
+	return r.results.Done()
+}
+
+// Written reads the results of WRITE: how many bytes were written, how safe they are,
+// and the verifier, which changes when the server may have lost what is not safe.
+func (r *Reply) Written() (count int, how Stability, verifier uint64, ok bool) {
+	d := &r.results
+	change(d)
+	count, how, verifier = int(d.Uint32()), Stability(d.Uint32()), d.Uint64()
+	return count, how, verifier, d.Done()
+}
+
+// Committed reads the results of COMMIT: the verifier.
+func (r *Reply) Committed() (verifier uint64, ok bool) {
+	change(&r.results)
+	verifier = r.results.Uint64()
+	return verifier, r.results.Done()
+}
+
+// change reads what an object was like before and after a change (wcc_data).
+func change(d *wire.Decoder) {
+	const before = 8 + 8 + 8 // wcc_attr: size, mtime, ctime
+	if d.Bool() {
+		d.FixedOpaque(before)
+	}
+	if d.Bool() {
+		d.FixedOpaque(attrSize)
+	}
+}
+
 // Mount reads the results of MNT: the handle, which is the stream's memory.
 func (r *Reply) Mount() (handle []byte, ok bool) {
 	handle = r.results.Opaque(maxHandle)

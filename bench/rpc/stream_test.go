@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -140,6 +141,8 @@ func TestReplyHostile(t *testing.T) {
 	listing = append(listing, entry...)
 	listing = appendWords(listing, 0, 1)
 
+	wcc := append(appendWords(nil, 1, 0, 0, 0, 0, 0, 0), postOp...)
+
 	results := map[string]struct {
 		body  []byte
 		parse func(r *Reply) bool
@@ -157,7 +160,14 @@ func TestReplyHostile(t *testing.T) {
 			h, ok := r.Lookup(&a)
 			return ok && len(h) == 40
 		}},
-		"MNT": {handle, func(r *Reply) bool { h, ok := r.Mount(); return ok && len(h) == 40 }},
+		"CREATE": {slices.Concat(appendWords(nil, 1), handle, postOp, wcc), func(r *Reply) bool { h, ok := r.Made(); return ok && len(h) == 40 }},
+		"REMOVE": {wcc, (*Reply).Changed},
+		"WRITE": {appendWords(bytes.Clone(wcc), 9, uint32(FileSync), 0, 5), func(r *Reply) bool {
+			n, how, verifier, ok := r.Written()
+			return ok && n == 9 && how == FileSync && verifier == 5
+		}},
+		"COMMIT": {appendWords(bytes.Clone(wcc), 0, 5), func(r *Reply) bool { v, ok := r.Committed(); return ok && v == 5 }},
+		"MNT":    {handle, func(r *Reply) bool { h, ok := r.Mount(); return ok && len(h) == 40 }},
 		"READDIRPLUS": {listing, func(r *Reply) bool {
 			l := r.Readdirplus()
 			var e Entry
@@ -209,6 +219,7 @@ func TestCalls(t *testing.T) {
 	h := []byte("handle of 17 byte")
 	who := NewCaller(1000, 100)
 	var nobody Caller
+	mode := uint32(0o644)
 	for _, c := range []struct {
 		name string
 		b    []byte
@@ -225,6 +236,14 @@ func TestCalls(t *testing.T) {
 		{"READDIRPLUS", who.AppendReaddirplus(nil, 7, h, 1<<33, 5, 512), 17, "h8844"},
 		{"FSSTAT", who.AppendFsstat(nil, 7, h), 18, "h"},
 		{"FSINFO", who.AppendFsinfo(nil, 7, h), 19, "h"},
+		{"WRITE", who.AppendWrite(nil, 7, h, 1<<33, []byte("name"), FileSync), 7, "h844n"},
+		{"COMMIT", who.AppendCommit(nil, 7, h), 21, "h444"},
+		{"SETATTR", who.AppendSetattr(nil, 7, h, SetAttr{Mode: &mode, Mtime: &Time{Sec: 1, Nsec: 2}}), 2, "h44" + "4444" + "444" + "4"},
+		{"CREATE", who.AppendCreate(nil, 7, h, []byte("name"), SetAttr{Mode: &mode}), 8, "hn4" + "44" + "44444"},
+		{"exclusive CREATE", who.AppendCreateExclusive(nil, 7, h, []byte("name"), 1<<33), 8, "hn48"},
+		{"MKDIR", who.AppendMkdir(nil, 7, h, []byte("name"), SetAttr{}), 9, "hn" + "444444"},
+		{"SYMLINK", who.AppendSymlink(nil, 7, h, []byte("name"), []byte("name"), SetAttr{}), 10, "hn" + "444444" + "n"},
+		{"REMOVE", who.AppendRemove(nil, 7, h, []byte("name")), 12, "hn"},
 		{"PATHCONF", nobody.AppendPathconf(nil, 7, h), 20, "h"},
 	} {
 		if n, last := wire.ParseMark(c.b); int(n) != len(c.b)-wire.MarkSize || !last {

@@ -19,6 +19,7 @@ Examples:
    rootnfsd bench load --target server                 what a server gives over the network
    rootnfsd bench storm --target server --nodes 64     how it stands 64 nodes that boot at once
    rootnfsd bench cold --export images/ --nodes 16     the same with nothing in memory
+   rootnfsd bench homes --dir /srv                     writing to homes, beside nfs-ganesha
    rootnfsd bench store --dir /srv                     what sealing, size and promotes cost
    rootnfsd bench report race.json storm.json          tables and plots of what was saved
    rootnfsd bench relay --target server:2049           make a server seem further away`,
@@ -28,6 +29,7 @@ Examples:
 			benchReportCommand(),
 			benchStormCommand(),
 			benchColdCommand(),
+			benchHomesCommand(),
 			benchStoreCommand(),
 			benchRelayCommand(),
 			serveGoNFSCommand(),

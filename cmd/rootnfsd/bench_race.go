@@ -158,7 +158,7 @@ func planOf(c *cli.Context) (*load.Plan, error) {
 	if p.InFlight, err = numbers(inFlight); err != nil {
 		return nil, usageError(c, "--in-flight %v", err)
 	}
-	if p.Works, err = chosenWorks(c.String("work")); err != nil {
+	if p.Works, err = chosenWorks(load.Works(), func(w load.Work) string { return w.Name }, c.String("work")); err != nil {
 		return nil, usageError(c, "--work %v", err)
 	}
 	if p.Cold && !load.CanDropCaches() {
@@ -191,18 +191,21 @@ func numbers(s string) ([]int, error) {
 }
 
 // chosenWorks finds works by their names, for which case and spaces do not matter.
-func chosenWorks(s string) ([]load.Work, error) {
+func chosenWorks[W any](all []W, name func(W) string, s string) ([]W, error) {
 	plain := func(name string) string { return strings.ToLower(strings.ReplaceAll(name, " ", "")) }
 	wanted := splitCommas([]string{s})
 	if len(wanted) == 0 {
-		return load.Works(), nil
+		return all, nil
 	}
-	var works []load.Work
-	for _, name := range wanted {
-		all := load.Works()
-		i := slices.IndexFunc(all, func(w load.Work) bool { return plain(w.Name) == plain(name) })
+	var works []W
+	for _, want := range wanted {
+		i := slices.IndexFunc(all, func(w W) bool { return plain(name(w)) == plain(want) })
 		if i < 0 {
-			return nil, fmt.Errorf("%s: there are %s", name, strings.Join(workNames(), ", "))
+			var names []string
+			for _, w := range all {
+				names = append(names, name(w))
+			}
+			return nil, fmt.Errorf("%s: there are %s", want, strings.Join(names, ", "))
 		}
 		works = append(works, all[i])
 	}

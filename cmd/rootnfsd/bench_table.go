@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/homes"
 	"github.com/rootnfsd/rootnfsd/bench/load"
 )
 
@@ -51,7 +52,8 @@ func loadTable(w io.Writer, r *bench.Report) error {
 
 // wholeTime is how long work took that ran to its end.
 func wholeTime(x bench.Result) string {
-	if slices.ContainsFunc(load.Works(), func(w load.Work) bool { return w.Whole && w.Name == x.Work }) {
+	if slices.ContainsFunc(load.Works(), func(w load.Work) bool { return w.Whole && w.Name == x.Work }) ||
+		slices.ContainsFunc(homes.Works(), func(w homes.Work) bool { return w.Whole && w.Name == x.Work }) {
 		return short(bench.Summarize(x.Runs, bench.Seconds).Median)
 	}
 	return ""

@@ -55,18 +55,25 @@ func (t *Tree) create(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a 
 		}
 		return fd, done(retry(func() error { return unix.Ftruncate(fd, int64(*s.Size)) }))
 	})
-	if err != nil {
-		return m.handle, m.change, err
+	if err == nil {
+		t.keep(&object{key: key{t, m.handle}, fd: m.fd, kind: a.Kind, reader: -1, writer: m.fd, ours: a.Ctime})
 	}
-	o, err := t.get(m.handle)
-	if err != nil { // the file is made all the same
-		unix.Close(m.fd)
-		return m.handle, m.change, nil
+	return m.handle, m.change, err
+}
+
+// keep keeps a new object open by the descriptor that it was made with: it will be
+// asked for next.
+func (t *Tree) keep(o *object) {
+	if t.host.objects.Add(o.key, o) {
+		t.put(o)
+		return
 	}
-	o.born(a)
-	o.adopt(m.fd)
-	t.put(o)
-	return m.handle, m.change, nil
+	// Somebody has looked it up meanwhile.
+	if known, err := t.get(o.key.handle); err == nil {
+		known.born(o.ours)
+		t.put(known)
+	}
+	unix.Close(o.fd)
 }
 
 // existing answers a create of a name that is taken.
@@ -118,17 +125,13 @@ func (t *Tree) syncHandle(h fs.Handle) error {
 
 // Mkdir implements fs.WritableTree.
 func (t *Tree) Mkdir(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
-	h, change, err := t.makeOther(c, dir, name, s, a, func(dir int) error {
+	m, err := t.makeOther(c, dir, name, s, a, func(dir int) error {
 		return unix.Mkdirat(dir, string(name), modeOf(s))
 	})
-	if err != nil {
-		return h, change, err
+	if err == nil {
+		t.keep(&object{key: key{t, m.handle}, fd: m.fd, kind: a.Kind, reader: -1, writer: -1, ours: a.Ctime})
 	}
-	if o, err := t.get(h); err == nil { // it will be filled next
-		o.born(a)
-		t.put(o)
-	}
-	return h, change, nil
+	return m.handle, m.change, err
 }
 
 // Symlink implements fs.WritableTree.
@@ -138,7 +141,7 @@ func (t *Tree) Symlink(c *fs.Cred, dir fs.Handle, name fs.Name, text []byte, s *
 		bare.Mode = nil
 		s = &bare
 	}
-	return t.makeOther(c, dir, name, s, a, func(dir int) error {
+	return t.makeClosed(c, dir, name, s, a, func(dir int) error {
 		return unix.Symlinkat(string(text), dir, string(name))
 	})
 }
@@ -158,7 +161,7 @@ func (t *Tree) Mknod(c *fs.Cred, dir fs.Handle, name fs.Name, kind fs.Kind, majo
 		}
 		rdev = int(unix.Mkdev(major, minor))
 	}
-	return t.makeOther(c, dir, name, s, a, func(dir int) error {
+	return t.makeClosed(c, dir, name, s, a, func(dir int) error {
 		return unix.Mknodat(dir, string(name), bits|modeOf(s), rdev)
 	})
 }
@@ -179,9 +182,18 @@ type made struct {
 	change fs.Change // of its directory
 }
 
-// makeOther is make for what is not a file.
-func (t *Tree) makeOther(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, mk func(dir int) error) (fs.Handle, fs.Change, error) {
-	m, err := t.make(c, dir, name, s, a, func(dir int) (int, error) {
+// makeClosed is makeOther for what nobody needs open.
+func (t *Tree) makeClosed(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, mk func(dir int) error) (fs.Handle, fs.Change, error) {
+	m, err := t.makeOther(c, dir, name, s, a, mk)
+	if err == nil {
+		unix.Close(m.fd)
+	}
+	return m.handle, m.change, err
+}
+
+// makeOther is make for what is not a file. Its descriptor is an O_PATH one.
+func (t *Tree) makeOther(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, mk func(dir int) error) (made, error) {
+	return t.make(c, dir, name, s, a, func(dir int) (int, error) {
 		spare, err := unix.FcntlInt(uintptr(dir), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			return -1, err // while there is nothing yet that a second try would find
@@ -194,10 +206,6 @@ func (t *Tree) makeOther(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr,
 		fd, err := openChild(dir, name)
 		return fd, done(err)
 	})
-	if err == nil {
-		unix.Close(m.fd)
-	}
-	return m.handle, m.change, err
 }
 
 // make makes an object with the attributes s by calling mk as the caller. mk
@@ -282,10 +290,16 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 		return h, err
 	}
 	t.learn(h, d.key.handle, name)
-	dressed := s.UID != nil || s.GID != nil || s.Atime != nil || s.Mtime != nil
+	dressed := s.UID != nil || s.GID != nil || s.Size != nil || s.Atime != nil || s.Mtime != nil
+	if t.ordered && !dressed {
+		return h, d.sync(fs.FileSync) // the name and what it names are one change, and many share a flush
+	}
 	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
 		t.rotate() // as after any flush that fails
 		return h, err
+	}
+	if t.ordered {
+		return h, nil // the name came before what was changed since
 	}
 	return h, d.sync(fs.FileSync)
 }

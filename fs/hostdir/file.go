@@ -10,12 +10,24 @@ import (
 
 // Read implements fs.WritableTree.
 func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof bool, err error) {
+	return t.read(c, h, off, p, nil, unix.Pread)
+}
+
+// ReadNow implements fs.WritableTree.
+func (t *Tree) ReadNow(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr) (n int, eof bool, err error) {
+	return t.read(c, h, off, p, a, preadNow)
+}
+
+func (t *Tree) read(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr, pread func(fd int, p []byte, off int64) (int, error)) (n int, eof bool, err error) {
 	var st unix.Statx_t
 	o, err := t.getFile(h, &st)
 	if err != nil {
 		return 0, false, err
 	}
 	defer t.put(o)
+	if a != nil {
+		t.fill(a, &st)
+	}
 	if err := o.check(c, &st, fs.MayRead); err != nil {
 		return 0, false, err
 	}
@@ -26,8 +38,8 @@ func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof b
 	if err != nil {
 		return 0, false, err
 	}
-	for n < len(p) {
-		got, err := unix.Pread(fd, p[n:], int64(off)+int64(n))
+	for n < len(p) && off+uint64(n) < st.Size {
+		got, err := pread(fd, p[n:], int64(off)+int64(n))
 		if err == unix.EINTR {
 			continue
 		}
@@ -45,13 +57,12 @@ func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof b
 // Write implements fs.WritableTree.
 func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stability) (fs.Change, fs.Verifier, error) {
 	verf := t.verifier()
-	var st unix.Statx_t
-	o, err := t.getFile(h, &st)
+	o, err := t.get(h)
 	if err != nil {
 		return fs.Change{}, verf, err
 	}
 	defer t.put(o)
-	if err := o.check(c, &st, fs.MayWrite); err != nil {
+	if err := o.wantFile(); err != nil {
 		return fs.Change{}, verf, err
 	}
 	if off > math.MaxInt64 || uint64(len(p)) > math.MaxInt64-off {
@@ -76,16 +87,20 @@ func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stabi
 // other files of the tree to the disk.
 const maxRewrites = 4
 
-// pwrite writes p at off with the rights of c to take space, which are not those of root.
+// pwrite writes p at off, if c may, with the rights of c to take space, which are not
+// those of root.
 func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err error) {
-	fd, err := o.write()
-	if err != nil {
-		return change, err
-	}
 	o.change.Lock()
 	defer o.change.Unlock()
 	var st unix.Statx_t
 	if err := o.stat(&st); err != nil {
+		return change, err
+	}
+	if err := o.check(c, &st, fs.MayWrite); err != nil {
+		return change, err
+	}
+	fd, err := o.write()
+	if err != nil {
 		return change, err
 	}
 	change.Before = o.before(&st)

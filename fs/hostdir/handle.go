@@ -22,7 +22,7 @@ const (
 // handleOf returns the handle of what is behind fd.
 func handleOf(fd int) (fs.Handle, error) {
 	var raw fileHandle
-	switch err := nameToHandle(fd, &raw); err {
+	switch err := nameToHandle(fd, nil, &raw); err {
 	case nil:
 		if h, ok := raw.handle(); ok {
 			return h, nil

@@ -63,6 +63,12 @@ func (d *object) unlink(c *fs.Cred, name fs.Name, flags int) (change fs.Change, 
 
 // childHandle returns the handle of what has the given name, or the zero one.
 func childHandle(dir int, name fs.Name) fs.Handle {
+	var raw fileHandle
+	if nameToHandle(dir, name, &raw) == nil { // without opening it
+		if h, ok := raw.handle(); ok {
+			return h
+		}
+	}
 	fd, err := openChild(dir, name)
 	if err != nil {
 		return fs.Handle{}

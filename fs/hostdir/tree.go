@@ -28,6 +28,9 @@ type Tree struct {
 	verf   atomic.Uint64
 	turns  chan struct{} // bounds the calls of this tree that act for callers
 	volume *volume
+	// ordered says that what is brought to the disk takes along all changes of names
+	// and attributes in the file system that were made before.
+	ordered bool
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -83,6 +86,7 @@ func (t *Tree) identify() error {
 	}
 	t.dev = deviceOf(&st)
 	t.volume = t.host.volumeOf(t.dev)
+	t.ordered = hasJournal(t.dev)
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
 		return err
 	}

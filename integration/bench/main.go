@@ -25,7 +25,8 @@ import (
 )
 
 // part is one program to run. "STORE" in its arguments stands for a store with
-// a golden Debian root, "TREE" for that root itself.
+// a golden Debian root, "TREE" for that root itself, "DISK" for a directory on an ext4
+// as mkfs makes it, whatever file system the sources are on.
 type part struct {
 	name string
 	args []string
@@ -42,6 +43,7 @@ var parts = []part{
 	{"storm-1024", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1024", "--servers", "rootnfsd,ganesha,limit"}},
 	{"storm-rtt", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1,16,64", "--servers", "rootnfsd,ganesha,limit", "--rtt", "1ms"}},
 	{"cold", []string{"./rootnfsd", "bench", "cold", "--export", "STORE", "--nodes", "16"}},
+	{"homes", []string{"./rootnfsd", "bench", "homes", "--dir", "DISK"}},
 	{"store", []string{"./rootnfsd", "bench", "store", "--tree", "TREE", "--dir", ".cache"}},
 }
 
@@ -100,14 +102,22 @@ func run(ctx context.Context, only string) error {
 	return errors.Join(failed, execute(ctx, append([]string{"./rootnfsd", "bench", "report"}, files...)))
 }
 
-// bencher holds the golden roots when a part has needed them.
+// bencher holds the golden roots and the disk when a part has needed them.
 type bencher struct {
 	golden *lab.Golden
+	disk   string // where it is mounted
 }
 
 func (b *bencher) close() {
 	if b.golden != nil {
 		b.golden.Close()
+	}
+	if b.disk != "" {
+		if err := execute(context.Background(), []string{"umount", b.disk}); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			return // and keep what is mounted there
+		}
+		os.RemoveAll(filepath.Dir(b.disk))
 	}
 }
 
@@ -116,13 +126,18 @@ func (b *bencher) close() {
 func (b *bencher) measure(ctx context.Context, p part) error {
 	args := slices.Clone(p.args)
 	for i, arg := range args {
-		if arg != "STORE" && arg != "TREE" {
-			continue
+		switch arg {
+		case "STORE", "TREE":
+			if err := b.openGolden(ctx); err != nil {
+				return err
+			}
+			args[i] = map[string]string{"STORE": b.golden.Store, "TREE": b.golden.Tree("v1")}[arg]
+		case "DISK":
+			if err := b.openDisk(ctx); err != nil {
+				return err
+			}
+			args[i] = b.disk
 		}
-		if err := b.openGolden(ctx); err != nil {
-			return err
-		}
-		args[i] = map[string]string{"STORE": b.golden.Store, "TREE": b.golden.Tree("v1")}[arg]
 	}
 	file := filepath.Join(results, p.name+".json")
 	failed := execute(ctx, append(args, "--json", file+".new"))
@@ -141,6 +156,33 @@ func (b *bencher) openGolden(ctx context.Context) (err error) {
 		return err
 	}
 	return execute(ctx, []string{"./rootnfsd", "promote", "v1", "--export", b.golden.Store})
+}
+
+// openDisk makes a file system in a file, and mounts it, once.
+func (b *bencher) openDisk(ctx context.Context) error {
+	if b.disk != "" {
+		return nil
+	}
+	const cache, size = ".cache", 4 << 30
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp(cache, "disk")
+	if err != nil {
+		return err
+	}
+	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
+	err = errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size), os.Mkdir(at, 0o755), os.Chmod(dir, 0o755))
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, at}} {
+		if err == nil {
+			err = execute(ctx, args)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, os.RemoveAll(dir))
+	}
+	b.disk = at
+	return nil
 }
 
 // execute runs a program in the terminal of this one.
