@@ -62,13 +62,13 @@ func (c *conn) answerHere(h *homeCall, quick bool) error {
 	}
 	h.call.hurried = true
 	turn := c.beginTurn()
+	defer c.slow.Done()
 	reply, err := h.answer()
 	if !c.endTurn(turn) {
 		if err == nil && h.call.waits {
 			reply, err = h.answerWaiting()
 		}
 		h.finish(reply, err)
-		c.slow.Done()
 		return errLed
 	}
 	switch {

@@ -37,9 +37,11 @@ type watched struct {
 	ticks int    // for how long that has been so
 }
 
-// beginTurn begins a call that may wait. While it is under way the connection's turn is
-// the number that it returns.
+// beginTurn begins a call that may wait, which counts as slow until slow.Done: who
+// leads the connection to its end by then waits for it. While it is under way the
+// connection's turn is the number that it returns.
 func (c *conn) beginTurn() uint64 {
+	c.slow.Add(1)
 	turn := c.turn.Add(1)
 	// In this order: the watch, about to forget a connection, does it the other way
 	// round, so that one of the two sees the other.
@@ -114,10 +116,7 @@ func (w *watch) forget(c *conn, turn uint64) {
 // relieve lets another goroutine lead the connection if the call of that turn is still
 // under way.
 func (c *conn) relieve(turn uint64) {
-	c.slow.Add(1) // of the goroutine that is in the call
-	if !c.turn.CompareAndSwap(turn, turn+1) {
-		c.slow.Done()
-		return
+	if c.turn.CompareAndSwap(turn, turn+1) {
+		go c.lead()
 	}
-	go c.lead()
 }
