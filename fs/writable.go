@@ -124,6 +124,11 @@ type WritableTree interface {
 	// the attributes from before it, too.
 	ReadNow(c *Cred, h Handle, off uint64, p []byte, a *Attr) (n int, eof bool, err error)
 
+	// Splice is Read into a pipe, as far as that has room, and tells the attributes
+	// from before it. If it fails it has moved nothing. ErrInvalid or ErrNotSupported
+	// may mean that the host cannot do this, and Read is to be called.
+	Splice(c *Cred, h Handle, off uint64, n, pipe int, a *Attr) (moved int, eof bool, err error)
+
 	// Write writes all of p or fails: ErrTooLarge, ErrNoSpace, ErrQuota. The
 	// owner may write whatever the mode says, as CanRead has it for Read.
 	Write(c *Cred, h Handle, off uint64, p []byte, how Stability) (Change, Verifier, error)

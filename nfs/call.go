@@ -46,7 +46,8 @@ type call struct {
 	read    readArgs
 	spans   [maxSpans]fs.Span
 	nspans  int
-	payload int // bytes in spans
+	payload int // bytes in spans, or in pipe
+	pipe    *pipe
 	slow    bool
 
 	inHome  bool                  // the call is about an object in a home, where every call may wait

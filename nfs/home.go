@@ -223,6 +223,12 @@ func (c *call) homeRead() wire.AcceptStat {
 	if err := c.resolveHome(handle); err != nil {
 		return c.failUnresolved(err)
 	}
+	if c.pipe != nil {
+		if stat, ok := c.homeReadPiped(); ok {
+			return stat
+		}
+		c.read.count = min(c.read.count, uint32(c.out.Room()-readData)) // what else there is room for
+	}
 	pos := c.out.Len()
 	c.putRead() // with attributes that are not known yet
 	p := c.out.Extend(int(c.read.count))
@@ -242,6 +248,23 @@ func (c *call) homeRead() wire.AcceptStat {
 	c.setRead(pos, n, eof)
 	putAttr(c.out.Bytes()[pos+4+4:], &c.attr)
 	return wire.Success
+}
+
+// homeReadPiped answers a READ with what it moves to the pipe. It reports false if the
+// host cannot do that.
+func (c *call) homeReadPiped() (stat wire.AcceptStat, ok bool) {
+	n, eof, err := c.home.Tree.Splice(&c.cred, c.home.Handle, c.read.off, int(c.read.count), c.pipe.in, &c.attr)
+	switch {
+	case errors.Is(err, fs.ErrInvalid), errors.Is(err, fs.ErrNotSupported):
+		return 0, false
+	case err != nil:
+		return c.failInHome(err), true
+	}
+	c.payload = n
+	pos := c.out.Len()
+	c.putRead()
+	c.setRead(pos, n, eof)
+	return wire.Success, true
 }
 
 // readHome reads, and makes attr the attributes from before that. A call that should

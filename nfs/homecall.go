@@ -41,9 +41,14 @@ func (c *conn) answerInHome(record []byte) error {
 	}
 	h := &homeCall{conn: c, size: in + out}
 	h.msg, h.recycle[0] = c.takeRecord(record, in)
+	pipe := c.call.pipeInHome()
+	if pipe != nil {
+		out = bufferSize(maxHeader)
+	}
 	var buf []byte
 	buf, h.recycle[1] = c.srv.pools.buffer(out)
 	h.call = c.call.forkInHome(buf)
+	h.call.pipe = pipe
 	if !quick && !alone {
 		h.leave()
 		return nil
@@ -78,7 +83,7 @@ func (c *conn) answerHere(h *homeCall, quick bool) error {
 	case h.call.waits:
 		h.leave()
 		return nil
-	case len(reply) > c.call.out.Room():
+	case h.call.payload > 0, len(reply) > c.call.out.Room():
 		if err := c.flush(); err != nil {
 			h.release()
 			return err
@@ -125,7 +130,7 @@ func (h *homeCall) answer() (reply []byte, err error) {
 func (h *homeCall) finish(reply []byte, err error) {
 	c := h.conn
 	if err == nil && len(reply) > 0 {
-		err = c.sendHome(reply)
+		err = c.sendHome(h.call, reply)
 	}
 	if err != nil {
 		c.tcp.Close() // what was sent may be a part of a reply
@@ -135,11 +140,21 @@ func (h *homeCall) finish(reply []byte, err error) {
 	h.release()
 }
 
-func (c *conn) sendHome(reply []byte) error {
+// sendHome sends a reply, and what belongs to it in a pipe.
+func (c *conn) sendHome(call *call, reply []byte) error {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	c.out.waited = false
-	return c.out.send(reply, false)
+	n := call.payload
+	if err := c.out.send(reply, n > 0); err != nil || n == 0 {
+		return err
+	}
+	padding := wire.Pad(n)
+	if err := c.out.sendPipe(call.pipe, n, padding > 0); err != nil {
+		return err
+	}
+	call.payload = 0 // the pipe is empty again
+	return c.out.send(zeros[:padding], false)
 }
 
 // release gives back what the call has.
@@ -147,13 +162,26 @@ func (h *homeCall) release() {
 	for _, recycle := range h.recycle {
 		recycle()
 	}
+	if p := h.call.pipe; p != nil && h.call.payload == 0 {
+		h.conn.srv.pipes.put(p)
+	} else if p != nil {
+		p.close()
+	}
+	h.call.pipe = nil
 	h.conn.srv.freeCall(h.call)
-	h.drop()
+	h.giveBack()
 }
 
 // drop is release of a call that failed in a way that it must not, which may have left
 // its buffers to others.
 func (h *homeCall) drop() {
+	if h.call.pipe != nil {
+		h.call.pipe.close()
+	}
+	h.giveBack()
+}
+
+func (h *homeCall) giveBack() {
 	h.conn.homes.give(h.size)
 	h.conn.srv.homes.give(h.size)
 }
@@ -312,6 +340,19 @@ func (c *call) roomInHome() int {
 	}
 }
 
+// pipeInHome returns a pipe for the reply, if that is to go through one.
+func (c *call) pipeInHome() *pipe {
+	if c.header.Prog != progNFS || c.header.Proc != uint32(gonfs.NFSProcedureRead) {
+		return nil
+	}
+	args := c.args
+	args.Opaque(exports.MaxHandle)
+	if off, count := args.Uint64(), args.Uint32(); !args.OK() || !pipeHolds(off, count) {
+		return nil
+	}
+	return c.srv.pipes.get()
+}
+
 // forkInHome returns a call of the same client, which answers into buf and shares
 // nothing with c.
 func (c *call) forkInHome(buf []byte) *call {
@@ -331,7 +372,7 @@ func (c *call) answerOnce(on *conn, msg []byte) bool {
 	c.identify()
 	proc, _ := c.procedure()
 	mark := c.out.BeginRecord()
-	defer func() { c.out.EndRecord(mark, 0) }()
+	defer func() { c.out.EndRecord(mark, c.payload+wire.Pad(c.payload)) }()
 	if !c.onceOnly() {
 		c.run(proc)
 		return true

@@ -126,6 +126,7 @@ type Server struct {
 	disk     chan struct{} // a token for each read of a disk that goes on
 	lists    listRate
 	watch    watch
+	pipes    pipes
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*conn]struct{}
@@ -149,6 +150,7 @@ func New(cfg Config) *Server {
 		dups:     newDupCache(limits.Duplicates),
 		writes:   newDupCache(limits.Duplicates),
 		disk:     make(chan struct{}, limits.Disk),
+		pipes:    make(pipes, maxPipes),
 		conns:    make(map[*conn]struct{}),
 	}
 }

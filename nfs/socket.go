@@ -68,13 +68,13 @@ type output struct {
 	left  int64
 	err   error
 
-	onBytes, onFile func(fd uintptr) bool
+	onBytes, onFile, onPipe func(fd uintptr) bool
 }
 
 func (o *output) init(tcp *net.TCPConn, raw syscall.RawConn, limit time.Duration) {
 	o.raw, o.limit = raw, limit
 	o.deadline.set = tcp.SetWriteDeadline
-	o.onBytes, o.onFile = o.sendBytes, o.sendFile
+	o.onBytes, o.onFile, o.onPipe = o.sendBytes, o.sendFile, o.emptyPipe
 }
 
 // send sends the bytes of b; more says that the rest of the same reply follows
@@ -103,6 +103,12 @@ func (o *output) sendSpan(s *fs.Span, more bool) error {
 	}
 	o.file, o.off, o.left = int(s.File.Fd()), s.Off, s.Len
 	return o.run(o.onFile)
+}
+
+// sendPipe sends the n bytes that are in a pipe.
+func (o *output) sendPipe(p *pipe, n int, more bool) error {
+	o.file, o.left, o.more = p.out, int64(n), more
+	return o.run(o.onPipe)
 }
 
 // run calls a callback until it has ended. A deadline that is over although this
@@ -185,6 +191,30 @@ func (o *output) sendFile(fd uintptr) bool {
 			o.left -= int64(n)
 		case err == nil:
 			o.err = io.ErrUnexpectedEOF // the file is shorter than its tree says
+			return true
+		case err == unix.EINTR:
+		case err == unix.EAGAIN:
+			return o.block()
+		default:
+			o.err = err
+			return true
+		}
+	}
+	return true
+}
+
+func (o *output) emptyPipe(fd uintptr) bool {
+	flags := unix.SPLICE_F_NONBLOCK
+	if o.more {
+		flags |= unix.SPLICE_F_MORE
+	}
+	for o.left > 0 {
+		n, err := unix.Splice(o.file, nil, int(fd), nil, int(o.left), flags)
+		switch {
+		case n > 0:
+			o.left -= n
+		case err == nil:
+			o.err = io.ErrUnexpectedEOF // there was less in it
 			return true
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:

@@ -132,5 +132,6 @@ func (p *Plan) one(ctx context.Context, w Work, s Setting, t *Target, seed uint6
 		o.Errors++
 		p.Note(fmt.Sprintf("%s: %s: %v", t.Name, w.Name, err))
 	}
-	return o.Run, nil
+	_, err = f.do(ctx, d.last(), p.Duration, p.Limit)
+	return o.Run, err
 }

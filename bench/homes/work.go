@@ -26,6 +26,9 @@ type deed interface {
 	phases() []phase
 	// check looks into the server's directory whether it was done.
 	check() error
+	// last are phases that remove what is large: a server that has it open would free its
+	// space some time later, while something else is measured.
+	last() []phase
 }
 
 // Works returns all that can be done.
@@ -116,6 +119,10 @@ func (f *files) created() phase {
 
 func (f *files) committed(timed bool) phase {
 	return phase{whole: true, timed: timed, source: f.each(call{proc: commit})}
+}
+
+func (f *files) last() []phase {
+	return []phase{{whole: true, source: f.each(call{proc: remove})}}
 }
 
 // filled writes the files from their beginning to their end.
@@ -294,6 +301,8 @@ func (s *smallFiles) next(line int, job []call) []call {
 	}
 	return append(job, call{proc: remove, dir: dir, name: name})
 }
+
+func (s *smallFiles) last() []phase { return nil }
 
 func (s *smallFiles) check() error {
 	for line, sizes := range s.size {

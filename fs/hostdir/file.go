@@ -10,15 +10,35 @@ import (
 
 // Read implements fs.WritableTree.
 func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof bool, err error) {
-	return t.read(c, h, off, p, nil, unix.Pread)
+	return t.read(c, h, off, len(p), nil, func(fd, from, to int) (int, error) {
+		return unix.Pread(fd, p[from:to], int64(off)+int64(from))
+	})
 }
 
 // ReadNow implements fs.WritableTree.
 func (t *Tree) ReadNow(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr) (n int, eof bool, err error) {
-	return t.read(c, h, off, p, a, preadNow)
+	return t.read(c, h, off, len(p), a, func(fd, from, to int) (int, error) {
+		return preadNow(fd, p[from:to], int64(off)+int64(from))
+	})
 }
 
-func (t *Tree) read(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr, pread func(fd int, p []byte, off int64) (int, error)) (n int, eof bool, err error) {
+// Splice implements fs.WritableTree.
+func (t *Tree) Splice(c *fs.Cred, h fs.Handle, off uint64, n, pipe int, a *fs.Attr) (moved int, eof bool, err error) {
+	moved, eof, err = t.read(c, h, off, n, a, func(fd, from, to int) (int, error) {
+		at := int64(off) + int64(from)
+		// What has no room in the pipe is not waited for: nobody empties it.
+		moved, err := unix.Splice(fd, &at, pipe, nil, to-from, unix.SPLICE_F_NONBLOCK)
+		return int(moved), err
+	})
+	if moved > 0 {
+		return moved, eof, nil // who asks for the rest is told why there is none
+	}
+	return 0, eof, err
+}
+
+// read reads at most want bytes of a file from off on by a function that reads some of
+// those from one to another of them.
+func (t *Tree) read(c *fs.Cred, h fs.Handle, off uint64, want int, a *fs.Attr, some func(fd, from, to int) (int, error)) (n int, eof bool, err error) {
 	var st unix.Statx_t
 	o, err := t.getFile(h, &st)
 	if err != nil {
@@ -38,13 +58,14 @@ func (t *Tree) read(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr, p
 	if err != nil {
 		return 0, false, err
 	}
-	for n < len(p) && off+uint64(n) < st.Size {
-		got, err := pread(fd, p[n:], int64(off)+int64(n))
+	want = int(min(uint64(want), st.Size-off))
+	for n < want {
+		got, err := some(fd, n, want)
 		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
-			return 0, false, failure(err)
+			return n, false, failure(err)
 		}
 		if got == 0 {
 			return n, true, nil

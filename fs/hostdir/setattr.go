@@ -108,21 +108,30 @@ func (o *object) truncate(c *fs.Cred, size uint64) error {
 // of the owner takes the setuid bit away, and the times come last.
 func (o *object) apply(c *fs.Cred, s *fs.SetAttr, st *unix.Statx_t) error {
 	t := o.key.tree
-	err := t.as(c, func() error { return setOwnerAndMode(o.fd, s) })
-	if err != nil {
-		return failure(err)
-	}
 	times, any := timesOf(s)
-	if !any || s.Size != nil && s.Atime == nil && s.Mtime.Now {
-		return nil // truncate did it
+	if s.Size != nil && s.Atime == nil && any && s.Mtime.Now {
+		any = false // truncate did it
 	}
-	if o.touches(c, s, st) {
-		if err := o.check(c, st, fs.MayWrite); err != nil {
+	touches := any && o.touches(c, s, st)
+	if s.Mode != nil || s.UID != nil || s.GID != nil || any && !touches {
+		err := t.as(c, func() error {
+			err := setOwnerAndMode(o.fd, s)
+			if err == nil && any && !touches {
+				err = utimens(o.fd, &times)
+			}
 			return err
+		})
+		if err != nil {
+			return failure(err)
 		}
-		return failure(utimens(o.fd, &times))
 	}
-	return failure(t.as(c, func() error { return utimens(o.fd, &times) }))
+	if !touches {
+		return nil
+	}
+	if err := o.check(c, st, fs.MayWrite); err != nil {
+		return err
+	}
+	return failure(utimens(o.fd, &times))
 }
 
 // touches reports whether s sets one time to now for somebody other than the
