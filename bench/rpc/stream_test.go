@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -135,6 +136,7 @@ func TestReplyHostile(t *testing.T) {
 	entry = appendOpaque(entry, []byte("name"))
 	entry = append(appendWords(entry, 0, 9), postOp...)
 	entry = append(appendWords(entry, 1), handle...)
+	wcc := append(appendWords(nil, 1, 0, 0, 0, 0, 0, 0), postOp...)
 	listing := append(bytes.Clone(postOp), make([]byte, 8)...)
 	listing = append(listing, entry...)
 	listing = append(listing, entry...)
@@ -155,6 +157,18 @@ func TestReplyHostile(t *testing.T) {
 		"LOOKUP": {append(bytes.Clone(handle), postOp...), func(r *Reply) bool {
 			var a Attr
 			h, ok := r.Lookup(&a)
+			return ok && len(h) == 40
+		}},
+		"WRITE": {appendWords(bytes.Clone(wcc), 5, uint32(FileSync), 0, 9), func(r *Reply) bool {
+			n, how, verifier, ok := r.Written()
+			return ok && n == 5 && how == FileSync && verifier == 9
+		}},
+		"COMMIT": {appendWords(bytes.Clone(wcc), 0, 9), func(r *Reply) bool {
+			verifier, ok := r.Committed()
+			return ok && verifier == 9
+		}},
+		"CREATE": {slices.Concat(appendWords(nil, 1), handle, postOp, wcc), func(r *Reply) bool {
+			h, ok := r.Made()
 			return ok && len(h) == 40
 		}},
 		"MNT": {handle, func(r *Reply) bool { h, ok := r.Mount(); return ok && len(h) == 40 }},
@@ -226,6 +240,9 @@ func TestCalls(t *testing.T) {
 		{"FSSTAT", who.AppendFsstat(nil, 7, h), 18, "h"},
 		{"FSINFO", who.AppendFsinfo(nil, 7, h), 19, "h"},
 		{"PATHCONF", nobody.AppendPathconf(nil, 7, h), 20, "h"},
+		{"WRITE", who.AppendWrite(nil, 7, h, 1<<33, []byte("name"), FileSync), 7, "h844n"},
+		{"CREATE", who.AppendCreateExclusive(nil, 7, h, []byte("name"), 5), 8, "hn48"},
+		{"COMMIT", who.AppendCommit(nil, 7, h), 21, "h444"},
 	} {
 		if n, last := wire.ParseMark(c.b); int(n) != len(c.b)-wire.MarkSize || !last {
 			t.Errorf("%s: its mark says %d bytes of %d, last %v", c.name, n, len(c.b)-wire.MarkSize, last)
