@@ -20,6 +20,7 @@ import (
 // answerInHome answers the call in c.call, which is about a home, by a goroutine
 // of its own.
 func (c *conn) answerInHome(record []byte) error {
+	c.usesHome = true
 	in, out := bufferSize(len(record)), bufferSize(c.call.roomInHome())
 	if room, err := c.reserveForHome(in + out); err != nil {
 		return err
