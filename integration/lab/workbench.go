@@ -13,6 +13,9 @@ var workbench embed.FS
 const workbenchPackages = "linux-image-cloud-amd64,initramfs-tools,busybox," +
 	"nfs-common,nfs-kernel-server,fio,netbase,udev,iproute2,kmod"
 
+// buildPackages are what programs are built with, besides.
+const buildPackages = ",git,gcc,make,libc6-dev"
+
 // Workbench is a Debian root with the kernel's NFS server and fio, on a disk
 // image: for guests that measure. It has no service manager; guests with
 // different data disks can share it.
@@ -23,8 +26,15 @@ type Workbench struct {
 
 // OpenWorkbench returns the workbench and makes it first if there is none in
 // the cache, which takes about a minute.
-func OpenWorkbench() (*Workbench, error) {
-	key, err := recipeKey(workbenchPackages, recipe, workbench)
+func OpenWorkbench() (*Workbench, error) { return openWorkbench(workbenchPackages) }
+
+// OpenBuildWorkbench is OpenWorkbench for guests that also build programs.
+func OpenBuildWorkbench() (*Workbench, error) {
+	return openWorkbench(workbenchPackages + buildPackages)
+}
+
+func openWorkbench(packages string) (*Workbench, error) {
+	key, err := recipeKey(packages, recipe, workbench)
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +47,11 @@ func OpenWorkbench() (*Workbench, error) {
 	if _, err := os.Stat(w.disk); err == nil {
 		return w, nil
 	}
-	return w, w.make()
+	return w, w.make(packages)
 }
 
 // make makes the disk last, so that it is there only if all is.
-func (w *Workbench) make() error {
+func (w *Workbench) make(packages string) error {
 	scripts, err := unpack(workbench)
 	if err != nil {
 		return err
@@ -59,7 +69,7 @@ func (w *Workbench) make() error {
 		return err
 	}
 	if err := runAll("making a workbench", [][]string{
-		mmdebstrap(workbenchPackages, scripts+"/customize.sh", w.Tree),
+		mmdebstrap(packages, scripts+"/customize.sh", w.Tree),
 	}); err != nil {
 		return err
 	}
