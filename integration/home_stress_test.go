@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -80,10 +81,12 @@ func (s *stress) both(t *testing.T, script string, meanwhile func()) (output [2]
 		output string
 		err    error
 	}
-	answers := make(chan answer)
+	answers := make(chan answer, len(s.nodes))
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit*time.Duration(s.scale))
+	defer cancel()
 	for n, g := range s.nodes {
 		go func() {
-			out, err := tryIn(t, g, fmt.Sprintf("N=%d\n%s", n+1, script))
+			out, err := g.Run(ctx, fmt.Sprintf("N=%d\n%s", n+1, script))
 			answers <- answer{n, out, err}
 		}()
 	}

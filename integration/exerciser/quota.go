@@ -23,8 +23,8 @@ func quota(flags *flag.FlagSet, args []string) error {
 	kib := flags.Uint64("kib", 0, "what the user may have")
 	flags.Parse(args)
 	const (
-		setQuota   = 0x800008<<8 | 0 // QCMD(Q_SETQUOTA, USRQUOTA)
-		spaceLimit = 1               // QIF_BLIMITS
+		setQuota   = 0x800008 << 8 // QCMD(Q_SETQUOTA, USRQUOTA)
+		spaceLimit = 1             // QIF_BLIMITS
 	)
 	path, err := unix.BytePtrFromString(*device)
 	if err != nil {
