@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -12,9 +11,7 @@ import (
 // TestLongGuestBench lets guestbench run for a short time and looks that it has
 // measured everything, and that no call failed.
 func TestLongGuestBench(t *testing.T) {
-	if os.Getenv("ROOTNFSD_TEST_LONG") == "" {
-		t.Skip("measures in a guest, which takes many minutes; ROOTNFSD_TEST_LONG=1 runs it")
-	}
+	long(t, "measures in a guest")
 	require(t, "ip", "mmdebstrap", "mke2fs", "qemu-system-x86_64", "ganesha.nfsd")
 	file := filepath.Join(t.TempDir(), "report.json")
 	if out, err := exec.CommandContext(t.Context(), "go", "run", "./guestbench", "--quick", "--json", file).CombinedOutput(); err != nil {

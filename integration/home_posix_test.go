@@ -17,7 +17,7 @@ func TestHomePosix(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := serveHomes(t, t.TempDir(), []string{"./integration/posix"}, "--home-skel", skel, "--home-squash", squash)
-			g := h.node(t, 1)
+			g := h.boot(t, 1)[0]
 			mountHome(t, g)
 			t.Log(in(t, g, `
 				cd /proc/sys/fs && echo 1 | tee protected_hardlinks protected_symlinks protected_regular protected_fifos >/dev/null &&

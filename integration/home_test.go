@@ -16,7 +16,8 @@ const homeOptions = "nfsvers=3,proto=tcp,nolock,hard"
 type homes struct {
 	*lab.Daemon
 	net   *lab.Net
-	dir   string // what --home names
+	args  []string // of serve
+	dir   string   // what --home names
 	bench *lab.Workbench
 	data  string // image of the disk that guests find at /data
 }
@@ -25,6 +26,12 @@ type homes struct {
 // which are packages of this checkout, are on each guest's data disk under their
 // base names; more are the words of serve behind those that are needed.
 func serveHomes(t *testing.T, dir string, programs []string, more ...string) *homes {
+	t.Helper()
+	return serveHomesTo(t, lab.OpenWorkbench, dir, programs, more...)
+}
+
+// serveHomesTo is serveHomes to guests of another workbench.
+func serveHomesTo(t *testing.T, open func() (*lab.Workbench, error), dir string, programs []string, more ...string) *homes {
 	t.Helper()
 	require(t, "mmdebstrap", "mke2fs", "qemu-system-x86_64")
 	h := &homes{net: newNet(t), dir: dir}
@@ -39,29 +46,35 @@ func serveHomes(t *testing.T, dir string, programs []string, more ...string) *ho
 		t.Fatal(err)
 	}
 	var err error
-	if h.bench, err = lab.OpenWorkbench(); err != nil {
+	if h.bench, err = open(); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(store, "v1"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h.Daemon = serve(t, h.net, append([]string{"--export", store, "--home", dir, "--allow", lab.ServerAddress + "/24"}, more...)...)
+	h.args = append([]string{"--export", store, "--home", dir, "--allow", lab.ServerAddress + "/24"}, more...)
+	h.Daemon = serve(t, h.net, h.args...)
 	return h
 }
 
-// node boots guest number, from 1 on, which has no home mounted yet.
-func (h *homes) node(t *testing.T, number int) *lab.Guest {
+// boot boots so many guests, which have no home mounted yet.
+func (h *homes) boot(t *testing.T, count int) []*lab.Guest {
 	t.Helper()
-	m, err := h.net.Node(number)
-	if err != nil {
-		t.Fatal(err)
+	var nodes []*lab.Guest
+	for n := range count {
+		m, err := h.net.Node(n + 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m, err = h.bench.Boot(m, h.data); err != nil {
+			t.Fatal(err)
+		}
+		nodes = append(nodes, power(t, m))
 	}
-	if m, err = h.bench.Boot(m, h.data); err != nil {
-		t.Fatal(err)
+	for n, g := range nodes {
+		in(t, g, fmt.Sprintf("ip address add %s/24 dev eth0", lab.NodeAddress(n+1)))
 	}
-	g := power(t, m)
-	in(t, g, fmt.Sprintf("ip address add %s/24 dev eth0", lab.NodeAddress(number)))
-	return g
+	return nodes
 }
 
 // mountHome mounts the home of a guest at /tmp/home.
@@ -73,8 +86,7 @@ func mountHome(t *testing.T, g *lab.Guest) {
 // TestHomeMount has two nodes write to homes of their own by the kernel's client.
 func TestHomeMount(t *testing.T) {
 	h := serveHomes(t, t.TempDir(), nil, "--home-squash", "none")
-	for n := range 2 {
-		g := h.node(t, n+1)
+	for n, g := range h.boot(t, 2) {
 		mountHome(t, g)
 		in(t, g, fmt.Sprintf("echo %d >/tmp/home/who && chown 1000:1000 /tmp/home/who && sync /tmp/home/who && umount /tmp/home", n))
 	}

@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,9 +11,7 @@ import (
 // TestLongKernelRoot boots a kernel that mounts its root itself, without an
 // initramfs, as older diskless setups do (fs/nfs/nfsroot.c).
 func TestLongKernelRoot(t *testing.T) {
-	if os.Getenv("ROOTNFSD_TEST_LONG") == "" {
-		t.Skip("builds a kernel, which takes many minutes; ROOTNFSD_TEST_LONG=1 runs it")
-	}
+	long(t, "builds a kernel")
 	require(t, "make", "gcc", "flex", "bison", "bc", "tar", "xz")
 	kernel, err := lab.NFSRootKernel()
 	if err != nil {

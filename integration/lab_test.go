@@ -61,6 +61,14 @@ func skip(t *testing.T, why string) {
 	t.Skip(why)
 }
 
+// long skips a test that takes too long for every day, unless such are asked for.
+func long(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("ROOTNFSD_TEST_LONG") == "" {
+		t.Skip(what + ", which takes many minutes; ROOTNFSD_TEST_LONG=1 runs it")
+	}
+}
+
 func newNet(t *testing.T) *lab.Net {
 	t.Helper()
 	require(t, "ip")

@@ -61,6 +61,7 @@ type conn struct {
 	readDeadline deadline
 	partialSince time.Time // when a read first waited for the rest of a record
 	homesStuck   bool      // the last call about a home found no room
+	usesHome     bool      // there were calls about a home
 	waited       bool      // the read in hand has blocked
 	readErr      error
 	onReadable   func(fd uintptr) bool
@@ -102,8 +103,35 @@ func (c *conn) lead() {
 		c.tcp.Close() // so that nothing waits for this client any more
 	}
 	c.slow.Wait()
+	if errors.Is(err, errStopping) && c.usesHome {
+		c.leave()
+	}
 	c.tcp.Close()
 	c.logEnd(err)
+}
+
+// What a client gets when the server stops, before the connection ends.
+const (
+	timeToTake  = 100 * time.Millisecond // the last reply
+	timeToClose = time.Second            // its end, when it has seen that of ours
+)
+
+// leave lets the client take what was answered last. A Linux client throws away a
+// reply that it has not taken yet when the connection ends right behind it, or is
+// reset, as it is when a socket is closed that has something left to read. Then it
+// asks the next server for what is done already, and a rename fails.
+func (c *conn) leave() {
+	time.Sleep(timeToTake)
+	if c.tcp.CloseWrite() != nil {
+		return
+	}
+	for end := time.Now().Add(timeToClose); time.Now().Before(end); {
+		_ = c.tcp.SetReadDeadline(end)
+		// drain may have set another deadline meanwhile.
+		if _, err := io.Copy(io.Discard, c.tcp); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return
+		}
+	}
 }
 
 // logEnd logs the ends that somebody should know of.

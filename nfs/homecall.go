@@ -30,6 +30,7 @@ type homeCall struct {
 // answerInHome answers the call in c.call, which is about a home, or leaves it to a
 // goroutine of its own.
 func (c *conn) answerInHome(record []byte) error {
+	c.usesHome = true
 	in, out := bufferSize(len(record)), bufferSize(c.call.roomInHome())
 	quick := c.call.quickInHome()
 	alone := c.homes.untouched() && !c.in.unreadRecord()

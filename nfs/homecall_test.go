@@ -3,6 +3,7 @@ package nfs
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"sync"
@@ -369,6 +370,47 @@ func TestShutdownFinishesChanges(t *testing.T) {
 		t.Errorf("status %d", r.status)
 	}
 	<-stopped
+}
+
+// TestShutdownResetsNobody: a client that goes on to call a server which stops is
+// not reset, for it would drop replies that it has not taken yet.
+func TestShutdownResetsNobody(t *testing.T) {
+	for range 10 {
+		s := startHomes(t, Limits{}, nil)
+		c := s.mount(t)
+		g := newGate(t)
+		s.hooks.mkdir.Store(new(g.pass))
+		record := c.record(gonfs.NFSProcedureMkDir, lookupArgs(c.root, "dir"), attributes(0o755))
+		c.sendRecord(record)
+		<-g.arrived
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			s.stop()
+		}()
+		eventually(t, "the server stops", func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for on := range s.conns {
+				return on.group.stopping.Load()
+			}
+			return false
+		})
+		for range 10 { // which it does not read any more, or not all of them
+			c.sendRecord(c.record(gonfs.NFSProcedureNull))
+		}
+		g.open()
+		answered := false
+		var err error
+		for reply := []byte(nil); err == nil; reply, err = c.receive() {
+			answered = answered || bytes.HasPrefix(reply, record[wire.MarkSize:][:4])
+		}
+		if !answered || err != io.EOF {
+			t.Errorf("what was begun is answered: %v; then %v", answered, err)
+		}
+		c.conn.Close()
+		<-stopped
+	}
 }
 
 // TestPanicInHome: a fault ends the connection, not the server, and the call can

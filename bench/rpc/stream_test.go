@@ -136,12 +136,11 @@ func TestReplyHostile(t *testing.T) {
 	entry = appendOpaque(entry, []byte("name"))
 	entry = append(appendWords(entry, 0, 9), postOp...)
 	entry = append(appendWords(entry, 1), handle...)
+	wcc := append(appendWords(nil, 1, 0, 0, 0, 0, 0, 0), postOp...)
 	listing := append(bytes.Clone(postOp), make([]byte, 8)...)
 	listing = append(listing, entry...)
 	listing = append(listing, entry...)
 	listing = appendWords(listing, 0, 1)
-
-	wcc := append(appendWords(nil, 1, 0, 0, 0, 0, 0, 0), postOp...)
 
 	results := map[string]struct {
 		body  []byte

@@ -3,6 +3,7 @@ package hostdir
 import (
 	"bufio"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -106,4 +107,30 @@ func writeAndKill(t *testing.T, dir string, records int, acknowledged map[fs.Han
 		}
 	}
 	cmd.Wait()
+}
+
+// TestExclusiveAtOnce looks at files while they are made: none is there without
+// the verifier, by which a client that asks again after a crash knows it.
+func TestExclusiveAtOnce(t *testing.T) {
+	w := newWorld(t)
+	verf := fs.Verifier{0, 0, 1, 0, 0, 0, 2, 0}
+	for i := range 500 {
+		name := fmt.Sprint("file", i)
+		made := make(chan error)
+		go func() {
+			var a fs.Attr
+			_, _, err := w.Create(alice, w.Root(), fs.Name(name), fs.Exclusive, nil, verf, &a)
+			made <- err
+		}()
+		var info os.FileInfo
+		for err := os.ErrNotExist; errors.Is(err, os.ErrNotExist); {
+			info, err = os.Lstat(w.at(name))
+		}
+		if err := <-made; err != nil {
+			t.Fatal(err)
+		}
+		if info == nil || info.ModTime().Unix() != 1<<8 {
+			t.Fatalf("%s is there before its verifier", name)
+		}
+	}
 }

@@ -11,11 +11,12 @@ import (
 
 // Create implements fs.WritableTree.
 func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s *fs.SetAttr, verf fs.Verifier, a *fs.Attr) (fs.Handle, fs.Change, error) {
+	open := opener(openNew)
 	if how == fs.Exclusive {
-		s = verfAttr(verf)
+		s, open = verfAttr(verf), openExclusive
 	}
 	for range maxCreates {
-		h, change, err := t.create(c, dir, name, s, a)
+		h, change, err := t.create(c, dir, name, s, a, open)
 		if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
 			return h, change, err
 		}
@@ -42,14 +43,47 @@ func verfAttr(verf fs.Verifier) *fs.SetAttr {
 	return &fs.SetAttr{Atime: half(verf[4:]), Mtime: half(verf[:4])}
 }
 
-// create makes a file whose name must be free.
-func (t *Tree) create(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, fs.Change, error) {
+// opener makes a file, whose name must be free, for writing.
+type opener func(dir int, name fs.Name, s *fs.SetAttr) (fd int, err error)
+
+// openNew is an opener.
+func openNew(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	return openat(dir, string(name), flags, modeOf(s))
+}
+
+// openExclusive is an opener for a file that has the times of s as soon as it has
+// a name. If the server were killed between the two, the client would find the name
+// taken when it makes the same call again.
+func openExclusive(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
+	fd, err := openat(dir, ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, modeOf(s))
+	if err != nil {
+		return openNew(dir, name, s) // the file system cannot do it, or this says what is wrong
+	}
+	times, _ := timesOf(s)
+	if err = utimens(fd, &times); err == nil {
+		err = unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, string(name), unix.AT_SYMLINK_FOLLOW)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// openat is openat(2), made again when a signal ends it.
+func openat(dir int, path string, flags int, mode uint32) (fd int, err error) {
+	err = retry(func() error {
+		fd, err = unix.Openat(dir, path, flags, mode)
+		return err
+	})
+	return fd, err
+}
+
+// create makes a file, whose name must be free, by open.
+func (t *Tree) create(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *fs.Attr, open opener) (fs.Handle, fs.Change, error) {
 	m, err := t.make(c, dir, name, s, a, func(dir int) (fd int, err error) {
-		const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-		err = retry(func() error {
-			fd, err = unix.Openat(dir, string(name), flags, modeOf(s))
-			return err
-		})
+		fd, err = open(dir, name, s)
 		if err != nil || s == nil || s.Size == nil {
 			return fd, err
 		}

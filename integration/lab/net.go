@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -75,7 +76,7 @@ func NodeAddress(number int) string { return fmt.Sprintf("192.0.2.1%d", number) 
 
 // openSockets opens the ports of an NFS server in this network.
 func (n *Net) openSockets() (files []*os.File, err error) {
-	err = n.enter(func() error {
+	err = n.Enter(func() error {
 		for _, port := range []string{":2049", ":111"} {
 			ln, err := net.Listen("tcp", port)
 			if err != nil {
@@ -100,24 +101,37 @@ func (n *Net) openSockets() (files []*os.File, err error) {
 	return files, err
 }
 
-// enter calls f in this network.
-func (n *Net) enter(f func() error) error {
+// Enter calls f in this network: what sockets f opens are there for good.
+func (n *Net) Enter(f func() error) error {
 	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlock: the thread cannot go back, so it ends
-		ns, err := os.Open("/run/netns/" + n.name)
-		if err != nil {
-			done <- err
-			return
-		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
+	go func() { done <- n.visit(f) }()
 	return <-done
+}
+
+// visit takes the thread that it runs on to this network and back. A thread that
+// could not go back would end with the goroutine, and take with it the processes
+// that dieWithUs ties to the thread that started them.
+func (n *Net) visit(f func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer home.Close()
+	ns, err := os.Open("/run/netns/" + n.name)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	err = f()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, back)
+	}
+	runtime.UnlockOSThread()
+	return err
 }
 
 func (n *Net) ip(args string) error {

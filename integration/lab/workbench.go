@@ -13,6 +13,9 @@ var workbench embed.FS
 const workbenchPackages = "linux-image-cloud-amd64,initramfs-tools,busybox," +
 	"nfs-common,nfs-kernel-server,fio,netbase,udev,iproute2,kmod"
 
+// buildPackages are what programs are built with, besides.
+const buildPackages = ",git,gcc,make,libc6-dev"
+
 // Workbench is a Debian root with the kernel's NFS server and fio, on a disk
 // image: for guests that measure. It has no service manager; guests with
 // different data disks can share it.
@@ -23,8 +26,15 @@ type Workbench struct {
 
 // OpenWorkbench returns the workbench and makes it first if there is none in
 // the cache, which takes about a minute.
-func OpenWorkbench() (*Workbench, error) {
-	key, err := recipeKey(workbenchPackages, recipe, workbench)
+func OpenWorkbench() (*Workbench, error) { return openWorkbench(workbenchPackages) }
+
+// OpenBuildWorkbench is OpenWorkbench for guests that also build programs.
+func OpenBuildWorkbench() (*Workbench, error) {
+	return openWorkbench(workbenchPackages + buildPackages)
+}
+
+func openWorkbench(packages string) (*Workbench, error) {
+	key, err := recipeKey(packages, recipe, workbench)
 	if err != nil {
 		return nil, err
 	}
@@ -37,11 +47,11 @@ func OpenWorkbench() (*Workbench, error) {
 	if _, err := os.Stat(w.disk); err == nil {
 		return w, nil
 	}
-	return w, w.make()
+	return w, w.make(packages)
 }
 
 // make makes the disk last, so that it is there only if all is.
-func (w *Workbench) make() error {
+func (w *Workbench) make(packages string) error {
 	scripts, err := unpack(workbench)
 	if err != nil {
 		return err
@@ -59,7 +69,7 @@ func (w *Workbench) make() error {
 		return err
 	}
 	if err := runAll("making a workbench", [][]string{
-		mmdebstrap(workbenchPackages, scripts+"/customize.sh", w.Tree),
+		mmdebstrap(packages, scripts+"/customize.sh", w.Tree),
 	}); err != nil {
 		return err
 	}
@@ -68,9 +78,10 @@ func (w *Workbench) make() error {
 
 // workbenchLine is its kernel's command line. The clock is the processor's, as on
 // any real machine: left to itself, the kernel takes an emulated one that costs
-// more than most calls.
+// more than most calls. Whether timers tick is not looked at: on a busy host the
+// kernel may find that they do not, and then goes on with others that tick wrong.
 const workbenchLine = "root=/dev/vda ro init=/usr/local/sbin/lab-init net.ifnames=0" +
-	" clocksource=tsc tsc=reliable console=ttyS0 quiet panic=-1"
+	" clocksource=tsc tsc=reliable no_timer_check console=ttyS0 quiet panic=-1"
 
 // Boot fills in what a machine needs to boot from the workbench, with the image
 // of a data disk, which it finds at /data. The guest is up when it answers to
