@@ -212,7 +212,7 @@ func (o *output) emptyPipe(fd uintptr) bool {
 		n, err := unix.Splice(o.file, nil, int(fd), nil, int(o.left), flags)
 		switch {
 		case n > 0:
-			o.left -= n
+			o.left -= int64(n)
 		case err == nil:
 			o.err = io.ErrUnexpectedEOF // there was less in it
 			return true
