@@ -133,6 +133,14 @@ func (s *openedStore) info(name string) (image.Info, error) {
 	return image.Info{}, s.unknown(name, names)
 }
 
+// explainPermission adds to an error what to do if only some may do this.
+func explainPermission(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: run as root, or as the user that sealed the versions", err)
+	}
+	return err
+}
+
 // unknown is the error for a version that is not there.
 func (s *openedStore) unknown(name string, names []string) error {
 	if len(names) == 0 {
