@@ -174,8 +174,8 @@ func (d *differ) contents(before, after fs.NodeID) error {
 	return nil
 }
 
-// listing is a place in a directory: an entry, or the end.
-type listing struct {
+// cursor is a place in a directory: an entry, or the end.
+type cursor struct {
 	index *index
 	dir   *dirRecord // nil for a directory that is not there
 	place uint32     // of the entry behind
@@ -184,7 +184,7 @@ type listing struct {
 }
 
 // list begins to list a directory, 0 standing for an empty one.
-func (s *side) list(id fs.NodeID) (l listing, err error) {
+func (s *side) list(id fs.NodeID) (l cursor, err error) {
 	if id == 0 {
 		return l, nil
 	}
@@ -198,7 +198,7 @@ func (s *side) list(id fs.NodeID) (l listing, err error) {
 	return l, l.next()
 }
 
-func (l *listing) next() error {
+func (l *cursor) next() error {
 	l.name = nil
 	if l.place == l.dir.count() {
 		return nil
