@@ -63,6 +63,16 @@ func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 	for _, v := range []string{"v1", "v2", "v3"} {
 		s.Promote(ref(v), "me", sure)
 	}
+	r, err := s.Rollout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if to, ok := r.Before(func(r Ref) bool { return r.Version != "v2" }); !ok || to.Version != "v1" {
+		t.Errorf("before the promoted version: %v, %v; want v1", to, ok)
+	}
+	if to, ok := r.Before(func(Ref) bool { return false }); ok {
+		t.Errorf("before the promoted version, where nothing exists: %v", to)
+	}
 	if _, to, err := s.Rollback("me", func(r Ref) bool { return r.Version != "v2" }); err != nil || to.Version != "v1" {
 		t.Errorf("rollback to %s, %v; want v1, v2 being removed", to.Version, err)
 	}

@@ -222,7 +222,7 @@ func (s sealedVersions) Versions() ([]exports.Version, error) {
 			versions = append(versions, exports.Version{Name: i.Name, Err: i.Err})
 			continue
 		}
-		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.open(i) }})
+		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Layout: i.Layout, Open: func() (fs.Tree, error) { return s.open(i) }})
 	}
 	return versions, nil
 }
