@@ -72,11 +72,16 @@ func (s *Store) usage(without []string) (*usage, error) {
 
 // chunksOf returns the chunks that a version refers to, by pack. Those of a pack
 // that is lost are not known.
-func (u *usage) chunksOf(name string) (_ map[Digest]chunkBits, err error) {
+func (u *usage) chunksOf(name string) (map[Digest]chunkBits, error) {
 	v, err := u.store.Open(name)
 	if err != nil {
 		return nil, err
 	}
+	return u.chunksIn(v)
+}
+
+// chunksIn is chunksOf of what is open.
+func (u *usage) chunksIn(v *Version) (_ map[Digest]chunkBits, err error) {
 	defer v.guard(debug.SetPanicOnFault(true), &err)
 	chunks := make(map[Digest]chunkBits)
 	sets := make([]chunkBits, len(v.packs)) // by place
@@ -91,14 +96,14 @@ func (u *usage) chunksOf(name string) (_ map[Digest]chunkBits, err error) {
 	for i := range v.index.counts[secExtents] {
 		e := (*extent)(v.index.record(secExtents, i))
 		if uint64(e.pack()) >= uint64(len(v.packs)) {
-			return nil, errVersion(name, errors.New("its extents are nonsense"))
+			return nil, errVersion(v.name, errors.New("its extents are nonsense"))
 		}
 		p := v.packs[e.pack()].pack
 		if p == nil {
 			continue
 		}
 		if uint64(e.first())+uint64(e.count()) > uint64(p.count) {
-			return nil, errVersion(name, fmt.Errorf("pack %s has not the chunks that it refers to", p.path))
+			return nil, errVersion(v.name, fmt.Errorf("pack %s has not the chunks that it refers to", p.path))
 		}
 		sets[e.pack()].addRun(e.first(), e.count())
 	}
