@@ -66,17 +66,27 @@ func (r *Rollout) Promoted() (Ref, bool) {
 	return r.Stack[len(r.Stack)-1], true
 }
 
-// Before returns what a rollback would return to: what was promoted before the
-// promoted version, passing over what does not exist any more.
-func (r *Rollout) Before(exists func(Ref) bool) (Ref, bool) {
-	i := r.before(exists)
-	if i < 0 {
-		return Ref{}, false
+// Before returns what rollbacks would return to, one after the other, up to the
+// first that has other content than the promoted version: that is what somebody
+// wants who goes back. What does not exist any more is passed over.
+func (r *Rollout) Before(exists func(Ref) bool) []Ref {
+	var refs []Ref
+	promoted, _ := r.Promoted()
+	for above := *r; ; {
+		i := above.before(exists)
+		if i < 0 {
+			return refs
+		}
+		refs = append(refs, r.Stack[i])
+		if r.Stack[i].Digest != promoted.Digest {
+			return refs
+		}
+		above.Stack = above.Stack[:i+1]
 	}
-	return r.Stack[i], true
 }
 
-// before is the place of Before in the stack, -1 if there is none.
+// before is the place in the stack of what a rollback would return to, -1 if there
+// is nothing.
 func (r *Rollout) before(exists func(Ref) bool) int {
 	promoted, _ := r.Promoted()
 	for i := len(r.Stack) - 2; i >= 0; i-- {

@@ -47,6 +47,7 @@ Examples:
 			ctx, stop := stoppable(c)
 			defer stop()
 			out, err := s.gc(ctx, policy, c.Bool("dry-run"), c.App.ErrWriter)
+			err = explainPermission(err)
 			if out == nil {
 				return err
 			}
@@ -195,14 +196,14 @@ func (s *openedStore) holders(now time.Time) (func(image.Info) []string, error) 
 		return nil, err
 	}
 	promoted, anything := rollout.Promoted()
-	before, goesBack := rollout.Before(func(ref exports.Ref) bool { return s.holds(ref) == nil })
+	before := rollout.Before(func(ref exports.Ref) bool { return s.holds(ref) == nil })
 	return func(info image.Info) []string {
 		ref := refOf(info)
 		held := []string{}
 		if anything && ref.Is(promoted) {
 			held = append(held, "promoted")
 		}
-		if goesBack && ref.Is(before) {
+		if slices.ContainsFunc(before, ref.Is) {
 			held = append(held, "a rollback returns to it")
 		}
 		if addrs := runningOn(nodes, ref, now); len(addrs) > 0 {
