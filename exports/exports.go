@@ -26,6 +26,9 @@ type Store interface {
 type Version struct {
 	Name   string
 	Digest fs.Digest
+	// Layout says where the content lies. When it is another one, what holds the
+	// content is about to be deleted; Open then opens it where it lies now.
+	Layout fs.Digest
 	// Open opens the content with this very digest, whatever has happened to the
 	// name since. It is called at most once at a time, and again only after it
 	// failed.
@@ -269,7 +272,11 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 		treeID := binary.BigEndian.Uint64(l.Digest[:8])
 		v := old.trees[treeKey{img.id, treeID}]
 		if v == nil || v.name != l.Name {
-			v = &version{image: img, name: l.Name, digest: l.Digest, treeID: treeID, open: l.Open}
+			v = &version{image: img, name: l.Name, digest: l.Digest, treeID: treeID, open: l.Open, layout: l.Layout}
+		} else if v.layout != l.Layout {
+			if err := v.moveTo(l.Layout, l.Open); err != nil {
+				x.log.Warn("a version is read where it was, whose space is not freed", zap.String("image", img.name), zap.String("version", l.Name), zap.Error(err))
+			}
 		}
 		view.versions = append(view.versions, v)
 	}

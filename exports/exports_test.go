@@ -333,6 +333,51 @@ func TestHandlesSurvive(t *testing.T) {
 	}
 }
 
+// TestMovedContent: a version whose packs were rewritten is opened anew, at once
+// and behind the back of who uses it; one that nobody uses is not opened; and
+// where that fails the old one goes on.
+func TestMovedContent(t *testing.T) {
+	s := serve(t, "v1", "v2")
+	s.promote(t, "v1")
+	h := s.mount(t, "/@v1")
+	if got, err := s.read(t, h); got != "a" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	move := func(layout byte, open func() (fs.Tree, error)) {
+		t.Helper()
+		for i := range s.store.versions {
+			s.store.versions[i].Layout = digestOf(layout)
+			if open != nil {
+				s.store.versions[i].Open = open
+			}
+		}
+		if err := OpenState(s.stateDir).Compacted("test"); err != nil {
+			t.Fatal(err)
+		}
+		s.refreshIfPromoted()
+		if got, err := s.read(t, h); got != "a" || err != nil {
+			t.Errorf("layout %c: %q, %v", layout, got, err)
+		}
+	}
+	var before, after Object
+	if err := s.Resolve(s.peer, h, &before); err != nil {
+		t.Fatal(err)
+	}
+	move('x', nil)
+	if s.store.opened["v1"] != 2 || s.store.opened["v2"] != 0 {
+		t.Errorf("opened %v, want v1 twice and v2 never", s.store.opened)
+	}
+	if err := s.Resolve(s.peer, h, &after); err != nil || before.Tree == after.Tree || before.Tree.FSID() != after.Tree.FSID() {
+		t.Errorf("the tree is still %p, %v", after.Tree, err)
+	}
+	move('x', nil)
+	if s.store.opened["v1"] != 2 {
+		t.Errorf("opened %v, though nothing moved", s.store.opened)
+	}
+	move('y', func() (fs.Tree, error) { return nil, errors.New("cut short") })
+	move('z', func() (fs.Tree, error) { return testTree('b'), nil })
+}
+
 func TestHandleOfVersionSealedSinceIsFound(t *testing.T) {
 	first := serve(t, "v1")
 	first.store.seal("v2", 'b')

@@ -47,7 +47,7 @@ type Rollout struct {
 type Event struct {
 	Time   time.Time `json:"time"`
 	By     string    `json:"by"`
-	Action string    `json:"action"` // promote, rollback or remove
+	Action string    `json:"action"` // promote, rollback, remove or gc, which is about no version
 	Ref
 }
 
@@ -64,6 +64,37 @@ func (r *Rollout) Promoted() (Ref, bool) {
 		return Ref{}, false
 	}
 	return r.Stack[len(r.Stack)-1], true
+}
+
+// Before returns what rollbacks would return to, one after the other, up to the
+// first that has other content than the promoted version: that is what somebody
+// wants who goes back. What does not exist any more is passed over.
+func (r *Rollout) Before(exists func(Ref) bool) []Ref {
+	var refs []Ref
+	promoted, _ := r.Promoted()
+	for above := *r; ; {
+		i := above.before(exists)
+		if i < 0 {
+			return refs
+		}
+		refs = append(refs, r.Stack[i])
+		if r.Stack[i].Digest != promoted.Digest {
+			return refs
+		}
+		above.Stack = above.Stack[:i+1]
+	}
+}
+
+// before is the place in the stack of what a rollback would return to, -1 if there
+// is nothing.
+func (r *Rollout) before(exists func(Ref) bool) int {
+	promoted, _ := r.Promoted()
+	for i := len(r.Stack) - 2; i >= 0; i-- {
+		if ref := r.Stack[i]; ref != promoted && exists(ref) {
+			return i
+		}
+	}
+	return -1
 }
 
 func (r *Rollout) note(by, action string, ref Ref) {
@@ -171,14 +202,14 @@ var ErrPromoted = errors.New("it is promoted: promote another version first")
 func (s *State) Rollback(by string, exists func(Ref) bool) (from, to Ref, err error) {
 	err = s.update(func(r *Rollout) (bool, error) {
 		from, _ = r.Promoted()
-		for i := len(r.Stack) - 2; i >= 0; i-- {
-			if to = r.Stack[i]; to != from && exists(to) {
-				r.Stack = r.Stack[:i+1]
-				r.note(by, "rollback", to)
-				return true, nil
-			}
+		i := r.before(exists)
+		if i < 0 {
+			return false, ErrNothingBefore
 		}
-		return false, ErrNothingBefore
+		to = r.Stack[i]
+		r.Stack = r.Stack[:i+1]
+		r.note(by, "rollback", to)
+		return true, nil
 	})
 	return from, to, err
 }
@@ -198,6 +229,15 @@ func (s *State) Remove(ref Ref, by string, delete func() error) error {
 			return false, err
 		}
 		r.note(by, "remove", ref)
+		return true, nil
+	})
+}
+
+// Compacted notes that packs of the store were rewritten. A server that is running
+// finds the versions where they lie now, as after a promote.
+func (s *State) Compacted(by string) error {
+	return s.update(func(r *Rollout) (bool, error) {
+		r.note(by, "gc", Ref{})
 		return true, nil
 	})
 }

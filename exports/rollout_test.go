@@ -63,6 +63,20 @@ func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 	for _, v := range []string{"v1", "v2", "v3"} {
 		s.Promote(ref(v), "me", sure)
 	}
+	r, err := s.Rollout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before := r.Before(func(r Ref) bool { return r.Version != "v2" }); len(before) != 1 || before[0].Version != "v1" {
+		t.Errorf("before the promoted version: %v; want v1", before)
+	}
+	if before := r.Before(func(Ref) bool { return false }); before != nil {
+		t.Errorf("before the promoted version, where nothing exists: %v", before)
+	}
+	r.Stack = append(r.Stack, Ref{"again", r.Stack[len(r.Stack)-1].Digest}, Ref{"and-again", r.Stack[len(r.Stack)-1].Digest})
+	if before := r.Before(all); len(before) != 3 || before[0].Version != "again" || before[2].Version != "v2" {
+		t.Errorf("before a version of several names: %v; want them, and v2", before)
+	}
 	if _, to, err := s.Rollback("me", func(r Ref) bool { return r.Version != "v2" }); err != nil || to.Version != "v1" {
 		t.Errorf("rollback to %s, %v; want v1, v2 being removed", to.Version, err)
 	}

@@ -79,6 +79,7 @@ type version struct {
 	digest fs.Digest
 	treeID uint64
 	open   func() (fs.Tree, error)
+	layout fs.Digest // where open finds the content; used by the making of tables alone
 
 	tree    atomic.Pointer[openTree]
 	opening sync.Mutex // one opens, the others wait for it
@@ -99,6 +100,11 @@ func (v *version) Tree() (fs.Tree, error) {
 	if t := v.tree.Load(); t != nil {
 		return t.Tree, nil
 	}
+	return v.load()
+}
+
+// load opens the tree. The caller holds opening.
+func (v *version) load() (fs.Tree, error) {
 	if v.open == nil {
 		return nil, fs.ErrStale
 	}
@@ -111,6 +117,20 @@ func (v *version) Tree() (fs.Tree, error) {
 	}
 	v.tree.Store(&openTree{t})
 	return t, nil
+}
+
+// moveTo makes the version one whose content lies elsewhere now. Calls that are
+// under way end with the tree that they have; what that holds is let go of after
+// the last. If the new one cannot be opened, the old one goes on.
+func (v *version) moveTo(layout fs.Digest, open func() (fs.Tree, error)) error {
+	v.opening.Lock()
+	defer v.opening.Unlock()
+	v.layout, v.open = layout, open
+	if v.tree.Load() == nil {
+		return nil
+	}
+	_, err := v.load()
+	return err
 }
 
 // retire lets go of the tree of a version that was removed, so that its memory

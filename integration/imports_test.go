@@ -29,6 +29,7 @@ var importRules = []importRule{
 	{"fs/image", "fs fs/durable fs/source cache", "the store knows neither clients nor the wire"},
 	{"fs/hostdir", "fs cache", "a host directory does not know what it is served as"},
 	{"fs/source", "fs", "a reader of trees knows neither packs nor exports"},
+	{"fs/dpkg", "", "what is installed in a tree is read from any billy.Filesystem"},
 	{"fs/fstest", "fs", "the suite that every tree must pass knows none of them"},
 	{"fs/durable", "", "replacing a file durably is below everything"},
 	{"fs", "", "the vocabulary is below everything, so that no cycle can pass through it"},

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"testing"
@@ -42,6 +43,45 @@ func TestKilledBetweenSteps(t *testing.T) {
 		t.Logf("killed at each of %d calls of %s", kills, call)
 		cli(t, "promote", "v1", at, "--no-verify")
 		cli(t, "remove", "v2", at)
+	}
+}
+
+// TestGCKilledBetweenSteps does the same to a gc that removes a version and
+// rewrites the pack that another one needs a part of.
+func TestGCKilledBetweenSteps(t *testing.T) {
+	require(t, "strace")
+	few, many := treeOf(10), treeOf(50)
+	maps.Copy(many, few)
+	store := newStore(t, map[string]files{"few": few, "many": many})
+	at := "--export=" + store
+	args := []string{"gc", "--keep", "1", at}
+	prepare := func() {
+		cli(t, "seal", "many", at)
+		cli(t, "seal", "few", at)
+	}
+	for _, call := range []string{"fsync", "renameat", "unlinkat", "flock"} {
+		kills := 0
+		prepare()
+		for killedBefore(t, call, kills+1, args...) {
+			kills++
+			cli(t, "verify", at)
+			if names := versionNames(t, store); !slices.Contains(names, "few") {
+				t.Fatalf("killed at %s %d: there are %q; want few among them", call, kills, names)
+			}
+			cli(t, args...)
+			if packs := packsOf(t, store); len(packs) != 1 {
+				t.Errorf("killed at %s %d: after another gc there are %q; want one pack", call, kills, packs)
+			}
+			cli(t, "verify", at)
+			cli(t, "remove", "few", at)
+			prepare()
+		}
+		if kills == 0 {
+			t.Errorf("it was never killed at %s: does it change nothing?", call)
+		}
+		t.Logf("killed at each of %d calls of %s", kills, call)
+		cli(t, "verify", at)
+		cli(t, "remove", "few", at)
 	}
 }
 

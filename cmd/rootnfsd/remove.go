@@ -24,6 +24,9 @@ under it. A node counts until it has booted another version, or was silent for a
 week. (One that boots without an initramfs counts for a day after it mounted
 another version: that may have been just a look.) The golden tree <store>/VERSION is yours and stays.
 
+What lies in one pack with content that other versions need stays, too, until
+rootnfsd gc rewrites that pack.
+
 Examples:
    rootnfsd remove v1 --dry-run
    rootnfsd remove v1

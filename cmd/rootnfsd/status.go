@@ -72,7 +72,7 @@ func (s *openedStore) status(now time.Time) (storeStatus, error) {
 	}
 	st.History = rollout.History
 	for _, e := range rollout.History {
-		if e.Action != "remove" {
+		if e.Action == "promote" || e.Action == "rollback" {
 			st.Since = e
 		}
 	}

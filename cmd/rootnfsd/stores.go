@@ -133,6 +133,14 @@ func (s *openedStore) info(name string) (image.Info, error) {
 	return image.Info{}, s.unknown(name, names)
 }
 
+// explainPermission adds to an error what to do if only some may do this.
+func explainPermission(err error) error {
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("%w: run as root, or as the user that sealed the versions", err)
+	}
+	return err
+}
+
 // unknown is the error for a version that is not there.
 func (s *openedStore) unknown(name string, names []string) error {
 	if len(names) == 0 {
@@ -214,7 +222,7 @@ func (s sealedVersions) Versions() ([]exports.Version, error) {
 			versions = append(versions, exports.Version{Name: i.Name, Err: i.Err})
 			continue
 		}
-		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Open: func() (fs.Tree, error) { return s.open(i) }})
+		versions = append(versions, exports.Version{Name: i.Name, Digest: i.Digest, Layout: i.Layout, Open: func() (fs.Tree, error) { return s.open(i) }})
 	}
 	return versions, nil
 }

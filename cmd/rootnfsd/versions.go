@@ -94,6 +94,15 @@ func versionTable(w io.Writer, versions []versionUse) error {
 	return table(w, rows)
 }
 
+// nodesNamed names nodes, or says how many they are.
+func nodesNamed(addrs []string) string {
+	const few = 3
+	if len(addrs) <= few {
+		return strings.Join(addrs, ", ")
+	}
+	return plural(len(addrs), "node")
+}
+
 func nodeCount(addrs []string) string {
 	const few = 3
 	switch {

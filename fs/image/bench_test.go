@@ -15,7 +15,14 @@ import (
 // manyObjects seals a tree of n objects: directories of a hundred small files.
 func manyObjects(b *testing.B, n int) *image.Store {
 	b.Helper()
-	dir := ramDir(b)
+	s, _ := manyObjectsIn(b, n)
+	return s
+}
+
+// manyObjectsIn is manyObjects, and also returns the tree.
+func manyObjectsIn(b *testing.B, n int) (s *image.Store, dir string) {
+	b.Helper()
+	dir = ramDir(b)
 	for made := 1; made < n; {
 		sub := fmt.Sprintf("%s/dir-%05d", dir, made/101)
 		if err := os.Mkdir(sub, 0o755); err != nil {
@@ -36,7 +43,7 @@ func manyObjects(b *testing.B, n int) *image.Store {
 	if r := sealDir(b, s, "v1", dir); r.Objects != uint64(n) {
 		b.Fatalf("%d objects, want %d", r.Objects, n)
 	}
-	return s
+	return s, dir
 }
 
 func BenchmarkOpen200k(b *testing.B) {

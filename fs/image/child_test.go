@@ -23,7 +23,7 @@ import (
 // The crash tests run this test binary again, to do one thing to a store and be
 // killed, by SIGKILL from its own hand, at the k-th step of it.
 const (
-	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, remove, look or starve
+	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, remove, compact, look or starve
 	crashStore = "ROOTNFSD_TEST_CRASH_STORE" // to which store
 	crashStep  = "ROOTNFSD_TEST_CRASH_STEP"  // and at which step to die, from 1
 )
@@ -56,6 +56,9 @@ func crash() {
 		must(err)
 	case "remove":
 		_, err := s.Remove("v1", Digest{})
+		must(err)
+	case "compact":
+		_, err := s.Compact(context.Background(), CompactOptions{})
 		must(err)
 	case "look":
 		infos, err := s.Versions()
@@ -304,6 +307,148 @@ func TestCrashDuringRemove(t *testing.T) {
 	if states["old"] < 1 || states[""] < 2 {
 		t.Errorf("the crashes were in these states only: %v", states)
 	}
+}
+
+// sparseStore is a store with versions v2 and v4, whose content lies in two packs
+// that are more than half garbage.
+func sparseStore(t *testing.T) *Store {
+	t.Helper()
+	s, err := OpenStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []struct {
+		name, text string
+		large      int
+		more       []int
+	}{{"v1", "one", 100_000, []int{200_000}}, {"v2", "two", 100_000, nil}, {"v3", "three", 300_000, []int{400_000}}, {"v4", "four", 300_000, nil}} {
+		writeTree(t, s, v.name, v.text, fstest.Bytes(v.large))
+		for _, n := range v.more {
+			if err := os.WriteFile(filepath.Join(s.Dir(), v.name, fmt.Sprint(n)), fstest.Bytes(n), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		mustSeal(t, s, v.name)
+	}
+	for _, name := range []string{"v1", "v3"} {
+		if _, err := s.Remove(name, Digest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+// TestCrashDuringCompact: wherever it is killed, no version loses anything, and
+// the next one does what is left to do.
+func TestCrashDuringCompact(t *testing.T) {
+	states := make(map[int]int)
+	for step := 1; ; step++ {
+		s := sparseStore(t)
+		digest := digestOf(t, s, "v2")
+		killed := crashAt(t, "compact", s.Dir(), step)
+		s, err := OpenStore(s.Dir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		check := func() {
+			t.Helper()
+			checkHealthy(t, s)
+			if v2, v4 := textOf(t, s, "v2"), textOf(t, s, "v4"); v2 != "two" || v4 != "four" {
+				t.Errorf("step %d: v2 says %q, v4 %q", step, v2, v4)
+			}
+			if got := digestOf(t, s, "v2"); got != digest {
+				t.Errorf("step %d: v2 has digest %v, want %v", step, got, digest)
+			}
+		}
+		check()
+		states[len(files(t, s.packsDir()+"/*"))]++
+		c, err := s.Compact(t.Context(), CompactOptions{})
+		if err != nil || c.Kept != nil {
+			t.Errorf("step %d: compacted again: %+v, %v", step, c, err)
+		}
+		check()
+		again, err := s.Compact(t.Context(), CompactOptions{})
+		if err != nil || again.Removed != 0 || again.Rewritten != 0 || again.Freed != 0 {
+			t.Errorf("step %d: compacted once more: %+v, %v", step, again, err)
+		}
+		for _, name := range []string{"v2", "v4"} {
+			if _, err := s.Remove(name, Digest{}); err != nil {
+				t.Error(err)
+			}
+		}
+		if left := files(t, s.packsDir()+"/*"); len(left) > 0 {
+			t.Errorf("step %d: everything removed, but %v", step, left)
+		}
+		if !killed {
+			break
+		}
+	}
+	// Two sparse packs and one of what is small in v2 and in v4 each; with the new one
+	// beside them; without those that are replaced.
+	if len(states) < 3 {
+		t.Errorf("the crashes were in these states only, by the number of packs: %v", states)
+	}
+}
+
+// TestOpenDuringCompact: who has read an index when its packs are deleted finds
+// the index that has replaced it.
+func TestOpenDuringCompact(t *testing.T) {
+	s := sparseStore(t)
+	server, err := OpenStore(s.Dir()) // as another process, which has no packs open
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := 0
+	server.step = func(step string) {
+		if opened++; opened == 1 {
+			if c, err := s.Compact(t.Context(), CompactOptions{}); err != nil || c.Rewritten == 0 {
+				t.Errorf("Compact: %+v, %v", c, err)
+			}
+		}
+	}
+	v, err := server.Open("v4")
+	if err != nil || len(v.Problems()) > 0 {
+		t.Fatalf("%v, problems %v", err, v.Problems())
+	}
+	if opened != 2 {
+		t.Errorf("the index was opened %d times, want 2", opened)
+	}
+	if got := textOf(t, server, "v4"); got != "four" {
+		t.Errorf("v4 says %q", got)
+	}
+	// A pack that is gone for another reason is no reason to try for ever.
+	for _, pack := range files(t, s.packsDir()+"/*") {
+		if err := os.Remove(pack); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fresh, err := OpenStore(s.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := fresh.Open("v4"); err != nil || len(v.Problems()) == 0 {
+		t.Errorf("%v; want problems", err)
+	}
+}
+
+// TestCompactKeepsStamps: a tree that did not change is not read again because
+// packs were rewritten.
+func TestCompactKeepsStamps(t *testing.T) {
+	s := sparseStore(t)
+	if _, err := s.Compact(t.Context(), CompactOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	src, err := source.OpenDir(filepath.Join(s.Dir(), "v4"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	c := newClock(quiet{src})
+	if r := s.recall(quiet{src}, &c); r == nil || r.Version.name != "v4" {
+		t.Errorf("what the last seal left is %v", r)
+	}
+	mustSeal(t, s, "v4")
+	checkHealthy(t, s)
 }
 
 // TestLeftoversAreRemoved: they go when nobody is at work, not before.

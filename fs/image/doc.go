@@ -7,9 +7,10 @@
 //
 // A version is an index file, which holds all about a tree but the content of
 // its files, and refers to packs, which hold content. Both are written once,
-// under temporary names, synced and renamed; nothing changes them afterwards.
-// The layouts are described beside the code that reads them: format.go and
-// pack.go.
+// under temporary names, synced and renamed; nothing changes them afterwards. An
+// index may be replaced, by one that finds the same content in other packs: see
+// compact.go. The layouts are described beside the code that reads them:
+// format.go and pack.go.
 //
 // Objects are numbered from 1, the root, level by level and each directory in
 // the order of the bytes of its names; an object with several names has its
@@ -59,8 +60,8 @@
 // What was sealed before and did not change since, as stat(2) tells, is not read
 // again: see stamps.go for when that is believed.
 //
-// Sealing and removing take a lock that all processes respect. A crash at any
-// moment leaves what was there or what should be, and maybe temporary files and
-// packs that nobody refers to; the next who takes the lock deletes the former,
-// and the next Remove the latter.
+// Sealing, removing and compacting take a lock that all processes respect. A
+// crash at any moment leaves what was there or what should be, and maybe
+// temporary files and packs that nobody refers to; the next who takes the lock
+// deletes the former, and the next Remove or Compact the latter.
 package image

@@ -162,7 +162,7 @@ func (h *header) canonicalPrefix() []byte {
 func (h *header) info(name string) Info {
 	return Info{
 		Name: name, Digest: h.digest, Sealed: time.Unix(0, h.sealed),
-		Objects: h.count(secInodes), Bytes: h.bytes,
+		Objects: h.count(secInodes), Bytes: h.bytes, Layout: h.derived,
 	}
 }
 

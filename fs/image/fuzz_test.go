@@ -24,6 +24,10 @@ func FuzzIndex(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	whole, err := parseIndex(good)
+	if err != nil {
+		f.Fatal(err)
+	}
 	for i, off := 0, uint64(headerSize); i < numSections; i++ {
 		for _, patch := range [][]byte{{0}, {0xff}, {0xff, 0xff, 0xff, 0xff}, {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f}, {1, 0, 0, 0, 0, 0, 0, 0}} {
 			for at := range min(h.lengths[i], 2*recordSizes[i]) {
@@ -48,7 +52,18 @@ func FuzzIndex(f *testing.F) {
 			v.packs[i].pack, v.packs[i].err = packs.get(x.packDigest(uint64(i)))
 		}
 		walkAll(v)
+		compareAll(v, newVersion("good", whole))
+		u := &usage{packs: make(map[Digest]*packUse)}
+		_, _ = u.chunksIn(v) // whatever comes of it
 	})
+}
+
+// compareAll does what goes through whole trees by the records of an index.
+func compareAll(v, good *Version) {
+	count := func(*Change) error { return nil }
+	_ = Diff(v, good, count)
+	_ = Diff(good, v, count)
+	_, _ = v.NeedsRoot(1)
 }
 
 // resign makes the digests of an index right, if it has a header at all.

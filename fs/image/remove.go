@@ -8,12 +8,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs/durable"
 )
 
-// removeWait is how long Remove waits for others who change the store.
+// removeWait is how long Remove and Compact wait for others who change the store.
 const removeWait = 5 * time.Second
 
 // RemoveResult tells what a removal did.
@@ -33,31 +34,56 @@ type RemoveResult struct {
 // was sealed anew since the caller looked. The zero Digest stands for whatever
 // is there, as the digest of a damaged index is not known.
 func (s *Store) Remove(name string, digest Digest) (RemoveResult, error) {
-	if err := validVersion(name); err != nil {
+	unlock, freed, err := s.removeVersion(name, digest)
+	if err != nil {
 		return RemoveResult{}, err
 	}
-	if _, err := os.Lstat(s.indexPath(name)); err != nil {
-		return RemoveResult{}, errVersion(name, err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), removeWait)
-	defer cancel()
-	unlock, err := s.lock(ctx)
-	if err != nil {
-		return RemoveResult{}, fmt.Errorf("remove %s: %w", name, err)
-	}
 	defer unlock()
-	s.atStep("locked")
-	freed, err := s.removeIndex(name, digest)
-	if err != nil {
-		return RemoveResult{}, errVersion(name, err)
-	}
-	s.atStep("index removed")
 	more, err := s.removeUnused()
 	err = errors.Join(err, s.forget(nil))
 	if err != nil {
 		err = fmt.Errorf("%s is removed, but not what only it needs: %w", name, err)
 	}
 	return RemoveResult{Freed: freed + more, Kept: err}, nil
+}
+
+// RemoveOnly is Remove that leaves the packs to Compact, for who removes many.
+func (s *Store) RemoveOnly(name string, digest Digest) error {
+	unlock, _, err := s.removeVersion(name, digest)
+	if err != nil {
+		return err
+	}
+	unlock()
+	return nil
+}
+
+// removeVersion deletes a version and not the packs that it needs. It leaves the
+// store locked.
+func (s *Store) removeVersion(name string, digest Digest) (unlock func(), freed uint64, err error) {
+	if err := validVersion(name); err != nil {
+		return nil, 0, err
+	}
+	if _, err := os.Lstat(s.indexPath(name)); err != nil {
+		return nil, 0, errVersion(name, err)
+	}
+	unlock, err = s.waitLock(context.Background())
+	if err != nil {
+		return nil, 0, fmt.Errorf("remove %s: %w", name, err)
+	}
+	s.atStep("locked")
+	if freed, err = s.removeIndex(name, digest); err != nil {
+		unlock()
+		return nil, 0, errVersion(name, err)
+	}
+	s.atStep("index removed")
+	return unlock, freed, nil
+}
+
+// waitLock takes the lock, and waits for others no longer than removeWait.
+func (s *Store) waitLock(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, removeWait)
+	defer cancel()
+	return s.lock(ctx)
 }
 
 // removeIndex deletes the index of a version that has this digest.
@@ -88,10 +114,12 @@ func (s *Store) removeUnused() (freed uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
+	return s.deletePacks(slices.DeleteFunc(digests, func(d Digest) bool { return used[d] }))
+}
+
+// deletePacks deletes packs and returns how large they were.
+func (s *Store) deletePacks(digests []Digest) (freed uint64, err error) {
 	for _, d := range digests {
-		if used[d] {
-			continue
-		}
 		n, err := removeFile(packPath(s.packsDir(), d))
 		if err != nil {
 			return freed, err

@@ -23,8 +23,8 @@ const indexSuffix = ".index"
 type Store struct {
 	dir   string
 	packs *packSet
-	// step, if set, is called between the steps of Seal and Remove, for tests
-	// to crash there.
+	// step, if set, is called between the steps of Seal, Remove, Compact and Open,
+	// for tests to crash there.
 	step func(string)
 }
 
@@ -92,6 +92,7 @@ type Info struct {
 	Sealed  time.Time
 	Objects uint64
 	Bytes   uint64 // of content, holes left out
+	Layout  Digest // of where the content lies: another one when packs were rewritten
 	Err     error  // the index is corrupt: why; the other fields but Name are zero
 }
 

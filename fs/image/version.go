@@ -2,7 +2,9 @@ package image
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 
@@ -32,14 +34,43 @@ type versionPack struct {
 // none of that name. That a pack is missing or damaged is not an error: the
 // files that lie elsewhere can be read. That one is out of reach for now, as for
 // want of memory or of file descriptors, is an error, and may pass.
-func (s *Store) Open(name string) (_ *Version, err error) {
+func (s *Store) Open(name string) (*Version, error) {
 	if err := validVersion(name); err != nil {
 		return nil, err
 	}
+	for {
+		v, err := s.open(name)
+		if err != nil || !v.lacksPack() || !s.moved(v) {
+			return v, err
+		}
+	}
+}
+
+// lacksPack reports whether a pack is not there that the version refers to.
+func (v *Version) lacksPack() bool {
+	for _, p := range v.packs {
+		if p.err != nil && errors.Is(p.err, os.ErrNotExist) {
+			return true
+		}
+	}
+	return false
+}
+
+// moved reports whether the content of a version has moved to other packs since
+// its index was opened. A compaction deletes a pack after it has replaced the
+// indexes that refer to it, so who misses one finds the new index.
+func (s *Store) moved(v *Version) bool {
+	h, err := readHeader(s.indexPath(v.name))
+	return err == nil && h.derived != v.index.derived
+}
+
+// open is Open of what the index says just now.
+func (s *Store) open(name string) (_ *Version, err error) {
 	x, err := openIndex(s.indexPath(name))
 	if err != nil {
 		return nil, errVersion(name, err)
 	}
+	s.atStep("index opened")
 	v := newVersion(name, x)
 	defer v.guard(debug.SetPanicOnFault(true), &err)
 	for i := range v.packs {

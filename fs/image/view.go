@@ -139,22 +139,17 @@ func (w *view) ReadDir(p string) ([]os.FileInfo, error) {
 	if err != nil {
 		return nil, pathError("readdir", p, err)
 	}
+	entries, err := w.v.entries(dir)
+	if err != nil {
+		return nil, pathError("readdir", p, err)
+	}
 	var infos []os.FileInfo
-	entries := make([]fs.DirEntry, 256)
-	cookie := uint64(firstCookie - 1) // behind "." and ".."
-	for eof := false; !eof; {
-		var n int
-		if n, eof, err = w.v.ReadDir(rootCred, dir, cookie, entries); err != nil {
-			return nil, pathError("readdir", p, err)
+	for _, e := range entries {
+		info, err := w.v.info(e.ID, string(e.Name))
+		if err != nil {
+			return nil, pathError("stat", path.Join(p, string(e.Name)), err)
 		}
-		for _, e := range entries[:n] {
-			info, err := w.v.info(e.ID, string(e.Name))
-			if err != nil {
-				return nil, pathError("stat", path.Join(p, string(e.Name)), err)
-			}
-			infos = append(infos, info)
-			cookie = e.Cookie
-		}
+		infos = append(infos, info)
 	}
 	return infos, nil
 }
