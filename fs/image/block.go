@@ -22,7 +22,6 @@ type block struct {
 	off    uint64
 	len    uint64
 	chunks []chunk // those that are not all zeros
-	buf    *[blockSize]byte
 }
 
 // chunk is a chunk of a file with its digest.
@@ -34,14 +33,12 @@ type chunk struct {
 
 var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 
-// read fills the block from f and hashes its chunks. The file being shorter
-// than expected is errChanged.
-func (b *block) read(f io.ReaderAt) error {
+// read reads the block from f into data, which has its length, and hashes its
+// chunks. The file being shorter than expected is errChanged.
+func (b *block) read(f io.ReaderAt, data []byte) error {
 	if b.len == 0 {
 		return nil
 	}
-	b.buf = blocks.Get().(*[blockSize]byte)
-	data := b.buf[:b.len]
 	// An io.ReaderAt may say EOF along with the last byte.
 	if n, err := f.ReadAt(data, int64(b.off)); n < len(data) {
 		if err == nil || errors.Is(err, io.EOF) {
@@ -59,8 +56,19 @@ func (b *block) read(f io.ReaderAt) error {
 	return nil
 }
 
+// ownBlock is a block with memory of its own.
+type ownBlock struct {
+	block
+	buf *[blockSize]byte
+}
+
+func (b *ownBlock) read(f io.ReaderAt) error {
+	b.buf = blocks.Get().(*[blockSize]byte)
+	return b.block.read(f, b.buf[:b.len])
+}
+
 // release gives the memory of the block back.
-func (b *block) release() {
+func (b *ownBlock) release() {
 	if b.buf != nil {
 		blocks.Put(b.buf)
 		b.buf, b.chunks = nil, nil
@@ -81,14 +89,14 @@ func isZero(b []byte) bool {
 
 // eachBlock calls do for the blocks of a file of size bytes in which there may
 // be data.
-func eachBlock(f billy.File, size uint64, do func(*block) error) error {
+func eachBlock(f billy.File, size uint64, do func(*ownBlock) error) error {
 	for off := uint64(0); off < size; {
 		from, to, err := nextData(f, off, size)
 		if err != nil || from == to {
 			return err
 		}
 		for off = from / chunkSize * chunkSize; off < to; {
-			b := &block{off: off, len: min(blockSize, size-off, roundUp(to-off, chunkSize))}
+			b := &ownBlock{block: block{off: off, len: min(blockSize, size-off, roundUp(to-off, chunkSize))}}
 			off += b.len
 			if err := do(b); err != nil {
 				return err

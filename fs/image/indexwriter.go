@@ -7,6 +7,7 @@ import (
 	"hash"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -75,7 +76,7 @@ func (b *builder) writePart(w io.Writer, digest hash.Hash, first, end int) error
 		var err error
 		switch i {
 		case secSlots:
-			err = writeSlots(w, b.walker.hashes)
+			err = writeSlots(b.store, w, b.walker.hashes)
 		case secPacks:
 			err = b.writePacks(w)
 		default:
@@ -104,33 +105,28 @@ func (b *builder) writePacks(w io.Writer) error {
 }
 
 // writeSlots writes the hash table for the entries that have these hashes.
-func writeSlots(w io.Writer, hashes *spool) error {
-	slots := make([]uint32, slotsFor(hashes.n/slotSize))
-	mask := uint32(len(slots) - 1)
+func writeSlots(s *Store, w io.Writer, hashes *spool) (err error) {
+	n := slotsFor(hashes.n / slotSize)
+	slots, err := newScratch(s, n*slotSize)
+	if err != nil {
+		return err
+	}
+	defer slots.close()
+	defer guard(debug.SetPanicOnFault(true), &err)
 	r := bufio.NewReader(hashes.reader())
 	var h [slotSize]byte
 	for i := range uint32(hashes.n / slotSize) {
 		if _, err := io.ReadFull(r, h[:]); err != nil {
 			return err
 		}
-		slot := le.Uint32(h[:]) & mask
-		for slots[slot] != 0 {
-			slot = (slot + 1) & mask
+		slot := uint64(le.Uint32(h[:])) & (n - 1)
+		for le.Uint32(slots.data[slot*slotSize:]) != 0 {
+			slot = (slot + 1) & (n - 1)
 		}
-		slots[slot] = i + 1
+		le.PutUint32(slots.data[slot*slotSize:], i+1)
 	}
-	return writeUint32s(w, slots)
-}
-
-// writeUint32s writes numbers of 32 bits.
-func writeUint32s(w io.Writer, numbers []uint32) error {
-	buf := make([]byte, 0, 64<<10)
-	for part := range slices.Chunk(numbers, cap(buf)/4) {
-		buf = buf[:0]
-		for _, v := range part {
-			buf = le.AppendUint32(buf, v)
-		}
-		if _, err := w.Write(buf); err != nil {
+	for part := range slices.Chunk(slots.data, 64<<10) {
+		if _, err := w.Write(part); err != nil {
 			return err
 		}
 	}

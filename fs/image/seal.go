@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -137,7 +138,7 @@ func (s *Store) estimate(ctx context.Context, src billy.Filesystem, last *recoll
 	if last != nil {
 		return totals{last.index.counts[secInodes], last.index.bytes}, nil
 	}
-	todo, err := count(ctx, src)
+	todo, err := s.count(ctx, src)
 	if err != nil {
 		return todo, explainRead(err)
 	}
@@ -229,14 +230,48 @@ type frugal struct {
 }
 
 func (w frugal) Write(b []byte) (int, error) {
-	size, free, err := w.store.disk()
-	if err != nil {
+	if err := w.check(uint64(len(b))); err != nil {
 		return 0, err
 	}
-	if keep := reserve(size); free < uint64(len(b))+keep {
-		return 0, fmt.Errorf("write %s: %w but %s in reserve", w.f.Name(), unix.ENOSPC, formatBytes(keep))
-	}
 	return w.f.Write(b)
+}
+
+// check fails if n bytes more would not leave the reserve.
+func (w frugal) check(n uint64) error {
+	size, free, err := w.store.disk()
+	if err != nil {
+		return err
+	}
+	if keep := reserve(size); free < n+keep {
+		return fmt.Errorf("write %s: %w but %s in reserve", w.f.Name(), unix.ENOSPC, formatBytes(keep))
+	}
+	return nil
+}
+
+// allocate makes the file, which is empty, n bytes long and finds room for them.
+func (w frugal) allocate(n uint64) error {
+	if err := w.check(n); err != nil {
+		return err
+	}
+	for {
+		err := unix.Fallocate(int(w.f.Fd()), 0, 0, int64(n))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EOPNOTSUPP: // on a few file systems
+			_, err = io.CopyN(w.f, zeroReader{}, int64(n))
+			return err
+		}
+		return err
+	}
+}
+
+// zeroReader reads zeros without end.
+type zeroReader struct{}
+
+func (zeroReader) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // checkSpace fails if there is certainly no room for n bytes: with packs in the
@@ -290,7 +325,10 @@ func (m *meter) add(files, bytes uint64) {
 	if m.now.TotalFiles > 0 { // which may have been an estimate
 		m.now.TotalFiles, m.now.TotalBytes = max(m.now.TotalFiles, m.now.Files), max(m.now.TotalBytes, m.now.Bytes)
 	}
-	if t := time.Now(); m.report != nil && t.After(m.next) {
+	if m.report == nil {
+		return
+	}
+	if t := time.Now(); t.After(m.next) {
 		m.next = t.Add(meterPeriod)
 		m.report(m.now)
 	}

@@ -1,0 +1,62 @@
+package image
+
+import (
+	"sync"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// batch is objects on their way from the walker by way of a worker to add. One by
+// one, they spent more time in handing over than in what is done about them when a
+// tree is sealed again.
+type batch struct {
+	objects []object
+	reads   uint64 // bytes of files that fit in buf
+	buf     *[blockSize]byte
+	extents []storedExtent // those of all objects
+}
+
+const batchSize = 64
+
+var batches = sync.Pool{New: func() any { return &batch{objects: make([]object, 0, batchSize)} }}
+
+func newBatch() *batch { return batches.Get().(*batch) }
+
+// hasRoom reports whether one object more can be added.
+func (t *batch) hasRoom(o *object) bool {
+	return len(t.objects) < batchSize && t.reads+o.buffered() <= blockSize
+}
+
+func (t *batch) add(o object) {
+	t.reads += o.buffered()
+	t.objects = append(t.objects, o)
+}
+
+// buffered is how much of the content of an object may be in memory at a time with
+// that of the others in the batch.
+func (o *object) buffered() uint64 {
+	if o.listed || o.meta.Kind != fs.Regular || o.meta.Size > blockSize {
+		return 0
+	}
+	return o.meta.Size
+}
+
+// buffer returns memory for n bytes of content.
+func (t *batch) buffer(n uint64) []byte {
+	if t.buf == nil {
+		t.buf, t.reads = blocks.Get().(*[blockSize]byte), 0
+	}
+	t.reads += n
+	return t.buf[t.reads-n : t.reads]
+}
+
+// release gives the memory of the batch back.
+func (t *batch) release() {
+	if t.buf != nil {
+		blocks.Put(t.buf)
+	}
+	clear(t.objects)
+	clear(t.extents)
+	*t = batch{objects: t.objects[:0], extents: t.extents[:0]}
+	batches.Put(t)
+}
