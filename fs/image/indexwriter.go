@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"errors"
-	"hash"
 	"io"
 	"os"
 	"runtime/debug"
@@ -15,25 +14,39 @@ import (
 )
 
 // write finishes the pack, if there is one, and writes the index of what was
-// built to a temporary file, which is the caller's to commit or discard.
-func (b *builder) write(sealed time.Time) (_ *os.File, _ *header, err error) {
+// built to a temporary file, which is the caller's to commit or discard. H is the
+// header that describe has made, and gets what is missing in it.
+func (b *builder) write(h *header) (_ *os.File, err error) {
 	if b.pack != nil {
 		if b.packDigest, err = b.pack.finish(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	f, err := durable.CreateTemp(b.store.versionsDir(), 0o444)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	h := b.header(sealed)
 	if err := b.writeIndex(f, h); err != nil {
-		return nil, nil, errors.Join(err, durable.Discard(f))
+		return nil, errors.Join(err, durable.Discard(f))
 	}
-	return f, h, nil
+	return f, nil
 }
 
-// header returns the header without its digests.
+// describe returns the header of what was built, but for the digest of the derived
+// part. So a tree that is unchanged is known by its digest before its index was
+// written.
+func (b *builder) describe(sealed time.Time) (*header, error) {
+	h := b.header(sealed)
+	canonical := sha256.New()
+	canonical.Write(h.canonicalPrefix())
+	if err := b.writePart(canonical, 0, numCanonical); err != nil {
+		return nil, err
+	}
+	canonical.Sum(h.digest[:0])
+	return h, nil
+}
+
+// header returns the header without any digest.
 func (b *builder) header(sealed time.Time) *header {
 	h := &header{sealed: sealed.UnixNano(), bytes: b.bytes}
 	for i, s := range b.sections {
@@ -51,14 +64,11 @@ func (b *builder) writeIndex(f *os.File, h *header) error {
 	if _, err := w.Write(make([]byte, headerSize)); err != nil {
 		return err
 	}
-	canonical := sha256.New()
-	canonical.Write(h.canonicalPrefix())
-	if err := b.writePart(w, canonical, 0, numCanonical); err != nil {
+	if err := b.writePart(w, 0, numCanonical); err != nil {
 		return err
 	}
-	canonical.Sum(h.digest[:0])
 	derived := sha256.New()
-	if err := b.writePart(w, derived, numCanonical, numSections); err != nil {
+	if err := b.writePart(io.MultiWriter(w, derived), numCanonical, numSections); err != nil {
 		return err
 	}
 	derived.Sum(h.derived[:0])
@@ -69,9 +79,8 @@ func (b *builder) writeIndex(f *os.File, h *header) error {
 	return err
 }
 
-// writePart writes the sections from first up to before end, and hashes them.
-func (b *builder) writePart(w io.Writer, digest hash.Hash, first, end int) error {
-	w = io.MultiWriter(w, digest)
+// writePart writes the sections from first up to before end.
+func (b *builder) writePart(w io.Writer, first, end int) error {
 	for i := first; i < end; i++ {
 		var err error
 		switch i {

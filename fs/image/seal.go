@@ -105,22 +105,19 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opt
 		return SealResult{}, explainRead(err)
 	}
 	s.atStep("read")
-	index, h, err := b.write(time.Now())
+	h, err := b.describe(time.Now())
 	if err != nil {
 		return SealResult{}, err
 	}
-	defer func() { err = errors.Join(err, durable.Discard(index)) }()
-	s.atStep("written")
-
 	old, oldErr := readHeader(s.indexPath(name))
 	if oldErr != nil && !isMissing(oldErr) {
 		b.warn(fmt.Sprintf("the index that was there is replaced, not kept: %v", oldErr))
 	}
 	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
-	if oldErr == nil && old.digest == h.digest && b.pack == nil && s.intact(name) {
+	if oldErr == nil && old.digest == h.digest && b.pack == nil && (last.is(name, old) || s.intact(name)) {
 		h = old
 		result.Info, result.Unchanged = old.info(name), true
-	} else if err := s.publish(name, b, index, old, h.digest); err != nil {
+	} else if err := s.publish(name, b, old, h); err != nil {
 		return result, err
 	}
 	if b.clock.ok && (b.fresh || !result.Unchanged) {
@@ -145,18 +142,24 @@ func (s *Store) estimate(ctx context.Context, src billy.Filesystem, last *recoll
 	return todo, s.checkSpace(todo.bytes)
 }
 
-// publish gives the pack and the index of a version their names. Each step
-// leaves a store in order: a pack that nobody refers to is garbage, but no harm.
-// old is the header of the index that is replaced, nil if there is none that
-// can be read.
-func (s *Store) publish(name string, b *builder, index *os.File, old *header, digest Digest) error {
+// publish writes the index of a version, of which h is the header, and gives it and
+// the pack their names. Each step leaves a store in order: a pack that nobody refers
+// to is garbage, but no harm. old is the header of the index that is replaced, nil if
+// there is none that can be read.
+func (s *Store) publish(name string, b *builder, old, h *header) (err error) {
+	index, err := b.write(h)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, durable.Discard(index)) }()
+	s.atStep("written")
 	if b.pack != nil {
 		if err := durable.Commit(b.pack.f, packPath(s.packsDir(), b.packDigest)); err != nil {
 			return err
 		}
 	}
 	s.atStep("pack published")
-	if old != nil && old.digest != digest {
+	if old != nil && old.digest != h.digest {
 		if err := s.keep(name, supersededName(name, old.digest)); err != nil {
 			return err
 		}

@@ -203,6 +203,12 @@ func (r *recollection) parse(b []byte) (h *stampsHead, err error) {
 	return h, nil
 }
 
+// is reports whether the version is the one of that name whose index has this
+// header, and was good when it was opened, which is when the seal began.
+func (r *recollection) is(name string, h *header) bool {
+	return r != nil && r.name == name && r.index.header == *h && len(r.Problems()) == 0
+}
+
 // listed is a directory as it was sealed last.
 type listed struct {
 	*recollection
