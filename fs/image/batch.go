@@ -1,10 +1,6 @@
 package image
 
-import (
-	"sync"
-
-	"github.com/rootnfsd/rootnfsd/fs"
-)
+import "github.com/rootnfsd/rootnfsd/fs"
 
 // batch is objects on their way from the walker by way of a worker to add. One by
 // one, they spent more time in handing over than in what is done about them when a
@@ -17,10 +13,6 @@ type batch struct {
 }
 
 const batchSize = 64
-
-var batches = sync.Pool{New: func() any { return &batch{objects: make([]object, 0, batchSize)} }}
-
-func newBatch() *batch { return batches.Get().(*batch) }
 
 // hasRoom reports whether one object more can be added.
 func (t *batch) hasRoom(o *object) bool {
@@ -42,21 +34,19 @@ func (o *object) buffered() uint64 {
 }
 
 // buffer returns memory for n bytes of content.
-func (t *batch) buffer(n uint64) []byte {
+func (t *batch) buffer(n uint64, from buffers) []byte {
 	if t.buf == nil {
-		t.buf, t.reads = blocks.Get().(*[blockSize]byte), 0
+		t.buf, t.reads = from.get(), 0
 	}
 	t.reads += n
 	return t.buf[t.reads-n : t.reads]
 }
 
-// release gives the memory of the batch back.
-func (t *batch) release() {
-	if t.buf != nil {
-		blocks.Put(t.buf)
-	}
+// reset makes the batch empty and returns the memory that it had for content, if any.
+func (t *batch) reset() *[blockSize]byte {
+	buf := t.buf
 	clear(t.objects)
 	clear(t.extents)
 	*t = batch{objects: t.objects[:0], extents: t.extents[:0]}
-	batches.Put(t)
+	return buf
 }

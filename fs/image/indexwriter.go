@@ -60,7 +60,7 @@ func (b *builder) header(sealed time.Time) *header {
 }
 
 func (b *builder) writeIndex(f *os.File, h *header) error {
-	w := bufio.NewWriterSize(frugal{b.store, f}, 1<<20)
+	w := bufio.NewWriterSize(frugal{b.store, f}, fileBuffer)
 	if _, err := w.Write(make([]byte, headerSize)); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func newPackWriter(s *Store) (*packWriter, error) {
 		table.close()
 		return nil, err
 	}
-	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, 1<<20), table: table, seen: newChunkSet(s)}
+	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, fileBuffer), table: table, seen: newChunkSet(s)}
 	return w, w.write(append([]byte(packMagic), make([]byte, packHeader-len(packMagic))...))
 }
 

@@ -20,6 +20,9 @@ type spool struct {
 // spoolBuffer is how much a spool collects before it writes.
 const spoolBuffer = 64 << 10
 
+// fileBuffer is the same for the files that stay.
+const fileBuffer = 256 << 10
+
 func newSpool(s *Store) (*spool, error) {
 	f, err := nameless(s)
 	if err != nil {

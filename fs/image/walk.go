@@ -137,8 +137,9 @@ type walker struct {
 	links    *links
 	warnings []string
 
-	send  func(*batch) error
-	batch *batch // not sent yet
+	batches pool[batch]
+	batch   *batch // not sent yet
+	send    func(*batch) error
 }
 
 // object is what the walker emits: an object that has just been numbered, or,
@@ -179,7 +180,7 @@ func (w *walker) walk(ctx context.Context, send func(*batch) error) error {
 	if root.meta == nil || root.meta.Kind != fs.Directory {
 		return errors.New("the tree is not a directory")
 	}
-	w.send, w.batch, w.root = send, newBatch(), root.meta
+	w.send, w.batch, w.root = send, w.batches.get(), root.meta
 	if err := w.addNew(root, 1, 1); err != nil {
 		return err
 	}
@@ -227,7 +228,7 @@ func (w *walker) emit(o object) error {
 		if err := w.send(w.batch); err != nil {
 			return err
 		}
-		w.batch = newBatch()
+		w.batch = w.batches.get()
 	}
 	w.batch.add(o)
 	return nil
