@@ -3,8 +3,8 @@ package image
 import "github.com/rootnfsd/rootnfsd/fs"
 
 // batch is objects on their way from the walker by way of a worker to add. One by
-// one, they spent more time in handing over than in what is done about them when a
-// tree is sealed again.
+// one, a seal of 200,000 objects that did not change takes 0.99 s of processor time
+// instead of 0.80.
 type batch struct {
 	objects []object
 	reads   uint64 // bytes of files that fit in buf

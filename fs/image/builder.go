@@ -51,9 +51,9 @@ type builder struct {
 }
 
 // depth is how many batches may be under way between the walker and add. Each holds
-// a block of content at most. With eight times as many, a seal of a Debian root on
-// two processors took twice the memory and no less time.
-var depth = 4 * runtime.GOMAXPROCS(0)
+// a block of content at most. With eight times as many a seal of a Debian root on two
+// processors took half as much memory again, and no less time.
+var depth = 2 * runtime.GOMAXPROCS(0)
 
 func newBuilder(s *Store, src billy.Filesystem, c clock, last *recollection) (_ *builder, err error) {
 	b := &builder{
