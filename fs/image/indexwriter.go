@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"crypto/sha256"
 	"errors"
-	"hash"
 	"io"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -14,25 +14,39 @@ import (
 )
 
 // write finishes the pack, if there is one, and writes the index of what was
-// built to a temporary file, which is the caller's to commit or discard.
-func (b *builder) write(sealed time.Time) (_ *os.File, _ *header, err error) {
+// built to a temporary file, which is the caller's to commit or discard. H is the
+// header that describe has made, and gets what is missing in it.
+func (b *builder) write(h *header) (_ *os.File, err error) {
 	if b.pack != nil {
 		if b.packDigest, err = b.pack.finish(); err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 	}
 	f, err := durable.CreateTemp(b.store.versionsDir(), 0o444)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	h := b.header(sealed)
 	if err := b.writeIndex(f, h); err != nil {
-		return nil, nil, errors.Join(err, durable.Discard(f))
+		return nil, errors.Join(err, durable.Discard(f))
 	}
-	return f, h, nil
+	return f, nil
 }
 
-// header returns the header without its digests.
+// describe returns the header of what was built, but for the digest of the derived
+// part. So a tree that is unchanged is known by its digest before its index was
+// written.
+func (b *builder) describe(sealed time.Time) (*header, error) {
+	h := b.header(sealed)
+	canonical := sha256.New()
+	canonical.Write(h.canonicalPrefix())
+	if err := b.writePart(canonical, 0, numCanonical); err != nil {
+		return nil, err
+	}
+	canonical.Sum(h.digest[:0])
+	return h, nil
+}
+
+// header returns the header without any digest.
 func (b *builder) header(sealed time.Time) *header {
 	h := &header{sealed: sealed.UnixNano(), bytes: b.bytes}
 	for i, s := range b.sections {
@@ -46,18 +60,15 @@ func (b *builder) header(sealed time.Time) *header {
 }
 
 func (b *builder) writeIndex(f *os.File, h *header) error {
-	w := bufio.NewWriterSize(frugal{b.store, f}, 1<<20)
+	w := bufio.NewWriterSize(frugal{b.store, f}, fileBuffer)
 	if _, err := w.Write(make([]byte, headerSize)); err != nil {
 		return err
 	}
-	canonical := sha256.New()
-	canonical.Write(h.canonicalPrefix())
-	if err := b.writePart(w, canonical, 0, numCanonical); err != nil {
+	if err := b.writePart(w, 0, numCanonical); err != nil {
 		return err
 	}
-	canonical.Sum(h.digest[:0])
 	derived := sha256.New()
-	if err := b.writePart(w, derived, numCanonical, numSections); err != nil {
+	if err := b.writePart(io.MultiWriter(w, derived), numCanonical, numSections); err != nil {
 		return err
 	}
 	derived.Sum(h.derived[:0])
@@ -68,14 +79,13 @@ func (b *builder) writeIndex(f *os.File, h *header) error {
 	return err
 }
 
-// writePart writes the sections from first up to before end, and hashes them.
-func (b *builder) writePart(w io.Writer, digest hash.Hash, first, end int) error {
-	w = io.MultiWriter(w, digest)
+// writePart writes the sections from first up to before end.
+func (b *builder) writePart(w io.Writer, first, end int) error {
 	for i := first; i < end; i++ {
 		var err error
 		switch i {
 		case secSlots:
-			err = writeSlots(w, b.walker.hashes)
+			err = writeSlots(b.store, w, b.walker.hashes)
 		case secPacks:
 			err = b.writePacks(w)
 		default:
@@ -104,33 +114,28 @@ func (b *builder) writePacks(w io.Writer) error {
 }
 
 // writeSlots writes the hash table for the entries that have these hashes.
-func writeSlots(w io.Writer, hashes *spool) error {
-	slots := make([]uint32, slotsFor(hashes.n/slotSize))
-	mask := uint32(len(slots) - 1)
+func writeSlots(s *Store, w io.Writer, hashes *spool) (err error) {
+	n := slotsFor(hashes.n / slotSize)
+	slots, err := newScratch(s, n*slotSize)
+	if err != nil {
+		return err
+	}
+	defer slots.close()
+	defer guard(debug.SetPanicOnFault(true), &err)
 	r := bufio.NewReader(hashes.reader())
 	var h [slotSize]byte
 	for i := range uint32(hashes.n / slotSize) {
 		if _, err := io.ReadFull(r, h[:]); err != nil {
 			return err
 		}
-		slot := le.Uint32(h[:]) & mask
-		for slots[slot] != 0 {
-			slot = (slot + 1) & mask
+		slot := uint64(le.Uint32(h[:])) & (n - 1)
+		for le.Uint32(slots.data[slot*slotSize:]) != 0 {
+			slot = (slot + 1) & (n - 1)
 		}
-		slots[slot] = i + 1
+		le.PutUint32(slots.data[slot*slotSize:], i+1)
 	}
-	return writeUint32s(w, slots)
-}
-
-// writeUint32s writes numbers of 32 bits.
-func writeUint32s(w io.Writer, numbers []uint32) error {
-	buf := make([]byte, 0, 64<<10)
-	for part := range slices.Chunk(numbers, cap(buf)/4) {
-		buf = buf[:0]
-		for _, v := range part {
-			buf = le.AppendUint32(buf, v)
-		}
-		if _, err := w.Write(buf); err != nil {
+	for part := range slices.Chunk(slots.data, 64<<10) {
+		if _, err := w.Write(part); err != nil {
 			return err
 		}
 	}

@@ -2,14 +2,11 @@ package image
 
 import (
 	"bufio"
-	"cmp"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
 	"os"
-	"slices"
 
 	"github.com/rootnfsd/rootnfsd/fs/durable"
 )
@@ -24,8 +21,9 @@ type packWriter struct {
 	w     *bufio.Writer
 	off   uint64
 	table *spool
-	seen  chunkSet
-	bytes uint64 // of chunks
+	seen  chunkSet // by digest
+	count uint32   // of chunks
+	bytes uint64   // of chunks
 }
 
 func newPackWriter(s *Store) (*packWriter, error) {
@@ -38,12 +36,15 @@ func newPackWriter(s *Store) (*packWriter, error) {
 		table.close()
 		return nil, err
 	}
-	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, 1<<20), table: table}
+	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, fileBuffer), table: table, seen: newChunkSet(s)}
 	return w, w.write(append([]byte(packMagic), make([]byte, packHeader-len(packMagic))...))
 }
 
 // close lets go of what is not the pack itself.
-func (w *packWriter) close() { w.table.close() }
+func (w *packWriter) close() {
+	w.table.close()
+	w.seen.table.close()
+}
 
 func (w *packWriter) write(b []byte) error {
 	w.off += uint64(len(b))
@@ -61,14 +62,7 @@ func (w *packWriter) pad(align uint64) error {
 
 // find returns the number of the chunk with this digest, if it was written.
 func (w *packWriter) find(digest *Digest) (number uint32, ok bool, err error) {
-	number, ok = w.seen.find(digest, func(i uint32) bool {
-		have, e := w.digest(i)
-		if e != nil {
-			err = e
-		}
-		return have == *digest
-	})
-	return number, ok, err
+	return w.seen.find(digest, w.digest)
 }
 
 // digest returns the digest of a chunk that was written.
@@ -79,10 +73,14 @@ func (w *packWriter) digest(i uint32) (d Digest, err error) {
 // add writes a chunk that was not written before, and returns its number. Chunks
 // that are not aligned lie packed tight.
 func (w *packWriter) add(digest *Digest, data []byte, aligned bool) (uint32, error) {
-	number := w.seen.len()
-	if uint64(number) == math.MaxUint32 {
+	number := w.count
+	if number == math.MaxUint32 {
 		return 0, fmt.Errorf("more than %d chunks of new content", number)
 	}
+	if err := w.seen.add(digest, number); err != nil {
+		return 0, err
+	}
+	w.count++
 	if aligned {
 		if err := w.pad(packAlign); err != nil {
 			return 0, err
@@ -92,9 +90,8 @@ func (w *packWriter) add(digest *Digest, data []byte, aligned bool) (uint32, err
 	r = le.AppendUint32(r, uint32(len(data)))
 	r = le.AppendUint32(r, 0)
 	w.table.write(append(r, digest[:]...))
-	w.seen.add(digest)
 	w.bytes += uint64(len(data))
-	return uint32(number), w.write(data)
+	return number, w.write(data)
 }
 
 // finish writes what comes behind the chunks and returns the pack's digest.
@@ -114,12 +111,11 @@ func (w *packWriter) finish() (digest Digest, err error) {
 	}
 	foot := append(make([]byte, 0, packFooter), packMagic...)
 	foot = le.AppendUint64(foot, tableOff)
-	foot = le.AppendUint64(foot, uint64(w.seen.len()))
+	foot = le.AppendUint64(foot, uint64(w.count))
 	foot = append(foot, digest[:]...)
 	if err := w.write(foot[:packFooter]); err != nil {
 		return digest, err
 	}
-	w.seen = chunkSet{} // it is large, and what follows needs memory, too
 	return digest, w.w.Flush()
 }
 
@@ -138,78 +134,19 @@ func (w *packWriter) writeTable() (digest Digest, err error) {
 
 // writeSorted writes the numbers of the chunks by digest.
 func (w *packWriter) writeSorted() error {
-	numbers := make([]uint32, w.seen.len())
-	for i := range numbers {
-		numbers[i] = uint32(i)
-	}
-	var failed error
-	digest := func(i uint32) []byte {
-		d, err := w.digest(i)
-		if err != nil {
-			failed = err
+	w.off += uint64(w.count) * sortedRecord
+	b := make([]byte, 0, 64<<10)
+	err := w.seen.sorted(w.digest, func(number uint32) (err error) {
+		if len(b) == cap(b) {
+			_, err = w.w.Write(b)
+			b = b[:0]
 		}
-		return d[:]
-	}
-	slices.SortFunc(numbers, func(a, b uint32) int {
-		if c := cmp.Compare(w.seen.keys[a], w.seen.keys[b]); c != 0 || a == b {
-			return c
-		}
-		return slices.Compare(digest(a), digest(b))
+		b = le.AppendUint32(b, number)
+		return err
 	})
-	w.off += uint64(len(numbers)) * sortedRecord
-	if failed != nil {
-		return failed
+	if err != nil {
+		return err
 	}
-	return writeUint32s(w.w, numbers)
+	_, err = w.w.Write(b)
+	return err
 }
-
-// chunkSet finds the chunks of a pack in the making by their digests, of which
-// it holds the first eight bytes only: 16 to 24 bytes for a chunk.
-type chunkSet struct {
-	keys  []uint64 // by number
-	slots []uint32 // a hash table: 0, or the number of a chunk plus one
-}
-
-func (s *chunkSet) len() int { return len(s.keys) }
-
-// keyOf is in the order of the digests.
-func keyOf(d *Digest) uint64 { return binary.BigEndian.Uint64(d[:]) }
-
-// find returns the number of a chunk whose digest begins like d and which is the
-// one, as same tells.
-func (s *chunkSet) find(d *Digest, same func(uint32) bool) (number uint32, ok bool) {
-	if len(s.slots) == 0 {
-		return 0, false
-	}
-	for slot := s.slot(keyOf(d)); s.slots[slot] != 0; slot = s.next(slot) {
-		if n := s.slots[slot] - 1; s.keys[n] == keyOf(d) && same(n) {
-			return n, true
-		}
-	}
-	return 0, false
-}
-
-// add gives the next number to a chunk.
-func (s *chunkSet) add(d *Digest) {
-	if 3*len(s.slots) <= 4*len(s.keys) { // three quarters are taken
-		s.slots = make([]uint32, max(1024, 2*len(s.slots)))
-		for n, key := range s.keys {
-			s.put(key, uint32(n))
-		}
-	}
-	s.keys = append(s.keys, keyOf(d))
-	s.put(keyOf(d), uint32(len(s.keys)-1))
-}
-
-func (s *chunkSet) put(key uint64, number uint32) {
-	slot := s.slot(key)
-	for s.slots[slot] != 0 {
-		slot = s.next(slot)
-	}
-	s.slots[slot] = number + 1
-}
-
-// slot is the first slot for a key. The number of slots is a power of two.
-func (s *chunkSet) slot(key uint64) uint32 { return uint32(key) & uint32(len(s.slots)-1) }
-
-func (s *chunkSet) next(slot uint32) uint32 { return (slot + 1) & uint32(len(s.slots)-1) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -104,22 +105,19 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opt
 		return SealResult{}, explainRead(err)
 	}
 	s.atStep("read")
-	index, h, err := b.write(time.Now())
+	h, err := b.describe(time.Now())
 	if err != nil {
 		return SealResult{}, err
 	}
-	defer func() { err = errors.Join(err, durable.Discard(index)) }()
-	s.atStep("written")
-
 	old, oldErr := readHeader(s.indexPath(name))
 	if oldErr != nil && !isMissing(oldErr) {
 		b.warn(fmt.Sprintf("the index that was there is replaced, not kept: %v", oldErr))
 	}
 	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
-	if oldErr == nil && old.digest == h.digest && b.pack == nil && s.intact(name) {
+	if oldErr == nil && old.digest == h.digest && b.pack == nil && (last.is(name, old) || s.intact(name)) {
 		h = old
 		result.Info, result.Unchanged = old.info(name), true
-	} else if err := s.publish(name, b, index, old, h.digest); err != nil {
+	} else if err := s.publish(name, b, old, h); err != nil {
 		return result, err
 	}
 	if b.clock.ok && (b.fresh || !result.Unchanged) {
@@ -137,25 +135,31 @@ func (s *Store) estimate(ctx context.Context, src billy.Filesystem, last *recoll
 	if last != nil {
 		return totals{last.index.counts[secInodes], last.index.bytes}, nil
 	}
-	todo, err := count(ctx, src)
+	todo, err := s.count(ctx, src)
 	if err != nil {
 		return todo, explainRead(err)
 	}
 	return todo, s.checkSpace(todo.bytes)
 }
 
-// publish gives the pack and the index of a version their names. Each step
-// leaves a store in order: a pack that nobody refers to is garbage, but no harm.
-// old is the header of the index that is replaced, nil if there is none that
-// can be read.
-func (s *Store) publish(name string, b *builder, index *os.File, old *header, digest Digest) error {
+// publish writes the index of a version, of which h is the header, and gives it and
+// the pack their names. Each step leaves a store in order: a pack that nobody refers
+// to is garbage, but no harm. old is the header of the index that is replaced, nil if
+// there is none that can be read.
+func (s *Store) publish(name string, b *builder, old, h *header) (err error) {
+	index, err := b.write(h)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, durable.Discard(index)) }()
+	s.atStep("written")
 	if b.pack != nil {
 		if err := durable.Commit(b.pack.f, packPath(s.packsDir(), b.packDigest)); err != nil {
 			return err
 		}
 	}
 	s.atStep("pack published")
-	if old != nil && old.digest != digest {
+	if old != nil && old.digest != h.digest {
 		if err := s.keep(name, supersededName(name, old.digest)); err != nil {
 			return err
 		}
@@ -229,14 +233,48 @@ type frugal struct {
 }
 
 func (w frugal) Write(b []byte) (int, error) {
-	size, free, err := w.store.disk()
-	if err != nil {
+	if err := w.check(uint64(len(b))); err != nil {
 		return 0, err
 	}
-	if keep := reserve(size); free < uint64(len(b))+keep {
-		return 0, fmt.Errorf("write %s: %w but %s in reserve", w.f.Name(), unix.ENOSPC, formatBytes(keep))
-	}
 	return w.f.Write(b)
+}
+
+// check fails if n bytes more would not leave the reserve.
+func (w frugal) check(n uint64) error {
+	size, free, err := w.store.disk()
+	if err != nil {
+		return err
+	}
+	if keep := reserve(size); free < n+keep {
+		return fmt.Errorf("write %s: %w but %s in reserve", w.f.Name(), unix.ENOSPC, formatBytes(keep))
+	}
+	return nil
+}
+
+// allocate makes the file, which is empty, n bytes long and finds room for them.
+func (w frugal) allocate(n uint64) error {
+	if err := w.check(n); err != nil {
+		return err
+	}
+	for {
+		err := unix.Fallocate(int(w.f.Fd()), 0, 0, int64(n))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.EOPNOTSUPP: // on a few file systems
+			_, err = io.CopyN(w.f, zeroReader{}, int64(n))
+			return err
+		}
+		return err
+	}
+}
+
+// zeroReader reads zeros without end.
+type zeroReader struct{}
+
+func (zeroReader) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // checkSpace fails if there is certainly no room for n bytes: with packs in the
@@ -290,7 +328,10 @@ func (m *meter) add(files, bytes uint64) {
 	if m.now.TotalFiles > 0 { // which may have been an estimate
 		m.now.TotalFiles, m.now.TotalBytes = max(m.now.TotalFiles, m.now.Files), max(m.now.TotalBytes, m.now.Bytes)
 	}
-	if t := time.Now(); m.report != nil && t.After(m.next) {
+	if m.report == nil {
+		return
+	}
+	if t := time.Now(); t.After(m.next) {
 		m.next = t.Add(meterPeriod)
 		m.report(m.now)
 	}

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"bufio"
 	"io"
 	"os"
 
@@ -9,14 +8,31 @@ import (
 )
 
 // spool is a section of an index in the making: a file without a name, so that
-// a seal holds in memory only a few bytes for each new chunk.
+// what a seal holds in memory does not grow with the tree.
 type spool struct {
-	f *os.File
-	w *bufio.Writer
-	n uint64 // bytes written
+	f   *os.File
+	w   frugal
+	buf []byte // what is not in the file yet
+	n   uint64 // bytes written, those in buf among them
+	err error
 }
 
+// spoolBuffer is how much a spool collects before it writes.
+const spoolBuffer = 64 << 10
+
+// fileBuffer is the same for the files that stay.
+const fileBuffer = 256 << 10
+
 func newSpool(s *Store) (*spool, error) {
+	f, err := nameless(s)
+	if err != nil {
+		return nil, err
+	}
+	return &spool{f: f, w: frugal{s, f}, buf: make([]byte, 0, spoolBuffer)}, nil
+}
+
+// nameless makes a file without a name in the store.
+func nameless(s *Store) (*os.File, error) {
 	f, err := durable.CreateTemp(s.versionsDir(), 0o600)
 	if err != nil {
 		return nil, err
@@ -25,21 +41,43 @@ func newSpool(s *Store) (*spool, error) {
 		f.Close()
 		return nil, err
 	}
-	return &spool{f: f, w: bufio.NewWriterSize(frugal{s, f}, 64<<10)}, nil
+	return f, nil
 }
 
-// write appends b. An error shows at finish.
+// write appends b. An error shows at finish. Unlike a bufio.Writer it hands b to
+// nobody, so that the records of an object need no memory of their own.
 func (s *spool) write(b []byte) {
 	s.n += uint64(len(b))
-	_, _ = s.w.Write(b) // a bufio.Writer keeps its first error for Flush
+	s.makeRoom(len(b))
+	s.buf = append(s.buf, b...)
+}
+
+// writeString is write.
+func (s *spool) writeString(text string) {
+	s.n += uint64(len(text))
+	s.makeRoom(len(text))
+	s.buf = append(s.buf, text...)
+}
+
+// makeRoom empties the buffer if n bytes more are too many for it.
+func (s *spool) makeRoom(n int) {
+	if len(s.buf)+n > spoolBuffer {
+		_ = s.finish()
+	}
 }
 
 // finish makes all that was written readable.
-func (s *spool) finish() error { return s.w.Flush() }
+func (s *spool) finish() error {
+	if s.err == nil && len(s.buf) > 0 {
+		_, s.err = s.w.Write(s.buf)
+	}
+	s.buf = s.buf[:0]
+	return s.err
+}
 
 // readAt reads what was written at off.
 func (s *spool) readAt(b []byte, off int64) error {
-	if err := s.w.Flush(); err != nil {
+	if err := s.finish(); err != nil {
 		return err
 	}
 	_, err := s.f.ReadAt(b, off)
@@ -50,6 +88,17 @@ func (s *spool) readAt(b []byte, off int64) error {
 func (s *spool) patch(b []byte, off int64) error {
 	_, err := s.f.WriteAt(b, off)
 	return err
+}
+
+// behind reads at off what may be in the buffer still, and returns how much that was.
+func (s *spool) behind(b []byte, off uint64) (int, error) {
+	if inFile := s.n - uint64(len(s.buf)); off < inFile {
+		n, err := s.f.ReadAt(b[:min(uint64(len(b)), inFile-off)], int64(off))
+		return n, err
+	} else if n := copy(b, s.buf[off-inFile:]); n > 0 {
+		return n, nil
+	}
+	return 0, io.EOF
 }
 
 // reader reads all that was written. It is for after finish.

@@ -203,22 +203,57 @@ func (r *recollection) parse(b []byte) (h *stampsHead, err error) {
 	return h, nil
 }
 
-// find returns the object that had this name in a directory, 0 if none had.
-func (r *recollection) find(dir fs.NodeID, name string) fs.NodeID {
-	if r == nil || dir == 0 {
+// is reports whether the version is the one of that name whose index has this
+// header, and was good when it was opened, which is when the seal began.
+func (r *recollection) is(name string, h *header) bool {
+	return r != nil && r.name == name && r.index.header == *h && len(r.Problems()) == 0
+}
+
+// listed is a directory as it was sealed last.
+type listed struct {
+	*recollection
+	dir  *dirRecord // nil if there was none
+	next uint32     // of its entries
+}
+
+// list returns the directory id, 0 being none.
+func (r *recollection) list(id fs.NodeID) (l listed) {
+	if r == nil || id == 0 {
+		return listed{}
+	}
+	var err error
+	defer r.guard(debug.SetPanicOnFault(true), &err)
+	if _, d, err := r.index.dir(id); err == nil {
+		l = listed{recollection: r, dir: d}
+	}
+	return l
+}
+
+// find returns the object that had this name, 0 if none had. It is asked for names
+// in their order, so that it goes through those of the directory once: two million
+// look-ups would miss the processor's caches five times each.
+func (l *listed) find(name string) (id fs.NodeID) {
+	if l.dir == nil {
 		return 0
 	}
-	id, err := r.Lookup(rootCred, dir, fs.Name(name))
-	if err != nil {
-		return 0
+	var err error
+	defer l.guard(debug.SetPanicOnFault(true), &err)
+	for ; l.next < l.dir.count(); l.next++ {
+		e, have, err := l.index.dirent(l.dir, l.next)
+		if err != nil || string(have) > name {
+			return 0
+		}
+		if string(have) == name {
+			return fs.NodeID(e.inode())
+		}
 	}
-	return id
+	return 0
 }
 
 // fill fills in what would have to be read of an object. It is an error if the
 // object is not the one that it was. Whether its ctime can be trusted is the
 // caller's to know.
-func (r *recollection) fill(o *object) (err error) {
+func (r *recollection) fill(o *object, t *batch) (err error) {
 	if r == nil || o.was == 0 {
 		return errNotKnown
 	}
@@ -239,7 +274,7 @@ func (r *recollection) fill(o *object) (err error) {
 		text, err = r.index.text(n)
 		o.text = string(text)
 	case fs.Regular:
-		o.stored, err = r.storedFile(n)
+		o.stored, err = r.storedFile(n, t)
 	}
 	return err
 }
@@ -263,22 +298,24 @@ func (r *recollection) guard(old bool, err *error) {
 	runtime.KeepAlive(r)
 }
 
-// storedFile returns the content of a file. It is an error if the store has not
-// all of it any more.
-func (r *recollection) storedFile(n *inode) (*storedFile, error) {
+// storedFile returns the content of a file, its extents being in t. It is an error
+// if the store has not all of it any more.
+func (r *recollection) storedFile(n *inode, t *batch) (s storedFile, err error) {
 	if err := r.checkFile(n, nil); err != nil {
-		return nil, err
+		return s, err
 	}
 	f, err := r.index.fileOf(n)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
-	s := &storedFile{digest: Digest(r.index.record(secFiles, n.ref())), extents: make([]storedExtent, f.numExtents())}
-	for i := range s.extents {
+	s.digest = Digest(r.index.record(secFiles, n.ref()))
+	first := len(t.extents)
+	for i := range f.numExtents() {
 		e := f.extent(i)
-		s.extents[i] = storedExtent{*e, r.packs[e.pack()].pack}
+		t.extents = append(t.extents, storedExtent{*e, r.packs[e.pack()].pack})
 		s.used += min(f.size, (e.chunk()+uint64(e.count()))*chunkSize) - e.chunk()*chunkSize
 	}
+	s.extents = t.extents[first:]
 	return s, nil
 }
 

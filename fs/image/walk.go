@@ -1,12 +1,14 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/go-git/go-billy/v5"
 
@@ -16,10 +18,14 @@ import (
 
 // entry is a name that a source has in a directory.
 type entry struct {
+	dir  string // the path of the directory, empty for the root
 	name string
-	path string
 	meta *source.Meta
 }
+
+// path is put together when it is needed, which it is of few objects when a tree
+// is sealed again.
+func (e *entry) path() string { return strings.TrimSuffix(e.dir, "/") + "/" + e.name }
 
 // readDir lists a directory of a source in canonical order: by the bytes of the
 // names.
@@ -29,9 +35,16 @@ func readDir(src billy.Filesystem, dir string) ([]entry, error) {
 		return nil, err
 	}
 	entries := make([]entry, len(infos))
+	var buf [fs.MaxName + 1]byte
 	for i, info := range infos {
-		if entries[i], err = newEntry(dir, info); err != nil {
-			return nil, err
+		e := &entries[i]
+		*e = entry{dir: dir, name: info.Name(), meta: source.MetaOf(info)}
+		name, err := fs.ParseName(append(buf[:0], e.name...))
+		if err != nil || name.IsDot() || name.IsDotDot() {
+			return nil, fmt.Errorf("%q in %q cannot be a name", e.name, dir)
+		}
+		if e.meta == nil {
+			return nil, fmt.Errorf("%q: this source does not tell owners and modes", e.path())
 		}
 	}
 	byName := func(a, b entry) int { return strings.Compare(a.name, b.name) }
@@ -40,65 +53,61 @@ func readDir(src billy.Filesystem, dir string) ([]entry, error) {
 	}
 	for i := 1; i < len(entries); i++ {
 		if entries[i].name == entries[i-1].name {
-			return nil, fmt.Errorf("%q is there twice", entries[i].path)
+			return nil, fmt.Errorf("%q is there twice", entries[i].path())
 		}
 	}
 	return entries, nil
 }
-
-func newEntry(dir string, info os.FileInfo) (entry, error) {
-	e := entry{name: info.Name(), path: strings.TrimSuffix(dir, "/") + "/" + info.Name(), meta: source.MetaOf(info)}
-	name, err := fs.ParseName([]byte(e.name))
-	if err != nil || name.IsDot() || name.IsDotDot() {
-		return e, fmt.Errorf("%q in %q cannot be a name", e.name, dir)
-	}
-	if e.meta == nil {
-		return e, fmt.Errorf("%q: this source does not tell owners and modes", e.path)
-	}
-	return e, nil
-}
-
-// identity is what two hard links to one object have in common.
-type identity struct{ dev, ino uint64 }
-
-// hasNames reports whether an object may have further names.
-func hasNames(m *source.Meta) bool { return m.Kind != fs.Directory && m.Nlink > 1 }
 
 // totals are what there is to seal.
 type totals struct{ objects, bytes uint64 }
 
 // count walks a source once without reading files, to know beforehand how much
 // there is.
-func count(ctx context.Context, src billy.Filesystem) (t totals, err error) {
-	seen := make(map[identity]bool)
-	dirs := []string{"/"}
+func (s *Store) count(ctx context.Context, src billy.Filesystem) (t totals, err error) {
+	links := newLinks(s)
+	defer links.close()
+	dirs, err := newQueue(s)
+	if err != nil {
+		return t, err
+	}
+	defer dirs.spool.close()
 	t.objects = 1
-	for len(dirs) > 0 {
-		dir := dirs[len(dirs)-1]
-		dirs = dirs[:len(dirs)-1]
-		if ctx.Err() != nil {
-			return t, ctx.Err()
-		}
-		entries, err := readDir(src, dir)
-		if err != nil {
-			return t, err
-		}
-		for _, e := range entries {
-			id := identity{e.meta.Dev, e.meta.Ino}
-			if hasNames(e.meta) && seen[id] {
+	err = dirs.push(&directory{path: "/"})
+	for err == nil && dirs.n > 0 && ctx.Err() == nil {
+		err = countNext(src, &dirs, links, &t)
+	}
+	return t, cmp.Or(err, ctx.Err())
+}
+
+// countNext counts what is in the next directory.
+func countNext(src billy.Filesystem, dirs *queue, links *links, t *totals) error {
+	d, err := dirs.pop()
+	if err != nil {
+		return err
+	}
+	entries, err := readDir(src, d.path)
+	if err != nil {
+		return err
+	}
+	for i := range entries {
+		e := &entries[i]
+		if hasNames(e.meta) {
+			if _, isNew, err := links.number(e.meta, 1); err != nil {
+				return err
+			} else if !isNew {
 				continue
 			}
-			if hasNames(e.meta) {
-				seen[id] = true
-			}
-			if e.meta.Kind == fs.Directory && !e.meta.MountPoint {
-				dirs = append(dirs, e.path)
-			}
-			t.objects++
-			t.bytes += toStore(e.meta)
 		}
+		if e.meta.Kind == fs.Directory && !e.meta.MountPoint {
+			if err := dirs.push(&directory{path: e.path()}); err != nil {
+				return err
+			}
+		}
+		t.objects++
+		t.bytes += toStore(e.meta)
 	}
-	return t, nil
+	return nil
 }
 
 // toStore estimates what there is to store of an object: not its holes, and not
@@ -124,23 +133,13 @@ type walker struct {
 	hashes   *spool // of each entry, 32 bits, for the hash table
 	inodes   uint32 // how many were given out
 	numDirs  uint64
-	queue    []directory // those to be listed
-	links    map[identity]*hardLink
+	queue    queue
+	links    *links
 	warnings []string
-}
 
-// directory is one that was numbered and not yet listed.
-type directory struct {
-	entry
-	inode  uint32
-	parent uint32
-	was    fs.NodeID // when the tree was sealed last
-}
-
-// hardLink is an object that has, on the host, several names.
-type hardLink struct {
-	inode uint32
-	names uint32 // in the tree
+	batches pool[batch]
+	batch   *batch // not sent yet
+	send    func(*batch) error
 }
 
 // object is what the walker emits: an object that has just been numbered, or,
@@ -151,69 +150,135 @@ type object struct {
 	was     fs.NodeID // when the tree was sealed last; 0 if it is new
 	ordinal uint64    // of a directory
 	xattrs  []source.Xattr
-	text    string      // of a symlink
-	stored  *storedFile // content of a file that did not change
-	block   block       // content of any other of at most blockSize
+	text    string     // of a symlink
+	stored  storedFile // content of a file that did not change
+	block   block      // content of any other of at most blockSize
 	// recalled says that all this is from the last seal.
 	recalled bool
 }
 
-// walk emits all objects.
-func (w *walker) walk(ctx context.Context, emit func(*object) error) error {
+// listAhead is how many directories are listed at a time. Listing is mostly system
+// calls, one for each entry: one directory at a time, a seal of 200,000 objects that
+// did not change takes 0.81 s instead of 0.68 at best, on two processors. But listings
+// are held in memory, so no more are begun while those that were have listSize on the
+// host's disk.
+const (
+	listAhead = 8
+	listSize  = 256 << 10
+)
+
+// listing is a directory that is being listed.
+type listing struct {
+	*directory
+	entries []entry
+	err     error
+	done    chan struct{}
+}
+
+// walk sends all objects.
+func (w *walker) walk(ctx context.Context, send func(*batch) error) error {
 	info, err := w.src.Lstat("/")
 	if err != nil {
 		return err
 	}
-	root := entry{path: "/", meta: source.MetaOf(info)}
+	root := entry{meta: source.MetaOf(info)}
 	if root.meta == nil || root.meta.Kind != fs.Directory {
 		return errors.New("the tree is not a directory")
 	}
-	w.root = root.meta
-	if err := w.addNew(root, 1, 1, emit); err != nil {
+	w.send, w.batch, w.root = send, w.batches.get(), root.meta
+	if err := w.addNew(root, 1, 1); err != nil {
 		return err
 	}
-	for len(w.queue) > 0 {
-		d := w.queue[0]
-		w.queue = w.queue[1:]
-		if err := w.list(&d, emit); err != nil {
-			return err
-		}
-		if err := emit(&object{entry: d.entry, listed: true}); err != nil {
-			return err
-		}
+	if err := w.walkQueue(); err != nil {
+		return err
+	}
+	if err := w.send(w.batch); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
 
+// walkQueue goes through the queue until it is empty.
+func (w *walker) walkQueue() error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var ahead []*listing
+	var size uint64
+	for w.queue.n > 0 || len(ahead) > 0 {
+		for w.queue.n > 0 && len(ahead) < listAhead && size < listSize {
+			d, err := w.queue.pop()
+			if err != nil {
+				return err
+			}
+			l := &listing{directory: d, done: make(chan struct{})}
+			ahead = append(ahead, l)
+			size += d.Meta.Size
+			wg.Go(func() {
+				defer close(l.done)
+				if !d.Meta.MountPoint {
+					l.entries, l.err = readDir(w.src, d.path)
+				}
+			})
+		}
+		l := ahead[0]
+		ahead = slices.Delete(ahead, 0, 1)
+		size -= l.Meta.Size
+		if err := w.list(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emit sends an object, when there are enough of them.
+func (w *walker) emit(o object) error {
+	if !w.batch.hasRoom(&o) {
+		if err := w.send(w.batch); err != nil {
+			return err
+		}
+		w.batch = w.batches.get()
+	}
+	w.batch.add(o)
+	return nil
+}
+
 // addNew numbers an object and emits it.
-func (w *walker) addNew(e entry, parent uint32, was fs.NodeID, emit func(*object) error) error {
+func (w *walker) addNew(e entry, parent uint32, was fs.NodeID) error {
 	if w.inodes == maxObjects {
 		return fmt.Errorf("more than %d objects", uint32(maxObjects))
 	}
 	w.inodes++
-	o := &object{entry: e, was: was}
+	o := object{entry: e, was: was}
 	if e.meta.Kind == fs.Directory {
 		o.ordinal = w.numDirs
 		w.numDirs++
-		w.queue = append(w.queue, directory{e, w.inodes, parent, was})
+		err := w.queue.push(&directory{queued{Inode: w.inodes, Parent: parent, Was: was, Meta: *e.meta}, e.path()})
+		if err != nil {
+			return err
+		}
 	}
-	return emit(o)
+	return w.emit(o)
 }
 
-// list numbers what is in a directory and writes the records about it.
-func (w *walker) list(d *directory, emit func(*object) error) error {
-	entries, err := w.contents(d)
-	if err != nil {
-		return err
+// list numbers what is in a directory, writes the records about it, and emits the
+// directory once more.
+func (w *walker) list(l *listing) error {
+	if l.Meta.MountPoint {
+		w.warnings = append(w.warnings, fmt.Sprintf("%q is a mount point: it is sealed as an empty directory of root, mode 0755", l.path))
+	}
+	if <-l.done; l.err != nil {
+		return l.err
 	}
 	first := w.hashes.n / slotSize
-	if first+uint64(len(entries)) > maxObjects {
+	if first+uint64(len(l.entries)) > maxObjects {
 		return fmt.Errorf("more than %d names", uint32(maxObjects))
 	}
 	nlink := uint32(2)
 	size := dirEntrySize(1) + dirEntrySize(2)
-	for _, e := range entries {
-		if err := w.enter(d, e, emit); err != nil {
+	was := w.last.list(l.Was)
+	for i := range l.entries {
+		e := &l.entries[i]
+		if err := w.enter(l.directory, e, was.find(e.name)); err != nil {
 			return err
 		}
 		if e.meta.Kind == fs.Directory {
@@ -222,19 +287,10 @@ func (w *walker) list(d *directory, emit func(*object) error) error {
 		size += dirEntrySize(len(e.name))
 	}
 	var r dirRecord
-	r.set(uint32(first), uint32(len(entries)), d.parent, nlink, roundUp(size, dirBlock), d.inode)
+	r.set(uint32(first), uint32(len(l.entries)), l.Parent, nlink, roundUp(size, dirBlock), l.Inode)
 	w.dirs.write(r[:])
-	return nil
-}
-
-// contents lists a directory, unless something else is mounted on it: then the
-// tree has an empty one there.
-func (w *walker) contents(d *directory) ([]entry, error) {
-	if d.meta.MountPoint {
-		w.warnings = append(w.warnings, fmt.Sprintf("%q is a mount point: it is sealed as an empty directory of root, mode 0755", d.path))
-		return nil, nil
-	}
-	return readDir(w.src, d.path)
+	dir, name := path.Split(l.path)
+	return w.emit(object{entry: entry{dir, name, &l.Meta}, listed: true}) // so that add can tell whether it changed
 }
 
 // underMount stands for a directory that something else is mounted on, and that
@@ -244,39 +300,38 @@ func underMount(parent *source.Meta) *source.Meta {
 }
 
 // enter writes the record of a name in d, and numbers the object if it is new.
-func (w *walker) enter(d *directory, e entry, emit func(*object) error) error {
+func (w *walker) enter(d *directory, e *entry, was fs.NodeID) error {
 	if e.meta.MountPoint && e.meta.Kind != fs.Directory {
-		return fmt.Errorf("%q is a mount point: unmount it first", e.path)
+		return fmt.Errorf("%q is a mount point: unmount it first", e.path())
 	}
 	if e.meta.MountPoint {
-		e.meta = underMount(d.meta)
+		e.meta = underMount(&d.Meta)
 	}
-	inode, isNew := w.number(e.meta)
+	inode, isNew, err := w.number(e.meta)
+	if err != nil {
+		return err
+	}
 	var r dirent
 	r.set(inode, e.meta.Kind, len(e.name), w.names.n)
 	w.dirents.write(r[:])
-	w.names.write([]byte(e.name))
-	w.hashes.write(le.AppendUint32(nil, hashName(d.inode, e.name)))
+	w.names.writeString(e.name)
+	var hash [slotSize]byte
+	le.PutUint32(hash[:], hashName(d.Inode, e.name))
+	w.hashes.write(hash[:])
 	if !isNew {
 		return nil
 	}
-	return w.addNew(e, d.inode, w.last.find(d.was, e.name), emit)
+	return w.addNew(*e, d.Inode, was)
 }
 
 // number returns the inode number of an object: the next, unless this is a
 // further name of one that has a number.
-func (w *walker) number(m *source.Meta) (inode uint32, isNew bool) {
+func (w *walker) number(m *source.Meta) (inode uint32, isNew bool, err error) {
 	next := w.inodes + 1
 	if !hasNames(m) {
-		return next, true
+		return next, true, nil
 	}
-	id := identity{m.Dev, m.Ino}
-	if l, ok := w.links[id]; ok {
-		l.names++
-		return l.inode, false
-	}
-	w.links[id] = &hardLink{next, 1}
-	return next, true
+	return w.links.number(m, next)
 }
 
 // The size of a directory is made up, since that of the host's tells how it was

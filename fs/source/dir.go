@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/go-git/go-billy/v5"
 	"golang.org/x/sys/unix"
@@ -64,20 +65,29 @@ func relative(p string) string {
 // open opens p below the root without passing through a symlink, so that
 // nobody who can write in the tree leads a seal that runs as root out of it.
 func (d *Dir) open(p string, flags int) (*os.File, error) {
+	fd, err := d.openFD(p, flags)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(d.Root(), p)), nil
+}
+
+// openFD is open for a caller that needs no more than the descriptor, and closes it.
+func (d *Dir) openFD(p string, flags int) (fd int, err error) {
 	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
 	rel := relative(p)
 	var noatime int
 	if flags&unix.O_PATH == 0 { // openat2 refuses the two together
 		noatime = unix.O_NOATIME
 	}
-	fd, err := d.openat(rel, flags|noatime)
+	fd, err = d.openat(rel, flags|noatime)
 	if err == unix.EPERM { // O_NOATIME is for the owner of a file only
 		fd, err = d.openat(rel, flags)
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: p, Err: err}
+		return -1, &os.PathError{Op: "open", Path: p, Err: err}
 	}
-	return os.NewFile(uintptr(fd), filepath.Join(d.Root(), p)), nil
+	return fd, nil
 }
 
 func (d *Dir) openat(rel string, flags int) (fd int, err error) {
@@ -112,12 +122,12 @@ func openEach(dir int, rel string, flags int) (fd int, err error) {
 
 // Lstat returns the FileInfo of the object at p, not following it.
 func (d *Dir) Lstat(p string) (os.FileInfo, error) {
-	f, err := d.open(p, unix.O_PATH)
+	fd, err := d.openFD(p, unix.O_PATH)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return statFile(f, path.Base(p))
+	defer unix.Close(fd)
+	return statFile(fd, p)
 }
 
 // Stat is Lstat: a source does not follow links.
@@ -141,29 +151,29 @@ func (d *Dir) Readlink(p string) (string, error) {
 // ReadDir returns the entries of the directory at p, sorted by the bytes of
 // their names.
 func (d *Dir) ReadDir(p string) ([]os.FileInfo, error) {
-	f, err := d.open(p, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := d.openFD(p, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	self, err := statx(f, "")
-	if err != nil {
+	defer unix.Close(fd)
+	var self, st unix.Statx_t
+	if err := statx(fd, here, &self); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: p, Err: err}
 	}
-	names, err := f.Readdirnames(-1)
+	names, err := readNames(fd)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "readdir", Path: p, Err: err}
 	}
-	slices.Sort(names)
-	infos := make([]os.FileInfo, len(names))
+	// All of a directory in one piece: a listing of a hundred files takes 8 allocations
+	// instead of 320.
+	infos, all := make([]os.FileInfo, len(names)), make([]info, len(names))
 	for i, name := range names {
-		st, err := statx(f, name)
-		if err != nil {
-			return nil, &os.PathError{Op: "stat", Path: path.Join(p, name), Err: err}
+		if err := statx(fd, name, &st); err != nil {
+			return nil, &os.PathError{Op: "stat", Path: path.Join(p, name.String()), Err: err}
 		}
-		m := metaOf(&st)
-		m.MountPoint = isMount(&st, &self)
-		infos[i] = NewInfo(name, m)
+		all[i] = info{name.String(), metaOf(&st)}
+		all[i].meta.MountPoint = isMount(&st, &self)
+		infos[i] = &all[i]
 	}
 	return infos, nil
 }
@@ -186,7 +196,7 @@ func (d *Dir) Open(p string) (billy.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	info, err := statFile(f, path.Base(p))
+	info, err := statFile(int(f.Fd()), p)
 	if err == nil && !info.Mode().IsRegular() {
 		err = &os.PathError{Op: "open", Path: p, Err: errors.New("not a regular file")}
 	}
@@ -291,7 +301,7 @@ func (f *dirFile) Write(p []byte) (int, error) { return f.ReadOnlyFile.Write(p) 
 func (f *dirFile) Truncate(size int64) error   { return f.ReadOnlyFile.Truncate(size) }
 
 // Stat returns the FileInfo of the file as it is now.
-func (f *dirFile) Stat() (os.FileInfo, error) { return statFile(f.File, path.Base(f.Name())) }
+func (f *dirFile) Stat() (os.FileInfo, error) { return statFile(int(f.Fd()), f.Name()) }
 
 // Xattrs is Dir.Xattrs for the open file, which saves finding it again.
 func (f *dirFile) Xattrs() ([]Xattr, error) {
@@ -323,23 +333,29 @@ func (f *dirFile) NextData(off int64) (from, to int64, err error) {
 	return from, to, nil
 }
 
-func statFile(f *os.File, name string) (os.FileInfo, error) {
-	st, err := statx(f, "")
-	if err != nil {
-		return nil, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+// statFile returns the FileInfo of what is open as fd and was opened as p.
+func statFile(fd int, p string) (os.FileInfo, error) {
+	var st unix.Statx_t
+	if err := statx(fd, here, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: p, Err: err}
 	}
-	return NewInfo(name, metaOf(&st)), nil
+	return NewInfo(path.Base(p), metaOf(&st)), nil
 }
 
-// statx stats the entry name of an open directory, or f itself if name is "".
-// Unlike stat it has 64-bit times on 32-bit machines.
-func statx(f *os.File, name string) (st unix.Statx_t, err error) {
+// statx stats the entry name of an open directory, or what is open as fd itself
+// if name is here. Unlike stat it has 64-bit times on 32-bit machines.
+func statx(fd int, name cName, st *unix.Statx_t) error {
 	const flags = unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT | unix.AT_EMPTY_PATH
-	err = unix.Statx(int(f.Fd()), name, flags, unix.STATX_BASIC_STATS, &st)
-	if err == nil && kindOf(uint32(st.Mode)) == 0 {
-		err = fmt.Errorf("unknown type %o", st.Mode)
+	// By hand, since unix.Statx copies the name into memory of its own.
+	_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&name[0])), flags,
+		unix.STATX_BASIC_STATS, uintptr(unsafe.Pointer(st)), 0)
+	switch {
+	case errno != 0:
+		return errno
+	case kindOf(uint32(st.Mode)) == 0:
+		return fmt.Errorf("unknown type %o", st.Mode)
 	}
-	return st, err
+	return nil
 }
 
 func metaOf(st *unix.Statx_t) Meta {

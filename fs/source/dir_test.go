@@ -3,10 +3,12 @@ package source_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/go-git/go-billy/v5"
@@ -63,6 +65,33 @@ func TestMeta(t *testing.T) {
 			if text, err := d.Readlink(x.Path); text != x.Target || err != nil {
 				t.Errorf("%q: text %q, %v", x.Path, text, err)
 			}
+		}
+	}
+}
+
+// TestReadDirOfMany lists names of all lengths, more than the kernel tells at once.
+func TestReadDirOfMany(t *testing.T) {
+	dir := t.TempDir()
+	var want []string
+	for i := range 3000 {
+		name := fmt.Sprintf("%c%0*d\xff", rune(1+i%40), 4+i%250, i)
+		name = strings.ReplaceAll(name, "/", "\\")
+		if err := os.WriteFile(filepath.Join(dir, name), make([]byte, i), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, name)
+	}
+	slices.Sort(want)
+	infos, err := openDir(t, dir).ReadDir("/")
+	if err != nil || len(infos) != len(want) {
+		t.Fatalf("%d entries, %v", len(infos), err)
+	}
+	for i, info := range infos {
+		if info.Name() != want[i] {
+			t.Fatalf("entry %d is %q, want %q", i, info.Name(), want[i])
+		}
+		if stat, err := os.Lstat(filepath.Join(dir, want[i])); err != nil || stat.Size() != info.Size() {
+			t.Errorf("%q has %d bytes: %v", want[i], info.Size(), err)
 		}
 	}
 }
