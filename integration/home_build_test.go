@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	_ "embed"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,9 +24,11 @@ func TestLongHomeBuild(t *testing.T) {
 	in(t, g, "mkdir /tmp/home/user && chown 1000:1000 /tmp/home/user")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
-	if out, err := g.Run(ctx, "cat >/tmp/build.sh <<'END'\n"+buildScript+"END\nsetpriv --reuid 1000 --regid 1000 --clear-groups sh /tmp/build.sh"); err != nil {
+	out, err := g.Run(ctx, "cat >/tmp/build.sh <<'BUILD.SH ENDS'\n"+buildScript+"BUILD.SH ENDS\nsetpriv --reuid 1000 --regid 1000 --clear-groups sh /tmp/build.sh")
+	if err != nil {
 		t.Fatal(err)
-	} else {
-		t.Log(out)
+	}
+	if !strings.HasSuffix(out, "cloned, built and removed\n") {
+		t.Error(out)
 	}
 }
