@@ -89,7 +89,11 @@ func benchHomes(c *cli.Context) error {
 	line := newStatusLine()
 	plan.Progress = func(done, total int, next string) { line.show(fmt.Sprintf("%d of %d: %s", done, total, next)) }
 	plan.Note = line.print
-	below, err := filepath.Abs(c.String("dir")) // for nfs-ganesha
+	// nfs-ganesha wants the whole path, and no symlinks in it.
+	below, err := filepath.Abs(c.String("dir"))
+	if err == nil {
+		below, err = filepath.EvalSymlinks(below)
+	}
 	if err != nil {
 		return err
 	}
