@@ -49,7 +49,8 @@ func TestSymlinksStayText(t *testing.T) {
 			t.Fatal(err)
 		}
 		if a.Kind == fs.Symlink {
-			if _, err := w.Lookup(root, dir, fs.Name("victim"), &a); fs.KindOf(err) != fs.ErrNotDir {
+			_, err := w.Lookup(root, dir, fs.Name("victim"), &a)
+			if fs.KindOf(err) != fs.ErrNotDir && (w.ByHandle() || !errors.Is(err, fs.ErrWouldBlock)) {
 				t.Fatalf("lookup through a symlink: %v", err)
 			}
 			continue

@@ -20,8 +20,9 @@ type paths struct {
 	mu     sync.Mutex    // guards places
 	places map[fs.Handle]place
 
-	walking sync.Mutex // held during a walk; guards again
-	again   time.Time  // when the next walk may begin
+	walking sync.Mutex        // held during a walk; guards again and missed
+	again   time.Time         // when the next walk may begin
+	missed  map[fs.Handle]int // how many walks in a row did not see what may be there for all that
 }
 
 // place is where an object was seen.
@@ -37,12 +38,15 @@ const (
 	fairPlaces = 256
 	// walkPause is the least time between two walks.
 	walkPause = time.Second
+	// maxMissed is how many walks must miss what could have moved meanwhile, before it
+	// is taken for gone: a tree that always changes never lets one be sure.
+	maxMissed = 3
 	// maxWalkDepth bounds the descriptors that a walk has open.
 	maxWalkDepth = 128
 )
 
 func newPaths(all *atomic.Int64) *paths {
-	return &paths{all: all, places: make(map[fs.Handle]place)}
+	return &paths{all: all, places: make(map[fs.Handle]place), missed: make(map[fs.Handle]int)}
 }
 
 // forget gives back what p takes, which nobody uses any more.
@@ -86,28 +90,39 @@ func (p *paths) open(t *Tree, h *fs.Handle) (int, error) {
 	if fd, ok := p.find(t, h); ok {
 		return fd, nil
 	}
-	walked := p.refresh(t)
+	gone := p.refresh(t, h)
 	if fd, ok := p.find(t, h); ok {
 		return fd, nil
 	}
-	if !walked {
+	if !gone {
 		return -1, fs.ErrWouldBlock // it may be where the next walk finds it
 	}
 	return -1, fs.ErrStale
 }
 
 // refresh walks through the tree, unless that was done just now: a client with
-// many old handles must not keep the host busy.
-func (p *paths) refresh(t *Tree) bool {
+// many old handles must not keep the host busy. It reports whether h is nowhere.
+func (p *paths) refresh(t *Tree, h *fs.Handle) (gone bool) {
 	p.walking.Lock()
 	defer p.walking.Unlock()
 	start := time.Now()
 	if start.Before(p.again) {
 		return false
 	}
-	p.walk(t, t.fd, t.root, 0)
+	w := walk{t: t, want: *h}
+	unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &w.start) // which directories have their times from
+	w.through(t.fd, t.root, 0)
 	p.again = time.Now().Add(walkPause + 10*time.Since(start))
-	return true
+	switch misses := p.missed[*h] + 1; {
+	case w.seen:
+		delete(p.missed, *h)
+	case !w.unsure || misses == maxMissed:
+		delete(p.missed, *h)
+		return true
+	case misses > 1 || len(p.missed) < fairPlaces:
+		p.missed[*h] = misses
+	}
+	return false
 }
 
 // find opens what h names if it is where it was seen.
@@ -156,44 +171,70 @@ func (p *paths) path(t *Tree, h *fs.Handle) (string, bool) {
 	return b.String(), true
 }
 
-// walk learns where everything below a directory is.
-func (p *paths) walk(t *Tree, dir int, h fs.Handle, depth int) {
+// A walk learns where everything in a tree is.
+type walk struct {
+	t      *Tree
+	want   fs.Handle
+	start  unix.Timespec
+	seen   bool // it came across what is wanted
+	unsure bool // there was something that it could not see, or that changed meanwhile
+}
+
+// through learns where everything below a directory is. What was moved out of a
+// directory before the walk came there, into one where it had been, left a new time on
+// the first.
+func (w *walk) through(dir int, h fs.Handle, depth int) {
+	w.unsure = !w.list(dir, h, depth) || w.unsure
+}
+
+// list reports whether it saw all names of a directory, none of which came or went
+// since the walk began.
+func (w *walk) list(dir int, h fs.Handle, depth int) bool {
 	if depth > maxWalkDepth {
-		return
+		return false
 	}
 	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return
+		return false
 	}
 	defer unix.Close(fd)
 	entries := make([]fs.HostEntry, 256)
 	for eof := false; !eof; {
 		var n int
 		if n, eof, err = list(fd, entries); err != nil {
-			return
+			return false
 		}
 		for i := range entries[:n] {
-			p.visit(t, fd, h, entries[i].Name, depth)
+			w.visit(fd, h, entries[i].Name, depth)
 		}
 	}
+	var st unix.Statx_t
+	return statx(fd, &st) == nil && (st.Ctime.Sec < int64(w.start.Sec) ||
+		st.Ctime.Sec == int64(w.start.Sec) && int64(st.Ctime.Nsec) < int64(w.start.Nsec))
 }
 
-func (p *paths) visit(t *Tree, dir int, h fs.Handle, name fs.Name, depth int) {
+func (w *walk) visit(dir int, h fs.Handle, name fs.Name, depth int) {
 	if name.IsDot() || name.IsDotDot() {
 		return
 	}
 	fd, err := openChild(dir, name)
 	if err != nil {
+		w.unsure = true
 		return
 	}
 	defer unix.Close(fd)
 	is, err := handleOf(fd)
 	if err != nil {
+		w.unsure = true
 		return
 	}
-	p.learn(is, h, string(name))
+	w.seen = w.seen || is == w.want
+	w.t.paths.learn(is, h, string(name))
 	var st unix.Statx_t
-	if statx(fd, &st) == nil && kindOf(st.Mode) == fs.Directory {
-		p.walk(t, fd, is, depth+1)
+	switch {
+	case statx(fd, &st) != nil:
+		w.unsure = true
+	case kindOf(st.Mode) == fs.Directory:
+		w.through(fd, is, depth+1)
 	}
 }

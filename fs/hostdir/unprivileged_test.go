@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -108,10 +109,26 @@ func TestFoundByPath(t *testing.T) {
 	}
 	w.host.objects.Sweep()
 	w.host.objects.Sweep()
+	time.Sleep(20 * time.Millisecond)           // until directories get other times
 	w.paths.again = w.paths.again.Add(-1 << 40) // it was long ago
 	var a fs.Attr
 	wantErr(t, "what is removed", w.Getattr(h, &a), fs.ErrStale)
 	wantErr(t, "what is removed, at once again", w.Getattr(h, &a), fs.ErrWouldBlock)
+	h = w.create(me, "moving", 0o644)
+	w.host.objects.Sweep()
+	w.host.objects.Sweep()
+	for i := range maxMissed {
+		// Now that the directory changes whenever one looks, the file may be anywhere.
+		if err := errors.Join(os.RemoveAll(w.at("moving")), os.WriteFile(w.at("other"), nil, 0o600), os.Remove(w.at("other"))); err != nil {
+			t.Fatal(err)
+		}
+		w.paths.again = time.Time{}
+		want := fs.ErrWouldBlock
+		if i == maxMissed-1 {
+			want = fs.ErrStale
+		}
+		wantErr(t, "what may have moved", w.Getattr(h, &a), want)
+	}
 	for _, bad := range []fs.Handle{{}, {Len: 33}, {Len: 255}} {
 		wantErr(t, "no handle", w.Getattr(bad, &a), fs.ErrBadHandle)
 	}
