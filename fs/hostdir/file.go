@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/pagecache"
 )
 
 // Read implements fs.WritableTree.
@@ -18,7 +19,11 @@ func (t *Tree) Read(c *fs.Cred, h fs.Handle, off uint64, p []byte) (n int, eof b
 // ReadNow implements fs.WritableTree.
 func (t *Tree) ReadNow(c *fs.Cred, h fs.Handle, off uint64, p []byte, a *fs.Attr) (n int, eof bool, err error) {
 	return t.read(c, h, off, len(p), a, func(fd, from, to int) (int, error) {
-		return preadNow(fd, p[from:to], int64(off)+int64(from))
+		n, err := pagecache.Read(fd, p[from:to], int64(off)+int64(from))
+		if err == unix.EOPNOTSUPP {
+			err = unix.EAGAIN // it may have to wait
+		}
+		return n, err
 	})
 }
 

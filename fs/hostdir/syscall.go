@@ -106,23 +106,6 @@ func openByHandle(mount int, h *fileHandle) (int, error) {
 	}
 }
 
-// preadNow is pread(2) of what is in memory: EAGAIN for what is not. It never waits,
-// so it goes past the runtime's bookkeeping for calls that might.
-func preadNow(fd int, p []byte, off int64) (int, error) {
-	iov := unix.Iovec{Base: unsafe.SliceData(p)}
-	iov.SetLen(len(p))
-	n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
-		uintptr(off), uintptr(off>>32), unix.RWF_NOWAIT)
-	switch errno {
-	case 0:
-		return int(n), nil
-	case unix.EOPNOTSUPP: // a file system that cannot tell
-		return 0, unix.EAGAIN
-	default:
-		return 0, errno
-	}
-}
-
 // mayAccess asks the kernel whether the thread's identity has a right to what
 // is behind fd, which may be an O_PATH one.
 func mayAccess(fd int, right fs.Perm) error {

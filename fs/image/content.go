@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/pagecache"
 )
 
 // Content is never handed out unseen. The first time that a chunk is asked for
@@ -139,26 +140,16 @@ func (p *piece) read(b []byte, off uint64, nowait bool) error {
 // readNow is readFull for what is in memory: ErrWouldBlock if not all of it is.
 func readNow(fd int, b []byte, off int64) error {
 	for len(b) > 0 {
-		iov := unix.Iovec{Base: &b[0]}
-		iov.SetLen(len(b))
-		// By hand, since unix.Preadv2 allocates. The kernel puts the offset
-		// together from two longs; where one holds all of it, it shifts the
-		// other out. Raw, since RWF_NOWAIT never waits: a READ of 4 KiB takes 2.9 us
-		// of CPU instead of 3.6 (bench race, 4 connections x 16 in flight; see
-		// nfs/socket.go for why).
-		n, _, errno := unix.RawSyscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
-			uintptr(off), uintptr(off>>32), unix.RWF_NOWAIT)
+		n, err := pagecache.Read(fd, b, off)
 		switch {
-		case errno == unix.EINTR:
+		case err == unix.EINTR:
 			continue
-		case errno == unix.EOPNOTSUPP || errno == unix.ENOSYS || errno == unix.EINVAL:
-			// The file system or the kernel (before 4.14) cannot tell: take it
-			// for in memory, as it is nearly always.
-			return readFull(fd, b, off)
-		case errno == unix.EAGAIN:
+		case err == unix.EOPNOTSUPP:
+			return readFull(fd, b, off) // it is in memory nearly always
+		case err == unix.EAGAIN:
 			return fs.ErrWouldBlock
-		case errno != 0:
-			return errno
+		case err != nil:
+			return err
 		case n == 0:
 			return readFull(fd, b, off) // says that the file was cut short
 		}
