@@ -197,17 +197,13 @@ func (c *call) quickInHome() bool {
 	if c.header.Prog != progNFS {
 		return true
 	}
-	args := c.args
 	switch gonfs.NFSProcedure(c.header.Proc) {
 	case gonfs.NFSProcedureWrite:
-		args.Opaque(exports.MaxHandle)
-		args.Uint64()
-		count, stable := args.Uint32(), args.Uint32()
-		return count <= quickMax && stable == uint32(fs.Unstable)
+		_, count, rest := c.peekIO()
+		return count <= quickMax && rest.Uint32() == uint32(fs.Unstable)
 	case gonfs.NFSProcedureRead:
-		args.Opaque(exports.MaxHandle)
-		args.Uint64()
-		return args.Uint32() <= quickMax
+		_, count, _ := c.peekIO()
+		return count <= quickMax
 	case gonfs.NFSProcedureReadDir, gonfs.NFSProcedureReadDirPlus:
 		return false
 	}
@@ -328,10 +324,8 @@ func (c *call) roomInHome() int {
 	}
 	switch gonfs.NFSProcedure(c.header.Proc) {
 	case gonfs.NFSProcedureRead:
-		args := c.args
-		args.Opaque(exports.MaxHandle)
-		args.Uint64()
-		return maxHeader + int(min(args.Uint32(), maxIO))
+		_, count, _ := c.peekIO()
+		return maxHeader + int(min(count, maxIO))
 	case gonfs.NFSProcedureReadDir, gonfs.NFSProcedureReadDirPlus:
 		return maxHeader + maxListing
 	case gonfs.NFSProcedureReadlink:
@@ -346,12 +340,19 @@ func (c *call) pipeInHome() *pipe {
 	if c.header.Prog != progNFS || c.header.Proc != uint32(gonfs.NFSProcedureRead) {
 		return nil
 	}
-	args := c.args
-	args.Opaque(exports.MaxHandle)
-	if off, count := args.Uint64(), args.Uint32(); !args.OK() || !pipeHolds(off, count) {
+	if off, count, rest := c.peekIO(); !rest.OK() || !pipeHolds(off, count) {
 		return nil
 	}
 	return c.srv.pipes.get()
+}
+
+// peekIO reads the offset and the count of a READ or WRITE, and leaves the arguments to
+// whoever carries it out. Rest is what is behind them.
+func (c *call) peekIO() (off uint64, count uint32, rest wire.Decoder) {
+	rest = c.args
+	rest.Opaque(exports.MaxHandle)
+	off, count = rest.Uint64(), rest.Uint32()
+	return off, count, rest
 }
 
 // forkInHome returns a call of the same client, which answers into buf and shares

@@ -184,23 +184,7 @@ func receive(fd int, p []byte) (int, error) {
 }
 
 func (o *output) sendFile(fd uintptr) bool {
-	for o.left > 0 {
-		n, err := unix.Sendfile(int(fd), o.file, &o.off, int(o.left))
-		switch {
-		case n > 0:
-			o.left -= int64(n)
-		case err == nil:
-			o.err = io.ErrUnexpectedEOF // the file is shorter than its tree says
-			return true
-		case err == unix.EINTR:
-		case err == unix.EAGAIN:
-			return o.block()
-		default:
-			o.err = err
-			return true
-		}
-	}
-	return true
+	return o.sendRest(func() (int, error) { return unix.Sendfile(int(fd), o.file, &o.off, int(o.left)) })
 }
 
 func (o *output) emptyPipe(fd uintptr) bool {
@@ -208,13 +192,21 @@ func (o *output) emptyPipe(fd uintptr) bool {
 	if o.more {
 		flags |= unix.SPLICE_F_MORE
 	}
-	for o.left > 0 {
+	return o.sendRest(func() (int, error) {
 		n, err := unix.Splice(o.file, nil, int(fd), nil, int(o.left), flags)
+		return int(n), err // which it counts in another type where words have 32 bits
+	})
+}
+
+// sendRest sends what is left by a function that sends some of it.
+func (o *output) sendRest(some func() (int, error)) bool {
+	for o.left > 0 {
+		n, err := some()
 		switch {
 		case n > 0:
 			o.left -= int64(n)
 		case err == nil:
-			o.err = io.ErrUnexpectedEOF // there was less in it
+			o.err = io.ErrUnexpectedEOF // the file is shorter than its tree says
 			return true
 		case err == unix.EINTR:
 		case err == unix.EAGAIN:
