@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
 // Report is what one run of the bench found out.
@@ -30,7 +32,7 @@ type Result struct {
 // Case is what was measured. Results of the same Case but for the Server are
 // compared with each other.
 type Case struct {
-	Bench  string `json:"bench"` // race, storm, guest, homes, store, rollout
+	Bench  string `json:"bench"` // race, storm, homes, guest, counted, store, rollout
 	Work   string `json:"work"`  // GETATTR, READ 4 KiB, seal, ...
 	Server string `json:"server"`
 
@@ -62,6 +64,12 @@ type Run struct {
 	// How long the nodes of a storm took to boot, each from its own start.
 	NodeP50 time.Duration `json:"node_p50_ns,omitempty"`
 	NodeMax time.Duration `json:"node_max_ns,omitempty"`
+}
+
+// SetLatency fills in the latency of calls from a histogram of nanoseconds.
+func (r *Run) SetLatency(h *hdrhistogram.Histogram) {
+	at := func(percent float64) time.Duration { return time.Duration(h.ValueAtPercentile(percent)) }
+	r.P50, r.P99, r.P999, r.Max = at(50), at(99), at(99.9), time.Duration(h.Max())
 }
 
 // A Figure is one number that can be read off a Run. Zero means that there is

@@ -80,8 +80,7 @@ func (f *fleet) do(ctx context.Context, phases []phase, duration, limit time.Dur
 		o.failed = cmp.Or(o.failed, count.failed)
 		latency.Merge(count.latency)
 	}
-	quantile := func(p float64) time.Duration { return time.Duration(latency.ValueAtQuantile(p)) }
-	o.P50, o.P99, o.P999, o.Max = quantile(50), quantile(99), quantile(99.9), time.Duration(latency.Max())
+	o.SetLatency(latency)
 	return o, nil
 }
 

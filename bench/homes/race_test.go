@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -12,19 +11,10 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/benchtest"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/rpc"
 )
-
-// build builds the program that is measured.
-func build(t *testing.T) (program string) {
-	t.Helper()
-	program = filepath.Join(t.TempDir(), "rootnfsd")
-	if out, err := exec.Command("go", "build", "-o", program, "github.com/rootnfsd/rootnfsd/cmd/rootnfsd").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return program
-}
 
 // user is who calls: not root, if that can be.
 func user() rpc.Options {
@@ -60,7 +50,7 @@ func startAll(t *testing.T) []*Target {
 		return s
 	}
 	home := export("rootnfsd")
-	targets := []*Target{{Name: "rootnfsd", Export: home, Dir: home, Server: started(peer.RootnfsdHome(t.Context(), build(t), home))}}
+	targets := []*Target{{Name: "rootnfsd", Export: home, Dir: home, Server: started(peer.RootnfsdHome(t.Context(), benchtest.Program(t), home))}}
 	switch err := peer.MissingGanesha(); {
 	case err == nil:
 		home := export("ganesha")
@@ -235,7 +225,7 @@ func TestFailedCalls(t *testing.T) {
 		t.Skip("builds and starts a server")
 	}
 	home := t.TempDir()
-	s, err := peer.RootnfsdHome(t.Context(), build(t), home)
+	s, err := peer.RootnfsdHome(t.Context(), benchtest.Program(t), home)
 	if err != nil {
 		t.Fatal(err)
 	}

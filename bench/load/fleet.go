@@ -140,7 +140,6 @@ func (f *fleet) sum() outcome {
 		o.complete = o.complete && n.complete
 		latency.Merge(n.latency)
 	}
-	quantile := func(p float64) time.Duration { return time.Duration(latency.ValueAtQuantile(p)) }
-	o.P50, o.P99, o.P999, o.Max = quantile(50), quantile(99), quantile(99.9), time.Duration(latency.Max())
+	o.SetLatency(latency)
 	return o
 }

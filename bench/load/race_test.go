@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/benchtest"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
 
@@ -44,16 +45,6 @@ func testTree(t *testing.T, program string) (store string, bytes uint64) {
 		t.Fatalf("seal: %v\n%s", err, out)
 	}
 	return store, bytes
-}
-
-// build builds the program that is measured.
-func build(t *testing.T) (program string) {
-	t.Helper()
-	program = filepath.Join(t.TempDir(), "rootnfsd")
-	if out, err := exec.Command("go", "build", "-o", program, "github.com/rootnfsd/rootnfsd/cmd/rootnfsd").CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return program
 }
 
 // startAll starts all servers that there are here on the same tree.
@@ -101,7 +92,7 @@ func TestRace(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds and starts servers")
 	}
-	program := build(t)
+	program := benchtest.Program(t)
 	store, bytes := testTree(t, program)
 	targets := startAll(t, program, store)
 	for _, other := range targets[1:] {
@@ -267,7 +258,7 @@ func TestAside(t *testing.T) {
 		t.Skip("builds and starts a server")
 	}
 	temporary := t.TempDir()
-	program := build(t)
+	program := benchtest.Program(t)
 	store, _ := testTree(t, program)
 	before := listed(t, store)
 	t.Setenv("TMPDIR", temporary)

@@ -128,7 +128,7 @@ func (r relative) judge(m measured) verdict {
 		}
 		worstRatio = ratio
 		worst = verdict{
-			state:   r.stateOf(ratio, result, peer),
+			state:   stateBeside(r.holds(ratio), result, peer),
 			ours:    r.unit.text(a) + failures(result),
 			theirs:  r.unit.text(b) + failures(peer),
 			ratio:   r.times(quantity.text, ratio) + r.cpuRatio(result, peer),
@@ -142,16 +142,17 @@ func (r relative) judge(m measured) verdict {
 	return worst
 }
 
-// stateOf is that of a ratio. Who fails in calls has not done the work: rootnfsd
-// misses its goal by that, and a peer that was faster is nobody to be held against.
-func (r relative) stateOf(ratio float64, ours, peer bench.Result) state {
+// stateBeside is stateOf where there is a peer. Who fails in calls has not done the
+// work: rootnfsd misses its goal by that, and a peer that was faster is nobody to be
+// held against.
+func stateBeside(holds bool, ours, peer bench.Result) state {
 	switch {
 	case errorCount(ours.Runs) > 0:
 		return missed
-	case errorCount(peer.Runs) > 0 && !r.holds(ratio):
+	case errorCount(peer.Runs) > 0 && !holds:
 		return notMeasured
 	}
-	return stateOf(r.holds(ratio))
+	return stateOf(holds)
 }
 
 // failures marks a figure of a server that failed in calls.
@@ -229,7 +230,7 @@ func (l lead) judge(m measured) verdict {
 			return quantity(perSecond).text(rate) + ", " + quantity(duration).text(cpu) + failures(r)
 		}
 		worst = verdict{
-			state:   l.stateOf(least, result, peer),
+			state:   stateBeside(least >= l.factor, result, peer),
 			ours:    both(rate, cpu, result),
 			theirs:  both(peerRate, peerCPU, peer),
 			ratio:   quantity(times).text(faster) + ", CPU " + relative{factor: 1 / l.factor}.times(quantity.text, 1/cheaper),
@@ -241,17 +242,6 @@ func (l lead) judge(m measured) verdict {
 		worst.setting = ""
 	}
 	return worst
-}
-
-// stateOf is that of relative.
-func (l lead) stateOf(by float64, ours, peer bench.Result) state {
-	switch {
-	case errorCount(ours.Runs) > 0:
-		return missed
-	case errorCount(peer.Runs) > 0 && by < l.factor:
-		return notMeasured
-	}
-	return stateOf(by >= l.factor)
 }
 
 // below is the goal that a figure of rootnfsd stays below a bound.

@@ -2,21 +2,18 @@ package store
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
+	"github.com/rootnfsd/rootnfsd/bench/benchtest"
 )
 
 // TestBench measures the real program, with little work.
 func TestBench(t *testing.T) {
 	dir := t.TempDir()
-	program := filepath.Join(dir, "rootnfsd")
-	if out, err := exec.Command("go", "build", "-o", program, "github.com/rootnfsd/rootnfsd/cmd/rootnfsd").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	program := benchtest.Program(t)
 	work := filepath.Join(dir, "work")
 	if err := os.Mkdir(work, 0o755); err != nil {
 		t.Fatal(err)

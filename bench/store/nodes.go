@@ -227,7 +227,6 @@ func (f *fleet) fail(err error) {
 // summary is what came of all calls.
 func (f *fleet) summary() bench.Run {
 	r := f.count
-	quantile := func(p float64) time.Duration { return time.Duration(f.latency.ValueAtQuantile(p)) }
-	r.P50, r.P99, r.P999, r.Max = quantile(50), quantile(99), quantile(99.9), time.Duration(f.latency.Max())
+	r.SetLatency(f.latency)
 	return r
 }

@@ -36,7 +36,6 @@ func (p *Plan) Measure(ctx context.Context, c Config, m Meter, progress Progress
 	}
 	run.Wall, run.Calls, run.Bytes, run.Errors = r.Wall, r.Calls, r.Bytes, r.Errors
 	run.NodeP50, run.NodeMax = r.NodeP50, r.NodeMax
-	at := func(percent float64) time.Duration { return time.Duration(r.Latency.ValueAtPercentile(percent)) }
-	run.P50, run.P99, run.P999, run.Max = at(50), at(99), at(99.9), time.Duration(r.Latency.Max())
+	run.SetLatency(r.Latency)
 	return run, r.Complaints, nil
 }

@@ -12,7 +12,7 @@ import (
 
 // raceInside has rootnfsd race the kernel's server, all in the guest.
 func (b *guestbench) raceInside(ctx context.Context) error {
-	raced, err := b.racing(ctx, b.runs, fmt.Sprintf("--duration %v", b.duration), raceLimit(b.runs, b.duration))
+	raced, err := b.racing(ctx, fmt.Sprintf("--duration %v", b.duration), raceLimit(b.runs, b.duration))
 	if err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ const countedDuration = 200 * time.Millisecond
 
 // raceCounted is raceInside by the clock of a guest that counts instructions.
 func (b *guestbench) raceCounted(ctx context.Context) error {
-	raced, err := b.racing(ctx, b.runs, fmt.Sprintf("--bench counted --one --duration %v", min(b.duration, countedDuration)), raceLimit(b.runs, 10*countedDuration))
+	raced, err := b.racing(ctx, fmt.Sprintf("--bench counted --one --duration %v", min(b.duration, countedDuration)), raceLimit(b.runs, 10*countedDuration))
 	if err != nil {
 		return err
 	}
@@ -36,10 +36,10 @@ func (b *guestbench) raceCounted(ctx context.Context) error {
 }
 
 // racing races in the guest and adds the results to the report.
-func (b *guestbench) racing(ctx context.Context, runs int, how string, limit time.Duration) (*bench.Report, error) {
+func (b *guestbench) racing(ctx context.Context, how string, limit time.Duration) (*bench.Report, error) {
 	// What is to be reported goes through the console, because the channel to the
 	// guest is taken until the script ends.
-	script := fmt.Sprintf("/data/inside --rootnfsd /data/rootnfsd --export /data/images --version %s --runs %d %s 2>/dev/console", version, runs, how)
+	script := fmt.Sprintf("/data/inside --rootnfsd /data/rootnfsd --export /data/images --version %s --runs %d %s 2>/dev/console", version, b.runs, how)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
 	go b.watch(watching)
