@@ -187,11 +187,7 @@ func (out *gcJSON) removed() []string {
 
 // holders returns what tells what needs a version.
 func (s *openedStore) holders(now time.Time) (func(image.Info) []string, error) {
-	rollout, err := s.state.Rollout()
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := s.state.Nodes()
+	rollout, nodes, err := s.known()
 	if err != nil {
 		return nil, err
 	}

@@ -52,11 +52,7 @@ type nodeStatus struct {
 }
 
 func (s *openedStore) nodes(now time.Time) ([]nodeStatus, error) {
-	rollout, err := s.state.Rollout()
-	if err != nil {
-		return nil, err
-	}
-	known, err := s.state.Nodes()
+	rollout, known, err := s.known()
 	if err != nil {
 		return nil, err
 	}

@@ -168,6 +168,16 @@ func nearest(name string, names []string) []string {
 	return near
 }
 
+// known returns what is promoted, and what nodes are known to run.
+func (s *openedStore) known() (exports.Rollout, []exports.Node, error) {
+	rollout, err := s.state.Rollout()
+	if err != nil {
+		return rollout, nil, err
+	}
+	nodes, err := s.state.Nodes()
+	return rollout, nodes, err
+}
+
 // hasTree reports whether the store holds a golden tree of that name.
 func (s *openedStore) hasTree(name string) bool {
 	info, err := os.Stat(filepath.Join(s.Dir(), name))

@@ -54,11 +54,7 @@ func (s *openedStore) overview(now time.Time) ([]versionUse, error) {
 	if err != nil {
 		return nil, err
 	}
-	rollout, err := s.state.Rollout()
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := s.state.Nodes()
+	rollout, nodes, err := s.known()
 	if err != nil {
 		return nil, err
 	}
