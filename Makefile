@@ -43,11 +43,9 @@ race:
 	CGO_ENABLED=1 $(GO) test -race $(PACKAGES)
 
 fuzz:
-	@for pkg in $(PACKAGES); do \
-		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
-		done; \
+	@git grep -o '^func Fuzz[A-Za-z0-9]*' -- '*_test.go' | sed 's,/[^/]*:func , ,' | while read -r dir target; do \
+		echo "$$dir $$target"; \
+		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "./$$dir" </dev/null || exit 1; \
 	done
 
 setup:
