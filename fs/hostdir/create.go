@@ -325,23 +325,29 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 	}
 	t.learn(h, d.key.handle, name)
 	dressed := s.UID != nil || s.GID != nil || s.Size != nil || s.Atime != nil || s.Mtime != nil
-	if t.ordered && !dressed {
-		return h, d.sync(fs.FileSync) // the name and what it names are one change, and many share a flush
+	if t.marker >= 0 {
+		return h, t.commit(true, func() int {
+			switch {
+			case !dressed:
+				return d.flushable() // the name and what it names are one change
+			case a.Kind == fs.Regular:
+				return fd
+			default:
+				return -1
+			}
+		})
 	}
 	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
 		t.rotate() // as after any flush that fails
 		return h, err
 	}
-	if t.ordered {
-		return h, nil // the name came before what was changed since
-	}
 	return h, d.sync(fs.FileSync)
 }
 
-// syncNew brings a new object to the disk, which its directory only takes along
-// in a journal. A file goes by the descriptor that it was made with: its mode
-// may allow no other. What cannot be opened relies on the journal, unless it was
-// changed after it was made, which may have come too late for that of its directory.
+// syncNew brings a new object to the disk, where its directory does not take it along. A
+// file goes by the descriptor that it was made with: its mode may allow no other. What
+// cannot be opened relies on that of the directory, unless it was changed after it was
+// made, which may have come too late for that.
 func (t *Tree) syncNew(fd int, kind fs.Kind, dressed bool) error {
 	sync := func(fd int) error { return retry(func() error { return unix.Fsync(fd) }) }
 	switch kind {

@@ -28,9 +28,8 @@ type Tree struct {
 	verf   atomic.Uint64
 	turns  chan struct{} // bounds the calls of this tree that act for callers
 	volume *volume
-	// ordered says that what is brought to the disk takes along all changes of names
-	// and attributes in the file system that were made before.
-	ordered bool
+	// marker is a file without a name for commit, where the order of changes is kept; else -1.
+	marker int
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -54,6 +53,9 @@ func (h *Host) Open(dir string) (*Tree, error) {
 		return nil, openError(dir, err)
 	}
 	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	if t.marker = openMarker(fd, t.dev); t.marker >= 0 {
+		runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, t.marker)
+	}
 	if t.paths != nil {
 		runtime.AddCleanup(t, (*paths).forget, t.paths)
 	}
@@ -62,7 +64,7 @@ func (h *Host) Open(dir string) (*Tree, error) {
 }
 
 func (h *Host) newTree(fd int) *Tree {
-	return &Tree{host: h, fd: fd, turns: make(chan struct{}, max(1, cap(h.actor.slots)/4))}
+	return &Tree{host: h, fd: fd, marker: -1, turns: make(chan struct{}, max(1, cap(h.actor.slots)/4))}
 }
 
 // openError tells the administrator what the host said, and a client of what
@@ -86,7 +88,6 @@ func (t *Tree) identify() error {
 	}
 	t.dev = deviceOf(&st)
 	t.volume = t.host.volumeOf(t.dev)
-	t.ordered = hasJournal(t.dev)
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
 		return err
 	}
