@@ -11,12 +11,13 @@ import (
 
 // Create implements fs.WritableTree.
 func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s *fs.SetAttr, verf fs.Verifier, a *fs.Attr) (fs.Handle, fs.Change, error) {
-	open := opener(openNew)
+	make := func() (fs.Handle, fs.Change, error) { return t.create(c, dir, name, s, a, openNew) }
 	if how == fs.Exclusive {
-		s, open = verfAttr(verf), openExclusive
+		s = verfAttr(verf)
+		make = func() (fs.Handle, fs.Change, error) { return t.create(c, dir, name, nil, a, exclusive(s)) }
 	}
 	for range maxCreates {
-		h, change, err := t.create(c, dir, name, s, a, open)
+		h, change, err := make()
 		if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
 			return h, change, err
 		}
@@ -52,23 +53,31 @@ func openNew(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
 	return openat(dir, string(name), flags, modeOf(s))
 }
 
-// openExclusive is an opener for a file that has the times of s as soon as it has
+// exclusive returns an opener for a file that has the times of verf as soon as it has
 // a name. If the server were killed between the two, the client would find the name
 // taken when it makes the same call again.
-func openExclusive(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
-	fd, err := openat(dir, ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, modeOf(s))
-	if err != nil {
-		return openNew(dir, name, s) // the file system cannot do it, or this says what is wrong
+func exclusive(verf *fs.SetAttr) opener {
+	times, _ := timesOf(verf)
+	return func(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
+		fd, err := openat(dir, ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, modeOf(s))
+		if err != nil { // the file system cannot do it, or this says what is wrong
+			if fd, err = openNew(dir, name, s); err != nil {
+				return -1, err
+			}
+			if err = utimens(fd, &times); err == nil {
+				err = retry(func() error { return unix.Fsync(fd) }) // the times came after the name
+			}
+			return fd, done(err)
+		}
+		if err = utimens(fd, &times); err == nil {
+			err = unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, string(name), unix.AT_SYMLINK_FOLLOW)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
 	}
-	times, _ := timesOf(s)
-	if err = utimens(fd, &times); err == nil {
-		err = unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, string(name), unix.AT_SYMLINK_FOLLOW)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // openat is openat(2), made again when a signal ends it.
@@ -256,8 +265,7 @@ func (t *Tree) make(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *f
 	if err := valid(s); err != nil {
 		return m, err
 	}
-	var st unix.Statx_t
-	d, err := t.getDir(dir, &st)
+	d, err := t.getDir(dir)
 	if err != nil {
 		return m, err
 	}

@@ -79,18 +79,26 @@ func (t *Tree) get(h fs.Handle) (*object, error) {
 
 func (t *Tree) put(o *object) { t.host.objects.Put(o.key) }
 
-// getDir is get for a directory, of which it fills in the attributes.
-func (t *Tree) getDir(h fs.Handle, st *unix.Statx_t) (*object, error) {
+// getDir is get for a directory.
+func (t *Tree) getDir(h fs.Handle) (*object, error) {
 	o, err := t.get(h)
 	if err != nil {
 		return nil, err
 	}
 	if o.kind != fs.Directory {
-		err = fs.ErrNotDir
-	} else {
-		err = o.stat(st)
+		t.put(o)
+		return nil, fs.ErrNotDir
 	}
+	return o, nil
+}
+
+// statDir is getDir that fills in the attributes.
+func (t *Tree) statDir(h fs.Handle, st *unix.Statx_t) (*object, error) {
+	o, err := t.getDir(h)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.stat(st); err != nil {
 		t.put(o)
 		return nil, err
 	}
