@@ -333,17 +333,11 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 	}
 	t.learn(h, d.key.handle, name)
 	dressed := s.UID != nil || s.GID != nil || s.Size != nil || s.Atime != nil || s.Mtime != nil
-	if t.marker >= 0 {
-		return h, t.commit(true, func() int {
-			switch {
-			case !dressed:
-				return d.flushable() // the name and what it names are one change
-			case a.Kind == fs.Regular:
-				return fd
-			default:
-				return -1
-			}
-		})
+	switch {
+	case t.marker >= 0 && !dressed:
+		return h, d.sync(fs.FileSync) // the name and what it names are one change
+	case t.marker >= 0:
+		return h, t.commit()
 	}
 	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
 		t.rotate() // as after any flush that fails

@@ -178,7 +178,8 @@ func TestPowerCutShared(t *testing.T) {
 		}
 	}
 	commit := &w.volume.commit
-	commit.turn.Lock() // a flush is under way
+	w.volume.waiting.Add(1) // for a flush that is under way
+	commit.turn.Lock()
 	do("set the first", set(first, 0o640))
 	until(func() bool { commit.mu.Lock(); defer commit.mu.Unlock(); return commit.next != nil })
 	if err := unix.Syncfs(w.fd); err != nil {
@@ -406,7 +407,7 @@ func TestRounds(t *testing.T) {
 	started, release := make(chan struct{}), make(chan struct{})
 	var all sync.WaitGroup
 	all.Go(func() {
-		r.join(false, func(bool, bool) error { begun.Add(1); close(started); <-release; return nil })
+		r.join(false, func(bool) error { begun.Add(1); close(started); <-release; return nil })
 	})
 	<-started
 	var joined sync.WaitGroup
@@ -414,7 +415,7 @@ func TestRounds(t *testing.T) {
 		joined.Add(1)
 		all.Go(func() {
 			joined.Done()
-			err := r.join(i == 7, func(w, _ bool) error {
+			err := r.join(i == 7, func(w bool) error {
 				begun.Add(1)
 				if w {
 					whole.Add(1)

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,19 +27,16 @@ type rounds struct {
 // round is a flush of the content, or of all attributes too if one of those who
 // wait for it wants that. err is set before done is closed.
 type round struct {
-	whole  bool
-	shared bool // several wait for it
-	done   chan struct{}
-	err    error
+	whole bool
+	done  chan struct{}
+	err   error
 }
 
-// join returns when a flush that began after the call has ended. The flush is told what
-// its round is.
-func (r *rounds) join(whole bool, flush func(whole, shared bool) error) error {
+// join returns when a flush that began after the call has ended.
+func (r *rounds) join(whole bool, flush func(whole bool) error) error {
 	r.mu.Lock()
 	if n := r.next; n != nil {
 		n.whole = n.whole || whole
-		n.shared = true
 		r.mu.Unlock()
 		<-n.done
 		return n.err
@@ -50,9 +48,9 @@ func (r *rounds) join(whole bool, flush func(whole, shared bool) error) error {
 	r.turn.Lock()
 	r.mu.Lock()
 	r.next = nil
-	whole, shared := n.whole, n.shared
+	whole = n.whole
 	r.mu.Unlock()
-	n.err = flush(whole, shared)
+	n.err = flush(whole)
 	r.turn.Unlock()
 	close(n.done)
 	return n.err
@@ -66,14 +64,15 @@ func (r *rounds) join(whole bool, flush func(whole, shared bool) error) error {
 // flush went well compares the Verifier with that from before the write.
 func (o *object) sync(how fs.Stability) error {
 	t := o.key.tree
-	whole := how == fs.FileSync
-	if t.marker < 0 {
-		return failure(o.flush.join(whole, func(whole, _ bool) error { return t.flush(o.flushable(), whole) }))
+	alone := t.volume.waiting.Add(1) == 1
+	defer t.volume.waiting.Add(-1)
+	if alone || t.marker < 0 {
+		return failure(o.flush.join(how == fs.FileSync, func(whole bool) error { return t.flush(o.flushable(), whole) }))
 	}
 	if err := o.syncContent(); err != nil {
 		return failure(err)
 	}
-	return t.commit(whole, o.flushable)
+	return t.commit()
 }
 
 // syncContent brings the content of the object to where a commit finds it. Each file's is
@@ -86,7 +85,7 @@ func (o *object) syncContent() error {
 		return nil
 	}
 	// Also if it is not dirty: the flush that is under way may be the one that fails.
-	return o.flush.join(false, func(bool, bool) error {
+	return o.flush.join(false, func(bool) error {
 		o.mu.Lock()
 		dirty, fd := o.dirty, o.writer
 		o.dirty = false
@@ -106,35 +105,31 @@ func (o *object) syncContent() error {
 // commit brings to the disk what was changed of names and attributes, and what content
 // was written back, before it was called, in a file system with a journal (hasJournal).
 // All who ask for that share a flush: each by an fsync(2) of its own would wait for the
-// same commit, but in a thread of its own.
-//
-// If nobody shares it, what was changed last, of which last tells a descriptor or -1, is
-// flushed itself. Else nobody knows what that is, and it is the marker, changed once more.
-func (t *Tree) commit(whole bool, last func() int) error {
+// same commit, but in a thread of its own. Nobody knows which of them changed something
+// last, so it is the marker that is flushed, changed once more.
+func (t *Tree) commit() error {
 	defer runtime.KeepAlive(t)
-	err := t.volume.commit.join(whole, func(whole, shared bool) error {
-		if !shared {
-			if fd := last(); fd >= 0 {
-				return t.flush(fd, whole)
-			}
-		}
-		now := [2]timespec{{nsec: unix.UTIME_NOW}, {nsec: unix.UTIME_NOW}}
-		if err := utimens(t.marker, &now); err != nil {
-			t.rotate()
-			return err
-		}
-		return t.flush(t.marker, true)
-	})
+	err := t.volume.commit.join(true, func(bool) error { return t.flushMarker() })
 	if err != nil {
-		t.rotate() // what failed was perhaps another tree's flush
+		t.rotate()
 	}
 	return failure(err)
+}
+
+func (t *Tree) flushMarker() error {
+	now := [2]timespec{{nsec: unix.UTIME_NOW}, {nsec: unix.UTIME_NOW}}
+	if err := utimens(t.marker, &now); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Fsync(t.marker) })
 }
 
 // flush brings what is behind fd to the disk, or everything if that is -1. After a failure
 // the Verifier is another.
 func (t *Tree) flush(fd int, whole bool) (err error) {
 	switch {
+	case fd < 0 && t.marker >= 0:
+		err = t.flushMarker()
 	case fd < 0:
 		err = t.syncAll()
 	case whole:
@@ -171,9 +166,10 @@ func (o *object) flushable() int {
 
 // volume is a file system that trees are on.
 type volume struct {
-	commit rounds
-	flush  rounds
-	ready  time.Time // when the next flush may begin; under flush.turn
+	waiting atomic.Int64 // how many calls of sync are under way
+	commit  rounds
+	flush   rounds
+	ready   time.Time // when the next flush may begin; under flush.turn
 }
 
 // volumeOf returns the volume of a tree's root.
@@ -219,7 +215,7 @@ func openMarker(dir int, d device) int {
 func (t *Tree) syncAll() error {
 	defer runtime.KeepAlive(t)
 	v := t.volume
-	return v.flush.join(true, func(bool, bool) error {
+	return v.flush.join(true, func(bool) error {
 		time.Sleep(time.Until(v.ready))
 		start := time.Now()
 		err := retry(func() error { return unix.Syncfs(t.fd) })
