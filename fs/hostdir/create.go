@@ -323,7 +323,7 @@ func dress(c *fs.Cred, fd int, s *fs.SetAttr) error {
 // settle brings a new object to the disk and tells what it is.
 func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, error) {
 	var st unix.Statx_t
-	if err := statx(fd, &st); err != nil {
+	if err := t.statx(fd, &st); err != nil {
 		return fs.Handle{}, failure(err)
 	}
 	t.fill(a, &st)

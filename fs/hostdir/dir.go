@@ -47,7 +47,7 @@ func (t *Tree) child(d *object, name fs.Name, a *fs.Attr) (fs.Handle, error) {
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	if err := statx(fd, &st); err != nil {
+	if err := t.statx(fd, &st); err != nil {
 		return fs.Handle{}, failure(err)
 	}
 	if st.Dev_major != t.dev.major || st.Dev_minor != t.dev.minor {

@@ -242,6 +242,19 @@ func TestOneFlush(t *testing.T) {
 	}
 }
 
+// TestLocal holds that the attributes of what is not on a disk of the host may be waited for.
+func TestLocal(t *testing.T) {
+	for dir, want := range map[string]bool{"/proc": false, "/dev/shm": true} {
+		tree, err := newHost(t, Options{}).Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tree.local != want {
+			t.Errorf("%s: local is %v", dir, tree.local)
+		}
+	}
+}
+
 // stat returns what lstat(2) tells, or nothing.
 func stat(path string) (st unix.Stat_t) {
 	if unix.Lstat(path, &st) != nil {

@@ -173,7 +173,7 @@ func (t *Tree) open(h *fs.Handle) (int, error) {
 // those only who have the file open.
 func (o *object) close() {
 	var st unix.Statx_t
-	if o.dirty && (statx(o.fd, &st) != nil || st.Nlink != 0) {
+	if o.dirty && (o.key.tree.statx(o.fd, &st) != nil || st.Nlink != 0) {
 		o.sync(fs.DataSync)
 	}
 	for _, fd := range []int{o.reader, o.writer} {
@@ -187,7 +187,7 @@ func (o *object) close() {
 // stat fills in the attributes. An object without a name is as good as gone:
 // NFS cannot hold on to one, and its inode will be another's.
 func (o *object) stat(st *unix.Statx_t) error {
-	if err := statx(o.fd, st); err != nil {
+	if err := o.key.tree.statx(o.fd, st); err != nil {
 		return failure(err)
 	}
 	if st.Nlink == 0 {
@@ -233,7 +233,7 @@ func (t *Tree) contains(dir int) error {
 	var last device
 	for range maxDepth {
 		var st unix.Statx_t
-		if err := statx(up, &st); err != nil {
+		if err := t.statx(up, &st); err != nil {
 			return failure(err)
 		}
 		at := deviceOf(&st)
@@ -387,7 +387,7 @@ func (o *object) born(ctime fs.Time) {
 // changed completes c with the attributes from after a change. The caller holds change.
 func (o *object) changed(c *fs.Change) {
 	var st unix.Statx_t
-	if err := statx(o.fd, &st); err != nil {
+	if err := o.key.tree.statx(o.fd, &st); err != nil {
 		return
 	}
 	o.left(timeOf(st.Ctime), time.Now())

@@ -28,6 +28,8 @@ type Tree struct {
 	verf   atomic.Uint64
 	turns  chan struct{} // bounds the calls of this tree that act for callers
 	volume *volume
+	// local says that the file system answers from memory what statx asks.
+	local bool
 	// marker is a file without a name for commit, where the order of changes is kept; else -1.
 	marker int
 }
@@ -88,6 +90,9 @@ func (t *Tree) identify() error {
 	}
 	t.dev = deviceOf(&st)
 	t.volume = t.host.volumeOf(t.dev)
+	if t.local, err = isLocal(t.fd); err != nil {
+		return err
+	}
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
 		return err
 	}
@@ -105,6 +110,28 @@ func (t *Tree) identify() error {
 		return err
 	}
 	return nil
+}
+
+// isLocal reports whether fd is on one of the file systems whose inodes have all their
+// attributes in memory. One over a network or in a program may wait for those.
+func isLocal(fd int) (bool, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return false, err
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return true, nil
+	}
+	return false, nil
+}
+
+// statx fills st with the attributes of an object in the tree.
+func (t *Tree) statx(fd int, st *unix.Statx_t) error {
+	if t.local {
+		return statxNow(fd, st)
+	}
+	return statx(fd, st)
 }
 
 // identityOf makes an identity of that of the file system and the directory. It
