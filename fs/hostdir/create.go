@@ -11,12 +11,13 @@ import (
 
 // Create implements fs.WritableTree.
 func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s *fs.SetAttr, verf fs.Verifier, a *fs.Attr) (fs.Handle, fs.Change, error) {
-	open := opener(openNew)
+	make := func() (fs.Handle, fs.Change, error) { return t.create(c, dir, name, s, a, openNew) }
 	if how == fs.Exclusive {
-		s, open = verfAttr(verf), openExclusive
+		s = verfAttr(verf)
+		make = func() (fs.Handle, fs.Change, error) { return t.create(c, dir, name, nil, a, exclusive(s)) }
 	}
 	for range maxCreates {
-		h, change, err := t.create(c, dir, name, s, a, open)
+		h, change, err := make()
 		if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
 			return h, change, err
 		}
@@ -52,23 +53,31 @@ func openNew(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
 	return openat(dir, string(name), flags, modeOf(s))
 }
 
-// openExclusive is an opener for a file that has the times of s as soon as it has
+// exclusive returns an opener for a file that has the times of verf as soon as it has
 // a name. If the server were killed between the two, the client would find the name
 // taken when it makes the same call again.
-func openExclusive(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
-	fd, err := openat(dir, ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, modeOf(s))
-	if err != nil {
-		return openNew(dir, name, s) // the file system cannot do it, or this says what is wrong
+func exclusive(verf *fs.SetAttr) opener {
+	times, _ := timesOf(verf)
+	return func(dir int, name fs.Name, s *fs.SetAttr) (int, error) {
+		fd, err := openat(dir, ".", unix.O_WRONLY|unix.O_TMPFILE|unix.O_CLOEXEC, modeOf(s))
+		if err != nil { // the file system cannot do it, or this says what is wrong
+			if fd, err = openNew(dir, name, s); err != nil {
+				return -1, err
+			}
+			if err = utimens(fd, &times); err == nil {
+				err = retry(func() error { return unix.Fsync(fd) }) // the times came after the name
+			}
+			return fd, done(err)
+		}
+		if err = utimens(fd, &times); err == nil {
+			err = unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, string(name), unix.AT_SYMLINK_FOLLOW)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+		return fd, nil
 	}
-	times, _ := timesOf(s)
-	if err = utimens(fd, &times); err == nil {
-		err = unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, string(name), unix.AT_SYMLINK_FOLLOW)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // openat is openat(2), made again when a signal ends it.
@@ -256,8 +265,7 @@ func (t *Tree) make(c *fs.Cred, dir fs.Handle, name fs.Name, s *fs.SetAttr, a *f
 	if err := valid(s); err != nil {
 		return m, err
 	}
-	var st unix.Statx_t
-	d, err := t.getDir(dir, &st)
+	d, err := t.getDir(dir)
 	if err != nil {
 		return m, err
 	}
@@ -315,7 +323,7 @@ func dress(c *fs.Cred, fd int, s *fs.SetAttr) error {
 // settle brings a new object to the disk and tells what it is.
 func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr) (fs.Handle, error) {
 	var st unix.Statx_t
-	if err := statx(fd, &st); err != nil {
+	if err := t.statx(fd, &st); err != nil {
 		return fs.Handle{}, failure(err)
 	}
 	t.fill(a, &st)
@@ -325,23 +333,23 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 	}
 	t.learn(h, d.key.handle, name)
 	dressed := s.UID != nil || s.GID != nil || s.Size != nil || s.Atime != nil || s.Mtime != nil
-	if t.ordered && !dressed {
-		return h, d.sync(fs.FileSync) // the name and what it names are one change, and many share a flush
+	switch {
+	case t.marker >= 0 && !dressed:
+		return h, d.sync(fs.FileSync) // the name and what it names are one change
+	case t.marker >= 0:
+		return h, t.commit()
 	}
 	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
 		t.rotate() // as after any flush that fails
 		return h, err
 	}
-	if t.ordered {
-		return h, nil // the name came before what was changed since
-	}
 	return h, d.sync(fs.FileSync)
 }
 
-// syncNew brings a new object to the disk, which its directory only takes along
-// in a journal. A file goes by the descriptor that it was made with: its mode
-// may allow no other. What cannot be opened relies on the journal, unless it was
-// changed after it was made, which may have come too late for that of its directory.
+// syncNew brings a new object to the disk, where its directory does not take it along. A
+// file goes by the descriptor that it was made with: its mode may allow no other. What
+// cannot be opened relies on that of the directory, unless it was changed after it was
+// made, which may have come too late for that.
 func (t *Tree) syncNew(fd int, kind fs.Kind, dressed bool) error {
 	sync := func(fd int) error { return retry(func() error { return unix.Fsync(fd) }) }
 	switch kind {

@@ -14,7 +14,7 @@ import (
 // Lookup implements fs.WritableTree.
 func (t *Tree) Lookup(c *fs.Cred, dir fs.Handle, name fs.Name, a *fs.Attr) (fs.Handle, error) {
 	var st unix.Statx_t
-	d, err := t.getDir(dir, &st)
+	d, err := t.statDir(dir, &st)
 	if err != nil {
 		return fs.Handle{}, err
 	}
@@ -47,7 +47,7 @@ func (t *Tree) child(d *object, name fs.Name, a *fs.Attr) (fs.Handle, error) {
 	}
 	defer unix.Close(fd)
 	var st unix.Statx_t
-	if err := statx(fd, &st); err != nil {
+	if err := t.statx(fd, &st); err != nil {
 		return fs.Handle{}, failure(err)
 	}
 	if st.Dev_major != t.dev.major || st.Dev_minor != t.dev.minor {
@@ -95,7 +95,7 @@ var listings = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 // stay good while names come and go.
 func (t *Tree) ReadDir(c *fs.Cred, dir fs.Handle, cookie uint64, plus bool, entries []fs.HostEntry) (n int, eof bool, err error) {
 	var st unix.Statx_t
-	d, err := t.getDir(dir, &st)
+	d, err := t.statDir(dir, &st)
 	if err != nil {
 		return 0, false, err
 	}

@@ -151,6 +151,64 @@ func touch(path string, mtime, atime int64) error {
 	return errors.Join(os.WriteFile(path, nil, 0o600), os.Chtimes(path, time.Unix(atime, 0), time.Unix(mtime, 0)))
 }
 
+// TestPowerCutShared cuts the power when several have shared a flush. What the first of
+// them changed was on the disk by itself when the others came.
+func TestPowerCutShared(t *testing.T) {
+	disk := newDisk(t, tempDir(t), "ext4", 12)
+	w := openWorld(t, disk.dir)
+	if w.marker < 0 {
+		t.Fatal("an ext4 with a journal, and no flush is shared")
+	}
+	first, mode, file := w.create(root, "first", 0o600), w.create(root, "mode", 0o600), w.create(root, "file", 0o600)
+	content := bytes.Repeat([]byte("shared "), 5000)
+	var all sync.WaitGroup
+	do := func(what string, f func() error) {
+		all.Go(func() {
+			if err := f(); err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		})
+	}
+	set := func(h fs.Handle, mode uint32) func() error {
+		return func() error { _, err := w.Setattr(root, h, &fs.SetAttr{Mode: &mode}, nil); return err }
+	}
+	until := func(condition func() bool) {
+		for !condition() {
+			runtime.Gosched()
+		}
+	}
+	commit := &w.volume.commit
+	w.volume.waiting.Add(1) // for a flush that is under way
+	commit.turn.Lock()
+	do("set the first", set(first, 0o640))
+	until(func() bool { commit.mu.Lock(); defer commit.mu.Unlock(); return commit.next != nil })
+	if err := unix.Syncfs(w.fd); err != nil {
+		t.Fatal(err)
+	}
+	do("set", set(mode, 0o644))
+	do("write", func() error { _, _, err := w.Write(root, file, 0, content, fs.FileSync); return err })
+	do("create", func() error {
+		var a fs.Attr
+		_, _, err := w.Create(root, w.Root(), fs.Name("new"), fs.Exclusive, nil, fs.Verifier{3: 3, 7: 4}, &a)
+		return err
+	})
+	until(func() bool {
+		return stat(w.at("mode")).Mode == unix.S_IFREG|0o644 && stat(w.at("file")).Size > 0 && stat(w.at("new")).Nlink > 0
+	})
+	commit.turn.Unlock()
+	all.Wait()
+	dir := disk.copy(t).dir
+	if m := stat(dir + "/mode").Mode; m != unix.S_IFREG|0o644 {
+		t.Errorf("mode %o", m)
+	}
+	if !holds(dir+"/file", content) {
+		t.Error("the content is lost")
+	}
+	if st := stat(dir + "/new"); st.Mtim.Sec != 3 || st.Atim.Sec != 4 {
+		t.Error("the new file is lost, or its verifier")
+	}
+}
+
 // TestPowerCutWithoutJournal makes a file and a directory on a file system where
 // the fsync of a directory does not take along what is in it.
 func TestPowerCutWithoutJournal(t *testing.T) {
@@ -181,6 +239,19 @@ func TestOneFlush(t *testing.T) {
 	a, b, c := open(dir), open(dir+"/d"), open("/proc")
 	if a.volume != b.volume || a.volume == c.volume {
 		t.Error("trees do not share flushes, or those of different file systems do")
+	}
+}
+
+// TestLocal holds that the attributes of what is not on a disk of the host may be waited for.
+func TestLocal(t *testing.T) {
+	for dir, want := range map[string]bool{"/proc": false, "/dev/shm": true} {
+		tree, err := newHost(t, Options{}).Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tree.local != want {
+			t.Errorf("%s: local is %v", dir, tree.local)
+		}
 	}
 }
 

@@ -79,18 +79,26 @@ func (t *Tree) get(h fs.Handle) (*object, error) {
 
 func (t *Tree) put(o *object) { t.host.objects.Put(o.key) }
 
-// getDir is get for a directory, of which it fills in the attributes.
-func (t *Tree) getDir(h fs.Handle, st *unix.Statx_t) (*object, error) {
+// getDir is get for a directory.
+func (t *Tree) getDir(h fs.Handle) (*object, error) {
 	o, err := t.get(h)
 	if err != nil {
 		return nil, err
 	}
 	if o.kind != fs.Directory {
-		err = fs.ErrNotDir
-	} else {
-		err = o.stat(st)
+		t.put(o)
+		return nil, fs.ErrNotDir
 	}
+	return o, nil
+}
+
+// statDir is getDir that fills in the attributes.
+func (t *Tree) statDir(h fs.Handle, st *unix.Statx_t) (*object, error) {
+	o, err := t.getDir(h)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.stat(st); err != nil {
 		t.put(o)
 		return nil, err
 	}
@@ -165,7 +173,7 @@ func (t *Tree) open(h *fs.Handle) (int, error) {
 // those only who have the file open.
 func (o *object) close() {
 	var st unix.Statx_t
-	if o.dirty && (statx(o.fd, &st) != nil || st.Nlink != 0) {
+	if o.dirty && (o.key.tree.statx(o.fd, &st) != nil || st.Nlink != 0) {
 		o.sync(fs.DataSync)
 	}
 	for _, fd := range []int{o.reader, o.writer} {
@@ -179,7 +187,7 @@ func (o *object) close() {
 // stat fills in the attributes. An object without a name is as good as gone:
 // NFS cannot hold on to one, and its inode will be another's.
 func (o *object) stat(st *unix.Statx_t) error {
-	if err := statx(o.fd, st); err != nil {
+	if err := o.key.tree.statx(o.fd, st); err != nil {
 		return failure(err)
 	}
 	if st.Nlink == 0 {
@@ -225,7 +233,7 @@ func (t *Tree) contains(dir int) error {
 	var last device
 	for range maxDepth {
 		var st unix.Statx_t
-		if err := statx(up, &st); err != nil {
+		if err := t.statx(up, &st); err != nil {
 			return failure(err)
 		}
 		at := deviceOf(&st)
@@ -379,7 +387,7 @@ func (o *object) born(ctime fs.Time) {
 // changed completes c with the attributes from after a change. The caller holds change.
 func (o *object) changed(c *fs.Change) {
 	var st unix.Statx_t
-	if err := statx(o.fd, &st); err != nil {
+	if err := o.key.tree.statx(o.fd, &st); err != nil {
 		return
 	}
 	o.left(timeOf(st.Ctime), time.Now())

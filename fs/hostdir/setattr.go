@@ -114,7 +114,11 @@ func (o *object) apply(c *fs.Cred, s *fs.SetAttr, st *unix.Statx_t) error {
 	}
 	touches := any && o.touches(c, s, st)
 	if s.Mode != nil || s.UID != nil || s.GID != nil || any && !touches {
-		err := t.as(c, func() error {
+		as := t.as
+		if t.host.actor.uid(c) == st.Uid && s.UID == nil && s.GID == nil && (s.Mode == nil || *s.Mode&unix.S_ISGID == 0) {
+			as = t.asUser // the owner, and no group has a say
+		}
+		err := as(c, func() error {
 			err := setOwnerAndMode(o.fd, s)
 			if err == nil && any && !touches {
 				err = utimens(o.fd, &times)

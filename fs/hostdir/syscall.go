@@ -25,20 +25,35 @@ func retry(call func() error) error {
 	}
 }
 
+// What statx asks for, and how.
+const (
+	statxMask  = unix.STATX_BASIC_STATS | unix.STATX_BTIME
+	statxFlags = unix.AT_EMPTY_PATH | unix.AT_SYMLINK_NOFOLLOW
+)
+
 // statx fills st with what there is to know of the object behind fd.
 func statx(fd int, st *unix.Statx_t) error {
-	const mask = unix.STATX_BASIC_STATS | unix.STATX_BTIME
-	for {
+	return retry(func() error {
 		_, _, errno := unix.Syscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
-			unix.AT_EMPTY_PATH|unix.AT_SYMLINK_NOFOLLOW, mask, uintptr(unsafe.Pointer(st)), 0)
-		switch errno {
-		case 0:
-			return nil
-		case unix.EINTR:
-		default:
+			statxFlags, statxMask, uintptr(unsafe.Pointer(st)), 0)
+		if errno != 0 {
 			return errno
 		}
+		return nil
+	})
+}
+
+// statxNow is statx for a file system that answers from memory. It goes past the runtime's
+// bookkeeping for system calls that may block, and so does not wake the thread that looks
+// after those (sysmon): a READ of 4 KiB, one at a time, took 55 us of CPU and takes 36 so
+// (bench homes).
+func statxNow(fd int, st *unix.Statx_t) error {
+	_, _, errno := unix.RawSyscall6(unix.SYS_STATX, uintptr(fd), uintptr(unsafe.Pointer(&nothing)),
+		statxFlags, statxMask, uintptr(unsafe.Pointer(st)), 0)
+	if errno != 0 {
+		return errno
 	}
+	return nil
 }
 
 // openChild opens what has the given name in dir as O_PATH: a symlink itself,

@@ -28,9 +28,10 @@ type Tree struct {
 	verf   atomic.Uint64
 	turns  chan struct{} // bounds the calls of this tree that act for callers
 	volume *volume
-	// ordered says that what is brought to the disk takes along all changes of names
-	// and attributes in the file system that were made before.
-	ordered bool
+	// local says that the file system answers from memory what statx asks.
+	local bool
+	// marker is a file without a name for commit, where the order of changes is kept; else -1.
+	marker int
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -54,6 +55,9 @@ func (h *Host) Open(dir string) (*Tree, error) {
 		return nil, openError(dir, err)
 	}
 	runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, fd)
+	if t.marker = openMarker(fd, t.dev); t.marker >= 0 {
+		runtime.AddCleanup(t, func(fd int) { unix.Close(fd) }, t.marker)
+	}
 	if t.paths != nil {
 		runtime.AddCleanup(t, (*paths).forget, t.paths)
 	}
@@ -62,7 +66,7 @@ func (h *Host) Open(dir string) (*Tree, error) {
 }
 
 func (h *Host) newTree(fd int) *Tree {
-	return &Tree{host: h, fd: fd, turns: make(chan struct{}, max(1, cap(h.actor.slots)/4))}
+	return &Tree{host: h, fd: fd, marker: -1, turns: make(chan struct{}, max(1, cap(h.actor.slots)/4))}
 }
 
 // openError tells the administrator what the host said, and a client of what
@@ -86,7 +90,9 @@ func (t *Tree) identify() error {
 	}
 	t.dev = deviceOf(&st)
 	t.volume = t.host.volumeOf(t.dev)
-	t.ordered = hasJournal(t.dev)
+	if t.local, err = isLocal(t.fd); err != nil {
+		return err
+	}
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
 		return err
 	}
@@ -104,6 +110,28 @@ func (t *Tree) identify() error {
 		return err
 	}
 	return nil
+}
+
+// isLocal reports whether fd is on one of the file systems whose inodes have all their
+// attributes in memory. One over a network or in a program may wait for those.
+func isLocal(fd int) (bool, error) {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return false, err
+	}
+	switch uint32(st.Type) {
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		return true, nil
+	}
+	return false, nil
+}
+
+// statx fills st with the attributes of an object in the tree.
+func (t *Tree) statx(fd int, st *unix.Statx_t) error {
+	if t.local {
+		return statxNow(fd, st)
+	}
+	return statx(fd, st)
 }
 
 // identityOf makes an identity of that of the file system and the directory. It
