@@ -29,7 +29,8 @@ func exportCommand() *cli.Command {
 that importing it again gives the same digest.
 
    tar        to standard output, or to a file with -o; the same bytes each time
-   squashfs   to a file; needs the program sqfstar (Debian: squashfs-tools)
+   squashfs   to a file; needs the program sqfstar (Debian: squashfs-tools). The format
+              keeps whole seconds of times, and no ACLs
    dir        to a directory that is not there yet, as checkout does; needs root
 
 Examples:
@@ -106,8 +107,14 @@ func exportSquashfs(ctx context.Context, v *image.Version, to string) error {
 	if err != nil {
 		return errors.New("squashfs images are made by sqfstar, which is not there: apt-get install squashfs-tools (4.5 or later)")
 	}
+	root, err := v.Object(v.Root()) // which it does not take from the archive
+	if err != nil {
+		return err
+	}
 	return makeFile(to, func(f *os.File) error {
-		cmd := exec.CommandContext(ctx, program, "-quiet", "-no-progress", "-comp", "zstd", "/proc/self/fd/3")
+		cmd := exec.CommandContext(ctx, program, "-quiet", "-no-progress", "-force", "-comp", "zstd",
+			"-root-mode", fmt.Sprintf("%o", root.Mode), "-root-uid", fmt.Sprint(root.UID), "-root-gid", fmt.Sprint(root.GID),
+			"-root-time", fmt.Sprint(max(root.Mtime.Sec, 0)), "/proc/self/fd/3")
 		return pipeTar(ctx, v, cmd, f)
 	})
 }

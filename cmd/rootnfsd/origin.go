@@ -212,11 +212,15 @@ func isTar(b []byte) bool {
 	return sum == want
 }
 
-// nameIn is the name in a header, or the start of it.
-func nameIn(header []byte) string {
+// nameIn is the name in the first header that is not that of the root, or the start of it.
+func nameIn(b []byte) string {
 	const size = 100
-	name, _, _ := bytes.Cut(header[:size], []byte{0})
-	return string(name)
+	for ; len(b) >= tarHeader; b = b[tarHeader:] {
+		if name, _, _ := bytes.Cut(b[:size], []byte{0}); string(name) != "./" {
+			return string(name)
+		}
+	}
+	return ""
 }
 
 // notTar says what a file seems to be that is no archive.

@@ -88,6 +88,9 @@ func members(f io.ReaderAt) (*archive, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoImage, err)
 		}
+		if path.Clean(h.Name) == "." {
+			continue
+		}
 		if !MayBegin(h.Name) || len(a.files) == maxMembers {
 			return nil, fmt.Errorf("%w: there is %.80q in it", ErrNoImage, h.Name)
 		}
