@@ -2,15 +2,12 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
@@ -99,42 +96,6 @@ func makeFile(to string, write func(*os.File) error) error {
 		return errors.Join(err, durable.Discard(f))
 	}
 	return durable.Commit(f, to)
-}
-
-// exportSquashfs has sqfstar make the image of the archive.
-func exportSquashfs(ctx context.Context, v *image.Version, to string) error {
-	program, err := exec.LookPath("sqfstar")
-	if err != nil {
-		return errors.New("squashfs images are made by sqfstar, which is not there: apt-get install squashfs-tools (4.5 or later)")
-	}
-	root, err := v.Object(v.Root()) // which it does not take from the archive
-	if err != nil {
-		return err
-	}
-	return makeFile(to, func(f *os.File) error {
-		cmd := exec.CommandContext(ctx, program, "-quiet", "-no-progress", "-force", "-comp", "zstd",
-			"-root-mode", fmt.Sprintf("%o", root.Mode), "-root-uid", fmt.Sprint(root.UID), "-root-gid", fmt.Sprint(root.GID),
-			"-root-time", fmt.Sprint(max(root.Mtime.Sec, 0)), "/proc/self/fd/3")
-		return pipeTar(ctx, v, cmd, f)
-	})
-}
-
-// pipeTar gives a program the archive of a version to read, and a file to write.
-func pipeTar(ctx context.Context, v *image.Version, cmd *exec.Cmd, f *os.File) error {
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &said, &said, []*os.File{f}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	writeErr := errors.Join(writeTar(ctx, v, in), in.Close())
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), errors.Join(err, ctx.Err()), strings.TrimSpace(said.String()))
-	}
-	return writeErr
 }
 
 func exportDir(ctx context.Context, v *image.Version, to string) error {
