@@ -31,6 +31,8 @@ Nodes that are up stay on the version that they booted.`,
 		Commands: []*cli.Command{
 			serveCommand(),
 			sealCommand(),
+			importCommand(),
+			exportCommand(),
 			versionsCommand(),
 			promoteCommand(),
 			rollbackCommand(),

@@ -70,7 +70,7 @@ Examples:
 					failed = append(failed, err)
 					continue
 				}
-				results = append(results, sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings})
+				results = append(results, sealedOf(r))
 				if !c.Bool("json") {
 					reportSeal(c.App.Writer, r)
 				}
@@ -88,6 +88,10 @@ type sealedJSON struct {
 	Unchanged bool     `json:"unchanged"`
 	NewBytes  uint64   `json:"new_bytes"`
 	Warnings  []string `json:"warnings,omitempty"`
+}
+
+func sealedOf(r image.SealResult) sealedJSON {
+	return sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings}
 }
 
 // unsealed lists the golden trees that no version was made of and that nobody

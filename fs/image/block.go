@@ -31,6 +31,8 @@ type chunk struct {
 	data   []byte
 }
 
+func (c *chunk) sum() { c.digest = sha256.Sum256(c.data) }
+
 // pool is values to be used again. A sync.Pool gives its own up at each collection of
 // garbage, and what is allocated instead is zeroed, all of it, so that a seal of small
 // files had as much memory as one of large files.
@@ -72,7 +74,8 @@ func (b *block) read(f io.ReaderAt, data []byte) error {
 		c := data[:min(chunkSize, len(data))]
 		data = data[len(c):]
 		if !isZero(c) {
-			b.chunks = append(b.chunks, chunk{number, sha256.Sum256(c), c})
+			b.chunks = append(b.chunks, chunk{number: number, data: c})
+			b.chunks[len(b.chunks)-1].sum()
 		}
 	}
 	return nil

@@ -32,6 +32,8 @@ type builder struct {
 	meter    *meter
 	buffers  buffers
 	batches  pool[batch]
+	dry      bool     // nothing is to be stored
+	catalog  *catalog // what the source is, if the content is in the store already
 
 	clock  clock
 	last   *recollection // nil if everything is to be read
@@ -110,6 +112,9 @@ func (b *builder) close() {
 	}
 	if b.pack != nil {
 		b.pack.close()
+		if b.pack.f == nil {
+			return
+		}
 		_ = durable.Discard(b.pack.f) // what it leaves is removed by the next who takes the lock
 	}
 }
@@ -162,6 +167,10 @@ func (b *builder) prepareAll(t *batch) error {
 func (b *builder) prepare(t *batch, o *object) (err error) {
 	if o.listed || o.meta.MountPoint {
 		return nil
+	}
+	if b.catalog != nil {
+		o.recalled = true
+		return b.catalog.fill(o, t)
 	}
 	if b.clock.settled(o.meta) && b.last.fill(o, t) == nil {
 		o.recalled = true
@@ -309,6 +318,8 @@ type content struct {
 	chunks uint32
 	pack   *pack
 	first  uint32
+	// record writes it when it has grown.
+	record func(*content)
 }
 
 // usedUnit is what the space that a file takes is a multiple of.
@@ -318,7 +329,7 @@ const usedUnit = 4096
 // it uses.
 func (b *builder) addFile(ctx context.Context, o *object) (used uint64, err error) {
 	first, before := b.extents, b.meter.now.Bytes
-	c := &content{aligned: o.meta.Size > chunkSize}
+	c := &content{aligned: o.meta.Size > chunkSize, record: b.addExtent}
 	digest, err := b.addContent(ctx, c, o)
 	if err != nil {
 		return 0, err
@@ -341,8 +352,7 @@ func (b *builder) addContent(ctx context.Context, c *content, o *object) (digest
 		b.addStored(c, &o.stored)
 		return o.stored.digest, nil
 	}
-	b.fileHash.Reset()
-	b.fileHash.Write(le.AppendUint64(nil, o.meta.Size))
+	b.beginFile(o.meta.Size)
 	if o.meta.Size <= blockSize {
 		err = b.addBlock(c, &o.block)
 	} else {
@@ -350,6 +360,12 @@ func (b *builder) addContent(ctx context.Context, c *content, o *object) (digest
 	}
 	b.fileHash.Sum(digest[:0])
 	return digest, err
+}
+
+// beginFile begins the digest of a file.
+func (b *builder) beginFile(size uint64) {
+	b.fileHash.Reset()
+	b.fileHash.Write(le.AppendUint64(nil, size))
 }
 
 // addStored adds the content of a file where the last seal has put it.
@@ -430,7 +446,7 @@ func (b *builder) locate(c *content, ch *chunk) (*pack, uint32, error) {
 		}
 	}
 	if b.pack == nil {
-		w, err := newPackWriter(b.store)
+		w, err := newPackWriter(b.store, b.dry)
 		if err != nil {
 			return nil, 0, err
 		}
@@ -451,12 +467,17 @@ func (b *builder) flushExtent(c *content) {
 	if c.chunks == 0 {
 		return
 	}
+	c.record(c)
+	c.count++
+	c.chunks = 0
+}
+
+// addExtent writes the extent that was growing into the index.
+func (b *builder) addExtent(c *content) {
 	var e extent
 	e.set(c.chunk, c.chunks, b.place(c.pack), c.first)
 	b.sections[secExtents].write(e[:])
 	b.extents++
-	c.count++
-	c.chunks = 0
 }
 
 // place returns the place of a pack in secPacks.

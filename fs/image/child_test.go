@@ -23,7 +23,7 @@ import (
 // The crash tests run this test binary again, to do one thing to a store and be
 // killed, by SIGKILL from its own hand, at the k-th step of it.
 const (
-	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, remove, compact, look or starve
+	crashDo    = "ROOTNFSD_TEST_CRASH_DO"    // what to do: seal, import, remove, compact, look or starve
 	crashStore = "ROOTNFSD_TEST_CRASH_STORE" // to which store
 	crashStep  = "ROOTNFSD_TEST_CRASH_STEP"  // and at which step to die, from 1
 )
@@ -53,6 +53,9 @@ func crash() {
 		src, err := source.OpenDir(filepath.Join(s.Dir(), "v1"))
 		must(err)
 		_, err = s.Seal(context.Background(), "v1", quiet{src}, SealOptions{})
+		must(err)
+	case "import":
+		_, err := s.Import(context.Background(), "v1", putNew, ImportOptions{})
 		must(err)
 	case "remove":
 		_, err := s.Remove("v1", Digest{})
@@ -226,12 +229,27 @@ func checkHealthy(t *testing.T, s *Store) {
 	}
 }
 
-func TestCrashDuringSeal(t *testing.T) {
+// putNew puts what the tree of v1 is after it changed (see crashedStore).
+func putNew(sink source.Sink) error {
+	put := func(name string, content []byte) error {
+		m := &source.Meta{Kind: fs.Regular, Mode: 0o644, Size: uint64(len(content))}
+		return sink.Put(name, m, "", nil, bytes.NewReader(content))
+	}
+	return errors.Join(put("text", []byte("new")), put("large", fstest.Bytes(90_000)))
+}
+
+func TestCrashDuringSeal(t *testing.T) { crashWhileSealing(t, "seal", 5) }
+
+func TestCrashDuringImport(t *testing.T) { crashWhileSealing(t, "import", 6) }
+
+// crashWhileSealing crashes at each step of something that changes version v1. At some
+// of them, so many at least, the old one is left.
+func crashWhileSealing(t *testing.T, do string, before int) {
 	states := make(map[string]int)
 	for step := 1; ; step++ {
 		s := crashedStore(t)
 		oldName := supersededName("v1", digestOf(t, s, "v1"))
-		killed := crashAt(t, "seal", s.Dir(), step)
+		killed := crashAt(t, do, s.Dir(), step)
 		s, err := OpenStore(s.Dir()) // which also tidies
 		if err != nil {
 			t.Fatal(err)
@@ -257,7 +275,7 @@ func TestCrashDuringSeal(t *testing.T) {
 			break
 		}
 	}
-	if states["old"] < 5 || states["new"] < 2 {
+	if states["old"] < before || states["new"] < 2 {
 		t.Errorf("the crashes were in these states only: %v", states)
 	}
 }

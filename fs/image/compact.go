@@ -228,7 +228,7 @@ func (e *badPackError) Unwrap() error { return e.err }
 // gather writes and publishes a pack of the needed chunks of others. Their order
 // stays, so that a run of chunks stays one.
 func (s *Store) gather(ctx context.Context, sparse []*sparsePack, progress func(Progress)) (digest Digest, size uint64, err error) {
-	w, err := newPackWriter(s)
+	w, err := newPackWriter(s, false)
 	if err != nil {
 		return digest, 0, err
 	}

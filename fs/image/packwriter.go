@@ -17,7 +17,7 @@ const packAlign = 4096
 
 // packWriter writes the pack of one seal to a temporary file.
 type packWriter struct {
-	f     *os.File
+	f     *os.File // nil if nothing is to be stored
 	w     *bufio.Writer
 	off   uint64
 	table *spool
@@ -26,10 +26,13 @@ type packWriter struct {
 	bytes uint64   // of chunks
 }
 
-func newPackWriter(s *Store) (*packWriter, error) {
+func newPackWriter(s *Store, dry bool) (*packWriter, error) {
 	table, err := newSpool(s)
 	if err != nil {
 		return nil, err
+	}
+	if dry {
+		return &packWriter{w: bufio.NewWriterSize(io.Discard, fileBuffer), table: table, seen: newChunkSet(s)}, nil
 	}
 	f, err := durable.CreateTemp(s.packsDir(), 0o400)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // digests begin alike.
 func TestPackWriterFinds(t *testing.T) {
 	s := lockedStore(t)
-	w, err := newPackWriter(s)
+	w, err := newPackWriter(s, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,8 @@ type SealOptions struct {
 	// ReadAll reads every file. Without it, one that is by all that stat says the
 	// one that it was when the same directory was sealed last is not read again.
 	ReadAll bool
+	// DryRun says what would come of it, and stores nothing.
+	DryRun bool
 	// Progress, if not nil, is called a few times in a second, by one goroutine.
 	Progress func(Progress)
 }
@@ -84,7 +86,7 @@ func (s *Store) explainSpace(err error) error {
 }
 
 // seal is Seal with the lock held.
-func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opts SealOptions) (_ SealResult, err error) {
+func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opts SealOptions) (SealResult, error) {
 	c := newClock(src)
 	var last *recollection
 	if !opts.ReadAll {
@@ -99,12 +101,18 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opt
 		return SealResult{}, err
 	}
 	defer b.close()
+	b.dry = opts.DryRun
 	b.meter = newMeter(opts.Progress, todo)
 	s.atStep("begun")
 	if err := b.build(ctx); err != nil {
 		return SealResult{}, explainRead(err)
 	}
 	s.atStep("read")
+	return s.conclude(name, b)
+}
+
+// conclude makes version name of what was built.
+func (s *Store) conclude(name string, b *builder) (SealResult, error) {
 	h, err := b.describe(time.Now())
 	if err != nil {
 		return SealResult{}, err
@@ -114,11 +122,17 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opt
 		b.warn(fmt.Sprintf("the index that was there is replaced, not kept: %v", oldErr))
 	}
 	result := SealResult{Info: h.info(name), NewBytes: b.newBytes(), Warnings: b.walker.warnings}
-	if oldErr == nil && old.digest == h.digest && b.pack == nil && (last.is(name, old) || s.intact(name)) {
+	if oldErr == nil && old.digest == h.digest && b.pack == nil && (b.last.is(name, old) || s.intact(name)) {
 		h = old
 		result.Info, result.Unchanged = old.info(name), true
-	} else if err := s.publish(name, b, old, h); err != nil {
-		return result, err
+	}
+	if b.dry {
+		return result, nil
+	}
+	if !result.Unchanged {
+		if err := s.publish(name, b, old, h); err != nil {
+			return result, err
+		}
 	}
 	if b.clock.ok && (b.fresh || !result.Unchanged) {
 		if err := s.remember(name, b, h); err != nil {

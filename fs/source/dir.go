@@ -215,9 +215,7 @@ func (d *Dir) OpenFile(p string, flag int, _ os.FileMode) (billy.File, error) {
 	return d.Open(p)
 }
 
-// Xattrs returns the attributes that a faithful copy of the tree carries: file
-// capabilities, ACLs and those of users. What a machine adds for itself, such
-// as SELinux labels, would make the same tree differ between machines.
+// Xattrs returns the attributes that Carries names.
 func (d *Dir) Xattrs(p string) ([]Xattr, error) {
 	f, err := d.open(p, unix.O_PATH)
 	if err != nil {
@@ -247,7 +245,7 @@ func readXattrs(p string, list func([]byte) (int, error), get func(string, []byt
 	}
 	var xattrs []Xattr
 	for name := range strings.SplitSeq(strings.TrimSuffix(string(names), "\x00"), "\x00") {
-		if !carried(name) {
+		if !Carries(name) {
 			continue
 		}
 		value, err := growing(func(buf []byte) (int, error) { return get(name, buf) })
@@ -258,10 +256,6 @@ func readXattrs(p string, list func([]byte) (int, error), get func(string, []byt
 	}
 	slices.SortFunc(xattrs, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
 	return xattrs, nil
-}
-
-func carried(xattr string) bool {
-	return xattr == "security.capability" || strings.HasPrefix(xattr, "user.") || strings.HasPrefix(xattr, "system.posix_acl_")
 }
 
 // growing calls get with a buffer large enough for its answer.

@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/go-git/go-billy/v5"
+	"golang.org/x/term"
+
+	"github.com/rootnfsd/rootnfsd/fs/durable"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/compressed"
+	"github.com/rootnfsd/rootnfsd/fs/source/oci"
+	"github.com/rootnfsd/rootnfsd/fs/source/tarball"
+)
+
+// origin is what a version can be imported from: a tree, or something that fills a sink.
+type origin struct {
+	tree     billy.Filesystem
+	fill     func(source.Sink) error
+	progress func() (done, total uint64) // nil if the store knows better
+	closers  []io.Closer
+}
+
+func (o *origin) close() {
+	for _, c := range o.closers {
+		c.Close()
+	}
+}
+
+// openOrigin finds out what an argument names. Temporary files it makes in dir.
+func openOrigin(ctx context.Context, arg, platform, dir string) (*origin, error) {
+	if arg == "-" {
+		if err := refuseTerminal(os.Stdin, term.IsTerminal); err != nil {
+			return nil, err
+		}
+		return openStream(ctx, os.Stdin, platform, dir)
+	}
+	info, err := os.Stat(arg)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && strings.Contains(arg, "@"):
+		return openVersion(arg)
+	case err != nil:
+		return nil, err
+	case info.IsDir():
+		return openTree(ctx, arg, platform)
+	}
+	f, err := os.Open(arg)
+	if err != nil {
+		return nil, err
+	}
+	o, err := openStream(ctx, f, platform, dir)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", arg, err)
+	}
+	o.closers = append(o.closers, f)
+	return o, nil
+}
+
+// openVersion opens a version of another store.
+func openVersion(arg string) (*origin, error) {
+	at := strings.LastIndex(arg, "@")
+	s, err := openStore(arg[:at])
+	if err != nil {
+		return nil, err
+	}
+	info, err := s.info(arg[at+1:])
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.Open(info.Name)
+	if err != nil {
+		return nil, explainPermission(err)
+	}
+	return &origin{tree: v.Filesystem()}, nil
+}
+
+// openTree opens a directory: that of a container image, or a tree.
+func openTree(ctx context.Context, dir, platform string) (*origin, error) {
+	i, err := oci.OpenDir(dir, platform)
+	if err == nil {
+		return imageOrigin(ctx, i), nil
+	}
+	if !errors.Is(err, oci.ErrNoImage) {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	src, err := source.OpenDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &origin{tree: src, closers: []io.Closer{src}}, nil
+}
+
+func imageOrigin(ctx context.Context, i *oci.Image) *origin {
+	return &origin{fill: func(to source.Sink) error { return i.Read(ctx, to) }, progress: i.Progress}
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n atomic.Uint64
+}
+
+func (c *counter) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n.Add(uint64(n))
+	return n, err
+}
+
+// sniffSize is how much of a stream its kind is told by.
+const sniffSize = 4096
+
+// openStream finds out what is in a file or a pipe.
+func openStream(ctx context.Context, f *os.File, platform, dir string) (*origin, error) {
+	counted := &counter{r: f}
+	plain, format, err := compressed.Open(counted)
+	if err != nil {
+		return nil, err
+	}
+	in := bufio.NewReaderSize(compressed.Ahead(ctx, plain), 64<<10)
+	start, err := in.Peek(sniffSize)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	if !isTar(start) {
+		return nil, notTar(start, format)
+	}
+	o := &origin{fill: func(to source.Sink) error { return tarball.Read(in, to) }}
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		o.progress = func() (uint64, uint64) { return counted.n.Load(), uint64(info.Size()) }
+		if format == "" {
+			return archiveOrigin(ctx, o, f, start, platform)
+		}
+	}
+	if !oci.MayBegin(nameIn(start)) {
+		return o, nil
+	}
+	// What an image consists of is said behind it, or before it, in any order.
+	temp, err := spooled(in, dir)
+	if err != nil {
+		return nil, err
+	}
+	o.fill = func(to source.Sink) error { return tarball.Read(io.NewSectionReader(temp, 0, 1<<62), to) }
+	o.closers = append(o.closers, temp)
+	return archiveOrigin(ctx, o, temp, start, platform)
+}
+
+// archiveOrigin is the image in a file, or o if there is none.
+func archiveOrigin(ctx context.Context, o *origin, f *os.File, start []byte, platform string) (*origin, error) {
+	if !oci.MayBegin(nameIn(start)) {
+		return o, nil
+	}
+	i, err := oci.OpenArchive(f, platform)
+	if errors.Is(err, oci.ErrNoImage) {
+		return o, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	image := imageOrigin(ctx, i)
+	image.closers = o.closers
+	return image, nil
+}
+
+// spooled is what a stream has, in a file without a name.
+func spooled(r io.Reader, dir string) (*os.File, error) {
+	f, err := durable.CreateTemp(dir, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := io.Copy(f, r); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+const tarHeader = 512
+
+// isTar reports whether a file begins as an archive does: with a header whose sum is
+// right, or with nothing.
+func isTar(b []byte) bool {
+	if len(b) < tarHeader {
+		return false
+	}
+	const at, end = 148, 156
+	var want, sum int64
+	for _, c := range bytes.Trim(b[at:end], " \x00") {
+		if c < '0' || c > '7' {
+			return false
+		}
+		want = want<<3 | int64(c-'0')
+	}
+	for i, c := range b[:tarHeader] {
+		if i >= at && i < end {
+			c = ' '
+		}
+		sum += int64(c)
+	}
+	return sum == want
+}
+
+// nameIn is the name in the first header that is not that of the root, or the start of it.
+func nameIn(b []byte) string {
+	const size = 100
+	for ; len(b) >= tarHeader; b = b[tarHeader:] {
+		if name, _, _ := bytes.Cut(b[:size], []byte{0}); string(name) != "./" {
+			return string(name)
+		}
+	}
+	return ""
+}
+
+// notTar says what a file seems to be that is no archive.
+func notTar(b []byte, format string) error {
+	for _, k := range []struct {
+		at          int
+		magic, what string
+	}{
+		{0, "LUKS\xba\xbe", "it is encrypted (LUKS): open it with cryptsetup first"},
+		{0, "-----BEGIN PGP MESSAGE", "it is encrypted (OpenPGP): decrypt it with gpg first"},
+		{0, "age-encryption.org/", "it is encrypted (age): decrypt it first"},
+		{0, "Salted__", "it is encrypted (openssl): decrypt it first"},
+		{0, "7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it first"},
+		{0, "hsqs", "it is a squashfs image, which cannot be imported: unsquashfs it and import the directory"},
+		{1080, "\x53\xef", "it is an ext4 image, which cannot be imported: mount it and import the directory"},
+		{510, "\x55\xaa", "it is a disk image, which cannot be imported: mount it and import the directory"},
+	} {
+		if len(b) > k.at && bytes.HasPrefix(b[k.at:], []byte(k.magic)) {
+			return errors.New(k.what)
+		}
+	}
+	switch {
+	case len(b) == 0:
+		return errors.New("it is empty")
+	case bytes.HasPrefix(b, []byte("PK\x03\x04")) && len(b) > 6 && b[6]&1 != 0:
+		return errors.New("it is an encrypted zip archive: unpack it first")
+	case bytes.HasPrefix(b, []byte("PK\x03\x04")):
+		return errors.New("it is a zip archive: unpack it first (bsdtar --format pax -cf - @FILE.zip makes a tar of it)")
+	case b[0] == 0x84 || b[0] == 0x85 || b[0] == 0x8c || b[0] == 0xc1 || b[0] == 0xc3:
+		return errors.New("it seems to be encrypted (OpenPGP): decrypt it with gpg first")
+	case format != "":
+		return fmt.Errorf("what is in it, compressed by %s, is neither a tar archive nor a container image", format)
+	}
+	return errors.New("it is neither a tar archive nor a container image")
+}
+
+// machines are names of ELF machines as Debian has them.
+var machines = map[elf.Machine]string{
+	elf.EM_AARCH64: "arm64", elf.EM_ARM: "arm", elf.EM_X86_64: "amd64", elf.EM_386: "i386", elf.EM_RISCV: "riscv64",
+}
+
+// elfMachine is for which machines a program is, "" if it is none.
+func elfMachine(f billy.File) string {
+	var b [20]byte
+	if _, err := f.ReadAt(b[:], 0); err != nil || string(b[:4]) != elf.ELFMAG || b[5] != byte(elf.ELFDATA2LSB) {
+		return ""
+	}
+	m := elf.Machine(uint16(b[18]) | uint16(b[19])<<8)
+	if name := machines[m]; name != "" {
+		return name
+	}
+	return m.String()
+}

@@ -1,0 +1,563 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/go-git/go-billy/v5"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+// catalog is a tree in the making, whose objects come in any order (see
+// source.Sink): all but the content of its files. It lies in scratch, some 200 bytes
+// for each object, and what is replaced or removed keeps its place.
+//
+// When all has come, it is the source that an index is built of.
+type catalog struct {
+	source.ReadOnly
+	names   records[catalogName]
+	objects records[catalogObject]
+	texts   arena     // names, texts of symlinks, extended attributes
+	table   hashTable // of names
+	layer   uint32
+	content *receiver
+	left    uint64 // bytes of content that may still come
+}
+
+var (
+	_ source.Sink      = (*catalog)(nil)
+	_ billy.Filesystem = (*catalog)(nil)
+)
+
+// catalogName is a name in a directory. It stays when the object is removed, and may
+// get another one.
+type catalogName struct {
+	text   place64
+	parent uint32 // the directory's name
+	child  uint32 // the last name that was added to this directory
+	next   uint32 // the one that was added to the same directory before
+	object uint32 // 0 if it is gone
+	layer  uint32 // that put it
+	_      uint32
+}
+
+// place64 is a place in texts.
+type place64 struct{ at, n uint64 }
+
+// catalogObject is all about an object but its names.
+type catalogObject struct {
+	meta    fixedMeta
+	text    place64 // of a symlink
+	xattrs  place64 // as in secXattrs
+	content uint64  // number of the content of a regular file
+}
+
+// fixedMeta is what a Sink is told of an object.
+type fixedMeta struct {
+	size                uint64
+	sec                 int64
+	nsec, mode          uint32
+	uid, gid            uint32
+	major, minor, nlink uint32
+	kind                uint32
+}
+
+// catalogEntry is the record of a name in the table: its number, and its hash.
+type catalogEntry [8]byte
+
+const catalogRoot = 1 // number of the root's name
+
+func newCatalog(s *Store, most uint64) (*catalog, error) {
+	hash := func(r []byte) uint32 { return le.Uint32(r[4:]) }
+	c := &catalog{table: hashTable{store: s, size: len(catalogEntry{}), hash: hash}, left: most}
+	c.names.store, c.objects.store, c.texts.store = s, s, s
+	_, root, err := c.names.add()
+	if err == nil {
+		root.object, err = c.newObject(&defaultDir)
+	}
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// defaultDir is a directory of which nothing was said.
+var defaultDir = catalogObject{meta: fixedMeta{kind: uint32(fs.Directory), mode: 0o755}}
+
+func (c *catalog) close() {
+	c.names.close()
+	c.objects.close()
+	c.texts.close()
+	c.table.close()
+}
+
+func (c *catalog) newObject(o *catalogObject) (uint32, error) {
+	number, m, err := c.objects.add()
+	if err != nil {
+		return 0, err
+	}
+	*m = *o
+	m.meta.nlink = 1
+	return number, nil
+}
+
+func (c *catalog) textOf(p place64) string { return string(c.texts.bytes(p.at, p.n)) }
+
+func (c *catalog) addText(b []byte) (place64, error) {
+	if len(b) == 0 {
+		return place64{}, nil
+	}
+	at, err := c.texts.add(b)
+	return place64{at, uint64(len(b))}, err
+}
+
+func (c *catalog) isDir(name *catalogName) bool {
+	return name.object != 0 && c.objects.at(name.object).meta.kind == uint32(fs.Directory)
+}
+
+// is returns what tells the name with that text in a directory from others.
+func (c *catalog) is(parent uint32, text string) func(r []byte) bool {
+	return func(r []byte) bool {
+		n := c.names.at(le.Uint32(r))
+		return n.parent == parent && n.text.n == uint64(len(text)) && string(c.texts.bytes(n.text.at, n.text.n)) == text
+	}
+}
+
+// seek returns the number of a name in a directory, 0 if there is none. It changes
+// nothing.
+func (c *catalog) seek(parent uint32, text string) uint32 {
+	if c.table.mem.data == nil {
+		return 0
+	}
+	return le.Uint32(c.table.seek(hashName(parent, text), c.is(parent, text)))
+}
+
+// enter returns the number of a name in a directory, which may be new.
+func (c *catalog) enter(parent uint32, text string) (uint32, error) {
+	hash := hashName(parent, text)
+	r, err := c.table.find(hash, c.is(parent, text))
+	if err != nil {
+		return 0, err
+	}
+	if !isFree(r) {
+		return le.Uint32(r), nil
+	}
+	number, n, err := c.names.add()
+	if err != nil {
+		return 0, err
+	}
+	if n.text, err = c.addText([]byte(text)); err != nil {
+		return 0, err
+	}
+	dir := c.names.at(parent)
+	n.parent, n.next, dir.child = parent, dir.child, number
+	var e catalogEntry
+	le.PutUint32(e[0:], number)
+	le.PutUint32(e[4:], hash)
+	c.table.put(r, e[:])
+	return number, nil
+}
+
+// maxPath is the length of a path for which a client has a name (PATH_MAX).
+const maxPath = 4095
+
+// errBadPath is wrapped by the errors about paths that cannot be.
+var errBadPath = errors.New("this cannot be in a tree")
+
+// split returns the components of a path.
+func split(p string) ([]string, error) {
+	if len(p) > maxPath {
+		return nil, fmt.Errorf("%.40q... is longer than %d bytes: %w", p, maxPath, errBadPath)
+	}
+	var parts []string
+	for part := range strings.SplitSeq(p, "/") {
+		switch part {
+		case "", ".":
+			continue
+		case "..":
+			return nil, fmt.Errorf(`%q has ".." in it: %w`, p, errBadPath)
+		}
+		if _, err := fs.ParseName([]byte(part)); err != nil {
+			return nil, fmt.Errorf("%q: %w", p, err)
+		}
+		parts = append(parts, part)
+	}
+	return parts, nil
+}
+
+// descend returns the number of the directory that parts lead to. With make it makes
+// what is missing; without it, that is os.ErrNotExist.
+func (c *catalog) descend(parts []string, make bool) (uint32, error) {
+	at := uint32(catalogRoot)
+	for i, part := range parts {
+		next := c.seek(at, part)
+		if next == 0 || c.names.at(next).object == 0 {
+			if !make {
+				return 0, os.ErrNotExist
+			}
+			var err error
+			if next, err = c.enter(at, part); err != nil {
+				return 0, err
+			}
+			if err := c.assign(next, &defaultDir); err != nil {
+				return 0, err
+			}
+		}
+		if n := c.names.at(next); !c.isDir(n) {
+			kind := "is no directory"
+			if c.objects.at(n.object).meta.kind == uint32(fs.Symlink) {
+				kind = "is a symlink"
+			}
+			return 0, fmt.Errorf("%q %s, and something is said to be below it: %w", "/"+strings.Join(parts[:i+1], "/"), kind, errBadPath)
+		}
+		at = next
+	}
+	return at, nil
+}
+
+// assign gives a name an object of its own.
+func (c *catalog) assign(name uint32, o *catalogObject) error {
+	number, err := c.newObject(o)
+	if err != nil {
+		return err
+	}
+	n := c.names.at(name)
+	n.object, n.layer = number, c.layer
+	return nil
+}
+
+// release takes its object away from a name, and all that is below it.
+func (c *catalog) release(n *catalogName) {
+	if n.object == 0 {
+		return
+	}
+	for child := n.child; child != 0; child = c.names.at(child).next {
+		c.release(c.names.at(child))
+	}
+	c.objects.at(n.object).meta.nlink--
+	n.object = 0
+}
+
+// prune releases what earlier layers have put at a name or below it, and reports
+// whether something is left.
+func (c *catalog) prune(n *catalogName) (left bool) {
+	if n.object == 0 {
+		return false
+	}
+	for child := n.child; child != 0; child = c.names.at(child).next {
+		left = c.prune(c.names.at(child)) || left
+	}
+	if left = left || n.layer == c.layer; !left {
+		c.release(n)
+	}
+	return left
+}
+
+// Put implements source.Sink.
+func (c *catalog) Put(p string, m *source.Meta, text string, xattrs []source.Xattr, content io.Reader) (err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	parts, err := split(p)
+	if err != nil {
+		return err
+	}
+	o, err := c.describe(m, text, xattrs)
+	if err != nil {
+		return fmt.Errorf("%q: %w", p, err)
+	}
+	if len(parts) == 0 {
+		return c.putRoot(o)
+	}
+	name := parts[len(parts)-1]
+	parent, err := c.descend(parts[:len(parts)-1], true)
+	if err != nil {
+		return err
+	}
+	if m.Kind == fs.Regular {
+		if m.Size > c.left {
+			return fmt.Errorf("%q: %w", p, errTooMuch)
+		}
+		c.left -= m.Size
+		if o.content, err = c.content.keep(m.Size, content); err != nil {
+			return fmt.Errorf("%q: %w", p, err)
+		}
+	}
+	c.content.parcel.objects++
+	number, err := c.enter(parent, name)
+	if err != nil {
+		return err
+	}
+	n := c.names.at(number)
+	if m.Kind == fs.Directory && c.isDir(n) {
+		o.meta.nlink, n.layer = 1, c.layer
+		*c.objects.at(n.object) = *o
+		return nil
+	}
+	c.release(n)
+	return c.assign(number, o)
+}
+
+// errTooMuch is the error for content beyond what was allowed.
+var errTooMuch = errors.New("the files are larger in all than was allowed, holes counted")
+
+func (c *catalog) putRoot(o *catalogObject) error {
+	if o.meta.kind != uint32(fs.Directory) {
+		return fmt.Errorf("the root is no directory: %w", errBadPath)
+	}
+	o.meta.nlink = 1
+	*c.objects.at(c.names.at(catalogRoot).object) = *o
+	return nil
+}
+
+// describe makes the record of an object.
+func (c *catalog) describe(m *source.Meta, text string, xattrs []source.Xattr) (o *catalogObject, err error) {
+	o = &catalogObject{meta: fixedMeta{
+		kind: uint32(m.Kind), mode: m.Mode & 0o7777, uid: m.UID, gid: m.GID, sec: m.Mtime.Sec, nsec: m.Mtime.Nsec,
+	}}
+	switch m.Kind {
+	case fs.Regular:
+		o.meta.size = m.Size
+	case fs.Symlink:
+		if text == "" || len(text) > maxPath || strings.Contains(text, "\x00") {
+			return nil, fmt.Errorf("%.40q cannot be the text of a symlink", text)
+		}
+		o.meta.mode, o.meta.size = 0o777, uint64(len(text)) // as Linux has it
+		if o.text, err = c.addText([]byte(text)); err != nil {
+			return nil, err
+		}
+	case fs.BlockDevice, fs.CharDevice:
+		o.meta.major, o.meta.minor = m.Major, m.Minor
+	case fs.Directory, fs.FIFO, fs.Socket:
+	default:
+		return nil, fmt.Errorf("kind %d is not known", m.Kind)
+	}
+	o.xattrs, err = c.addXattrs(xattrs)
+	return o, err
+}
+
+// The kernel takes no more (xattr(7)).
+const (
+	maxXattrName  = 255
+	maxXattrValue = 64 << 10
+)
+
+func (c *catalog) addXattrs(xattrs []source.Xattr) (place64, error) {
+	var kept []source.Xattr
+	size := 0
+	for _, x := range xattrs {
+		if !source.Carries(x.Name) {
+			continue
+		}
+		if len(x.Name) > maxXattrName || len(x.Value) > maxXattrValue || strings.Contains(x.Name, "\x00") {
+			return place64{}, fmt.Errorf("the extended attribute %.40q is too large", x.Name)
+		}
+		if size += len(x.Name) + len(x.Value) + 16; size > arenaPiece {
+			return place64{}, errors.New("too many extended attributes")
+		}
+		kept = append(kept, x)
+	}
+	if len(kept) == 0 {
+		return place64{}, nil
+	}
+	slices.SortStableFunc(kept, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(kept); i++ {
+		if kept[i-1].Name == kept[i].Name {
+			return place64{}, fmt.Errorf("the extended attribute %q is there twice", kept[i].Name)
+		}
+	}
+	return c.addText(appendXattrs(nil, kept))
+}
+
+// Link implements source.Sink.
+func (c *catalog) Link(p, old string) (err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	parts, err := split(p)
+	if err != nil {
+		return err
+	}
+	if len(parts) == 0 {
+		return fmt.Errorf("the root is no hard link: %w", errBadPath)
+	}
+	object, err := c.target(old)
+	if err != nil {
+		return fmt.Errorf("%q is a hard link to %q: %w", p, old, err)
+	}
+	parent, err := c.descend(parts[:len(parts)-1], true)
+	if err != nil {
+		return err
+	}
+	number, err := c.enter(parent, parts[len(parts)-1])
+	if err != nil {
+		return err
+	}
+	c.content.parcel.objects++
+	n := c.names.at(number)
+	if n.object != object {
+		c.objects.at(object).meta.nlink++ // before its only name is released
+		c.release(n)
+		n.object = object
+	}
+	n.layer = c.layer
+	return nil
+}
+
+// target returns the object at a path that a link is to be made to.
+func (c *catalog) target(p string) (uint32, error) {
+	n, err := c.lookup(p)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return 0, fmt.Errorf("there is no such object before it: %w", errBadPath)
+	case err != nil:
+		return 0, err
+	case c.isDir(n):
+		return 0, fmt.Errorf("that is a directory: %w", errBadPath)
+	}
+	return n.object, nil
+}
+
+// lookup finds the name at a path, which has an object.
+func (c *catalog) lookup(p string) (*catalogName, error) {
+	parts, err := split(p)
+	if err != nil {
+		return nil, err
+	}
+	if len(parts) == 0 {
+		return c.names.at(catalogRoot), nil
+	}
+	dir, err := c.descend(parts[:len(parts)-1], false)
+	if err != nil {
+		return nil, err
+	}
+	number := c.seek(dir, parts[len(parts)-1])
+	if number == 0 || c.names.at(number).object == 0 {
+		return nil, os.ErrNotExist
+	}
+	return c.names.at(number), nil
+}
+
+// Layer implements source.Sink.
+func (c *catalog) Layer() { c.layer++ }
+
+// Remove implements source.Sink.
+func (c *catalog) Remove(p string) (err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	n, err := c.lookup(p)
+	if errors.Is(err, os.ErrNotExist) || err == nil && n.parent == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.prune(n)
+	return nil
+}
+
+// Clear implements source.Sink.
+func (c *catalog) Clear(p string) (err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	n, err := c.lookup(p)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for child := n.child; child != 0; child = c.names.at(child).next {
+		c.prune(c.names.at(child))
+	}
+	return nil
+}
+
+// meta returns what the catalog has of an object, as the walker wants it.
+func (c *catalog) meta(number uint32) source.Meta {
+	m := &c.objects.at(number).meta
+	return source.Meta{
+		Kind: fs.Kind(m.kind), Mode: m.mode, UID: m.uid, GID: m.gid, Size: m.size, Major: m.major, Minor: m.minor,
+		Ino: uint64(number), Nlink: m.nlink, Mtime: fs.Time{Sec: m.sec, Nsec: m.nsec},
+	}
+}
+
+// Lstat implements billy.Symlink.
+func (c *catalog) Lstat(p string) (_ os.FileInfo, err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	n, err := c.lookup(p)
+	if err != nil {
+		return nil, pathError("stat", p, err)
+	}
+	return source.NewInfo(path.Base(p), c.meta(n.object)), nil
+}
+
+// Stat is Lstat: a source does not follow links.
+func (c *catalog) Stat(p string) (os.FileInfo, error) { return c.Lstat(p) }
+
+// ReadDir implements billy.Dir.
+func (c *catalog) ReadDir(p string) (infos []os.FileInfo, err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	dir, err := c.lookup(p)
+	if err != nil {
+		return nil, pathError("readdir", p, err)
+	}
+	for number := dir.child; number != 0; {
+		n := c.names.at(number)
+		if n.object != 0 {
+			infos = append(infos, source.NewInfo(c.textOf(n.text), c.meta(n.object)))
+		}
+		number = n.next
+	}
+	return infos, nil
+}
+
+// fill fills in what would have to be read of an object.
+func (c *catalog) fill(o *object, t *batch) (err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	if o.meta.Ino == 0 || o.meta.Ino > math.MaxUint32 {
+		return fs.ErrIO
+	}
+	have := c.objects.at(uint32(o.meta.Ino))
+	if have.xattrs.n > 0 {
+		if o.xattrs, err = parseXattrs(c.texts.bytes(have.xattrs.at, have.xattrs.n)); err != nil {
+			return err
+		}
+	}
+	switch o.meta.Kind {
+	case fs.Symlink:
+		o.text = c.textOf(have.text)
+	case fs.Regular:
+		o.stored, err = c.content.stored(have.content, t)
+	}
+	return err
+}
+
+// errOnlyBuilder is the answer to what the builder of an index does not ask for.
+var errOnlyBuilder = errors.New("the content is in the store already")
+
+// Readlink refuses: fill tells the text.
+func (c *catalog) Readlink(p string) (string, error) {
+	return "", pathError("readlink", p, errOnlyBuilder)
+}
+
+// Open refuses: fill tells the content.
+func (c *catalog) Open(p string) (billy.File, error) {
+	return nil, pathError("open", p, errOnlyBuilder)
+}
+
+// OpenFile refuses.
+func (c *catalog) OpenFile(p string, _ int, _ os.FileMode) (billy.File, error) { return c.Open(p) }
+
+// Chroot refuses.
+func (c *catalog) Chroot(p string) (billy.Filesystem, error) {
+	return nil, pathError("chroot", p, syscall.ENOSYS)
+}
+
+// Root implements billy.Chroot.
+func (c *catalog) Root() string { return "/" }

@@ -1,0 +1,168 @@
+// Package compressed takes the compression off a stream, whichever of the usual ones
+// it is by its first bytes. It knows nothing of what is in the stream.
+package compressed
+
+import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxWindow bounds what a stream can have a decoder remember. It is what zstd and xz
+// themselves accept without being asked (zstd --long=27, xz -9 is half of it).
+const maxWindow = 128 << 20
+
+// peekSize is how much of a stream its kind is told by.
+const peekSize = 64
+
+var formats = []struct {
+	name, magic string
+	open        func(*bufio.Reader) (io.Reader, error)
+}{
+	{"gzip", "\x1f\x8b", func(r *bufio.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
+	{"bzip2", "BZh", func(r *bufio.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},
+	{"xz", "\xfd7zXZ\x00", openXZ},
+	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
+}
+
+// Open returns what is in a stream and by what it is compressed, which is "" if it is
+// not by any that is known.
+func Open(r io.Reader) (io.Reader, string, error) {
+	in := bufio.NewReaderSize(r, 256<<10)
+	start, err := in.Peek(peekSize)
+	if err != nil && err != io.EOF {
+		return nil, "", err
+	}
+	for _, f := range formats {
+		if !bytes.HasPrefix(start, []byte(f.magic)) {
+			continue
+		}
+		out, err := f.open(in)
+		if err != nil {
+			return nil, "", fmt.Errorf("%s: %w", f.name, explain(err))
+		}
+		return &named{out, f.name}, f.name, nil
+	}
+	return in, "", nil
+}
+
+// named says in its errors by what the stream is compressed.
+type named struct {
+	io.Reader
+	format string
+}
+
+func (n *named) Read(b []byte) (k int, err error) {
+	defer func() { // of ulikunitz/xz, where memory for a dictionary cannot be had
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s: the stream is damaged: %v", n.format, r)
+		}
+	}()
+	if k, err = n.Reader.Read(b); err != nil && err != io.EOF {
+		err = fmt.Errorf("%s: %w", n.format, explain(err))
+	}
+	return k, err
+}
+
+func explain(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return fmt.Errorf("the stream was cut short: %w", io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("the stream is damaged: %w", err)
+}
+
+func openZstd(r *bufio.Reader) (io.Reader, error) {
+	d, err := zstd.NewReader(r, zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, err
+	}
+	return d.IOReadCloser(), nil
+}
+
+// aheadSize is how much is read ahead in a piece, of which there are a few.
+const (
+	aheadSize  = 128 << 10
+	aheadDepth = 8
+)
+
+// Ahead reads r on a goroutine of its own, so that decoding goes on beside what is
+// done with the content. What it returns ends with ctx, even while r waits; r must then
+// not be used by anybody else.
+func Ahead(ctx context.Context, r io.Reader) io.Reader {
+	a := &ahead{ctx: ctx, full: make(chan filled, aheadDepth), empty: make(chan []byte, aheadDepth+2)}
+	go func() {
+		defer close(a.full)
+		for {
+			var buf []byte
+			select {
+			case buf = <-a.empty:
+			default:
+				buf = make([]byte, aheadSize)
+			}
+			var n int
+			var err error
+			for n < len(buf) && err == nil {
+				var more int
+				more, err = r.Read(buf[n:])
+				n += more
+			}
+			select {
+			case a.full <- filled{buf, n, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return a
+}
+
+type filled struct {
+	buf []byte
+	n   int
+	err error
+}
+
+type ahead struct {
+	ctx   context.Context
+	full  chan filled
+	empty chan []byte
+	now   filled
+	off   int
+}
+
+func (a *ahead) Read(b []byte) (int, error) {
+	for a.off == a.now.n {
+		if a.now.err != nil {
+			return 0, a.now.err
+		}
+		if a.now.buf != nil {
+			select {
+			case a.empty <- a.now.buf:
+			default:
+			}
+			a.now, a.off = filled{}, 0
+		}
+		select {
+		case next, ok := <-a.full:
+			if !ok {
+				return 0, context.Cause(a.ctx)
+			}
+			a.now, a.off = next, 0
+		case <-a.ctx.Done():
+			return 0, context.Cause(a.ctx)
+		}
+	}
+	n := copy(b, a.now.buf[a.off:a.now.n])
+	a.off += n
+	return n, nil
+}

@@ -1,0 +1,235 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// importOutput is what import --json prints.
+type importOutput struct {
+	Digest   string
+	Objects  int
+	NewBytes uint64 `json:"new_bytes"`
+	Warnings []string
+	DryRun   bool `json:"dry_run"`
+}
+
+// importedTree is a store with version v1, and its digest.
+func importedTree(t *testing.T) (store, at, digest string) {
+	t.Helper()
+	store = newStore(t, map[string]files{"v1": smallTree})
+	specialTree(t, store, "v1")
+	write(t, filepath.Join(store, "v1/large"), randomBytes(3_000_000)+strings.Repeat("\x00", 500_000))
+	// Whole seconds are what all formats have.
+	program(t, "find", filepath.Join(store, "v1"), "-exec", "touch", "-h", "-d", "@1700000000", "{}", "+")
+	at = "--export=" + store
+	cli(t, "seal", "v1", at)
+	return store, at, cliJSON[[]versionRow](t, "versions", at)[0].Digest
+}
+
+// program runs a program of others.
+func program(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if r := finish(t, exec.Command(name, args...)); r.status != 0 {
+		t.Fatalf("%s %q: exit status %d\n%s%s", name, args, r.status, r.stdout, r.stderr)
+	}
+}
+
+// TestImport makes the version again of all that can be made of its tree.
+func TestImport(t *testing.T) {
+	require(t, "tar", "bsdtar", "umoci", "sqfstar", "unsquashfs", "gzip", "bzip2", "xz", "zstd")
+	store, at, digest := importedTree(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	tree := filepath.Join(store, "v1")
+	check := func(source string, more ...string) {
+		t.Helper()
+		got := cliJSON[importOutput](t, append([]string{"import", source, "again", at}, more...)...)
+		if got.Digest != digest || got.NewBytes != 0 {
+			t.Errorf("import %s %q: %+v; want the digest %s and nothing new", filepath.Base(source), more, got, digest)
+		}
+	}
+	program(t, "tar", "--format=pax", "--numeric-owner", "-cf", in("tree"), "-C", tree, ".")
+	for _, compress := range []string{"gzip", "bzip2", "xz", "zstd"} {
+		program(t, "sh", "-c", compress+" -c <"+in("tree")+" >"+in(compress))
+		check(in(compress))
+	}
+	program(t, "xz", "-k", "--block-size=1MiB", in("tree"))
+	check(in("tree.xz"))
+	check(in("tree"))
+	check(in("tree"), "--dry-run")
+	check(tree)
+	check(store + "@v1")
+	piped := exec.Command(rootnfsd, "import", "-", "piped", at)
+	piped.Stdin = bytes.NewReader(read(t, in("xz")))
+	if r := finish(t, piped); r.status != 0 || !strings.Contains(r.stdout, digest[:12]) {
+		t.Errorf("import - of a pipe: %+v", r)
+	}
+
+	// A container image has the root that it begins with, so it is compared with what umoci makes of it.
+	for _, args := range [][]string{{"init", "--layout", in("oci")}, {"new", "--image", in("oci:t")}, {"unpack", "--image", in("oci:t"), in("bundle")}} {
+		program(t, "umoci", args...)
+	}
+	program(t, "cp", "-aT", tree, in("bundle/rootfs"))
+	program(t, "umoci", "repack", "--refresh-bundle", "--image", in("oci:t"), in("bundle"))
+	program(t, "rm", "-r", in("bundle/rootfs/usr/bin"), in("bundle/rootfs/etc/hostname"))
+	program(t, "umoci", "repack", "--image", in("oci:t"), in("bundle"))
+	program(t, "umoci", "unpack", "--image", in("oci:t"), in("unpacked"))
+	cli(t, "seal", "unpacked", "--from", in("unpacked/rootfs"), at)
+	digest = digestOf(t, at, "unpacked")
+	check(in("oci"))
+	program(t, "tar", "-cf", in("oci.tar"), "-C", in("oci"), ".")
+	check(in("oci.tar"))
+	program(t, "sh", "-c", "cd "+in("oci")+" && tar -czf "+in("oci.tgz")+" *")
+	check(in("oci.tgz"))
+	expectFailure(t, []string{"import", in("oci"), "other", "--platform", "linux/riscv64", at}, "riscv64", "linux/")
+	blobs, err := filepath.Glob(in("oci/blobs/sha256/*"))
+	if err != nil || len(blobs) < 4 {
+		t.Fatalf("blobs %q, %v", blobs, err)
+	}
+	for _, blob := range blobs {
+		content := read(t, blob)
+		if !bytes.HasPrefix(content, []byte("\x1f\x8b")) {
+			continue
+		}
+		// The time in the header of gzip changes nothing but the digest.
+		content[4] ^= 1
+		write(t, blob, string(content))
+	}
+	expectFailure(t, []string{"import", in("oci"), "other", at}, "damaged", "digest")
+	if names := versionNames(t, store); slices.Contains(names, "other") {
+		t.Errorf("after failures there are %q", names)
+	}
+}
+
+func digestOf(t *testing.T, at, version string) string {
+	t.Helper()
+	for _, v := range cliJSON[[]versionRow](t, "versions", at) {
+		if v.Name == version {
+			return v.Digest
+		}
+	}
+	t.Fatalf("there is no version %s", version)
+	return ""
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestExport: what import makes of an export has the same digest.
+func TestExport(t *testing.T) {
+	require(t, "sqfstar", "unsquashfs")
+	_, at, digest := importedTree(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	cli(t, "export", "v1", "-o", in("tar"), at)
+	if got := cli(t, "export", "v1", at); got != string(read(t, in("tar"))) {
+		t.Error("two exports of one version differ")
+	}
+	cli(t, "export", "v1", "--format", "dir", "-o", in("dir"), at)
+	cli(t, "export", "v1", "--format", "squashfs", "-o", in("squashfs"), at)
+	program(t, "unsquashfs", "-quiet", "-no-progress", "-dest", in("unsquashed"), in("squashfs"))
+	for _, source := range []string{in("tar"), in("dir"), in("unsquashed")} {
+		if got := cliJSON[importOutput](t, "import", source, "again", at); got.Digest != digest {
+			t.Errorf("import of %s: %+v; want %s", source, got, digest)
+		}
+	}
+	expectFailure(t, []string{"export", "v1", "--format", "squashfs", at}, "-o")
+	expectFailure(t, []string{"export", "v1", "--format", "zip", at}, "zip")
+	if left, _ := filepath.Glob(in(".tmp*")); left != nil {
+		t.Errorf("export leaves %q", left)
+	}
+}
+
+// TestImportFails: what is no good is refused in words, and the store stays as it was.
+func TestImportFails(t *testing.T) {
+	require(t, "tar", "gzip", "bzip2", "xz", "zstd")
+	store, at, _ := importedTree(t)
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	program(t, "tar", "--format=pax", "-cf", in("tree"), "-C", filepath.Join(store, "v1"), ".")
+	before := strings.Join(list(t, store), "\n")
+	for _, compress := range []string{"cat", "gzip", "bzip2", "xz", "zstd"} {
+		program(t, "sh", "-c", compress+" <"+in("tree")+" >"+in(compress))
+		whole := read(t, in(compress))
+		write(t, in("cut"), string(whole[:len(whole)*2/3]))
+		expectFailure(t, []string{"import", in("cut"), "v2", at}, "nothing was changed", "cut short")
+		if compress == "cat" {
+			continue // has no sum by which it could be known
+		}
+		damaged := bytes.Clone(whole)
+		for i := range 16 {
+			damaged[len(damaged)/2+i] ^= 0x55
+		}
+		write(t, in("damaged"), string(damaged))
+		expectFailure(t, []string{"import", in("damaged"), "v2", at}, "nothing was changed")
+	}
+	for content, want := range map[string]string{
+		"":                        "empty",
+		"LUKS\xba\xbe\x00\x01":    "LUKS",
+		"PK\x03\x04\x14\x00\x01":  "encrypted zip",
+		"-----BEGIN PGP MESSAGE-": "gpg",
+		"what is this?":           "neither",
+	} {
+		write(t, in("file"), content)
+		expectFailure(t, []string{"import", in("file"), "v2", at}, in("file"), want)
+	}
+	expectFailure(t, []string{"import", in("none"), "v2", at}, "none")
+	expectFailure(t, []string{"import", in("tree"), at}, "want a source and a version")
+	expectFailure(t, []string{"import", store + "@v11", "v2", at}, "v11", "v1")
+	if after := strings.Join(list(t, store), "\n"); after != before {
+		t.Errorf("the store was\n%s\nand is\n%s", before, after)
+	}
+
+	// Nobody writes into the pipe, and the import is stopped.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	waiting := exec.CommandContext(ctx, rootnfsd, "import", "-", "v2", at)
+	in1, err := waiting.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in1.Close()
+	if err := waiting.Start(); err != nil {
+		t.Fatal(err)
+	}
+	whole := read(t, in("tree"))
+	if _, err := in1.Write(whole[:len(whole)/2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := waiting.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := waiting.Wait(); err == nil || ctx.Err() != nil {
+		t.Errorf("stopped: %v, %v", err, ctx.Err())
+	}
+	if after := strings.Join(list(t, store), "\n"); after != before {
+		t.Errorf("the store was\n%s\nand is after a stop\n%s", before, after)
+	}
+}
+
+// list lists what is in a store's state, but for the lock.
+func list(t *testing.T, store string) []string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(store, ".rootnfsd/*/*"))
+	hidden, err2 := filepath.Glob(filepath.Join(store, ".rootnfsd/*/.*"))
+	temp, err3 := filepath.Glob(filepath.Join(store, ".tmp*"))
+	if err != nil || err2 != nil || err3 != nil {
+		t.Fatal(err, err2, err3)
+	}
+	return slices.Concat(all, hidden, temp)
+}
