@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/lint"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 )
 
@@ -31,6 +32,9 @@ the rollout that promoted it, keep it.
 
 A file that is by all that stat(2) says what it was when the same tree was
 sealed last, and was not changed in the minute before, is not read again.
+
+Says what would go wrong when nodes without a disk boot the version, as
+rootnfsd lint does.
 
 Examples:
    rootnfsd seal                      all new trees of ./images
@@ -70,9 +74,14 @@ Examples:
 					failed = append(failed, err)
 					continue
 				}
-				results = append(results, sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings})
+				findings, err := s.lint(c.Context, r.Info)
+				if err != nil {
+					warnUnlinted(name, err)
+				}
+				results = append(results, sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings, Findings: findings})
 				if !c.Bool("json") {
 					reportSeal(c.App.Writer, r)
+					reportFindings(c.App.Writer, name, findings)
 				}
 			}
 			if c.Bool("json") {
@@ -85,9 +94,10 @@ Examples:
 
 type sealedJSON struct {
 	versionJSON
-	Unchanged bool     `json:"unchanged"`
-	NewBytes  uint64   `json:"new_bytes"`
-	Warnings  []string `json:"warnings,omitempty"`
+	Unchanged bool           `json:"unchanged"`
+	NewBytes  uint64         `json:"new_bytes"`
+	Warnings  []string       `json:"warnings,omitempty"`
+	Findings  []lint.Finding `json:"findings,omitempty"` // of lint
 }
 
 // unsealed lists the golden trees that no version was made of and that nobody
