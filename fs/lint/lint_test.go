@@ -106,7 +106,11 @@ func cases() []ruleCase {
 		{"cmdline", "a node's", small.and(files{"boot/cmdline.txt": "root=/dev/nfs rw nfsroot=10.0.0.1:/images,v3 ip=dhcp init=/sbin/init-overlay"}), nil},
 
 		{"machine-id", "filled", small.and(files{"etc/machine-id": "b08dfa6083e7567a1921a715000001fb\n"}), []string{"warning /etc/machine-id"}},
-		{"machine-id", "not yet", small.and(files{"etc/machine-id": "uninitialized\n", "var/lib/dbus/machine-id": "-> /etc/machine-id"}), nil},
+		{"machine-id", "D-Bus's own", small.and(files{"var/lib/dbus/machine-id": "b08dfa6083e7567a1921a715000001fb\n"}), []string{"warning /var/lib/dbus/machine-id"}},
+		{"machine-id", "at the first boot", small.and(files{"etc/machine-id": "uninitialized\n"}), []string{"info /etc/machine-id"}},
+		{"machine-id", "none", small.without("machine-id"), []string{"info /etc/machine-id"}},
+		{"machine-id", "empty", small.and(files{"var/lib/dbus/machine-id": "-> /etc/machine-id"}), nil},
+		{"machine-id", "not of systemd", files{"sbin/init": "x", "bin/sh": "x"}, nil},
 		{"ssh-host-keys", "there", small.and(files{"etc/ssh/ssh_host_rsa_key": "x", "etc/ssh/ssh_host_rsa_key.pub": "x"}), []string{"warning /etc/ssh/ssh_host_rsa_key"}},
 		{"ssh-host-keys", "none", small.and(files{"etc/ssh/sshd_config": "x"}), nil},
 

@@ -13,7 +13,7 @@ func overlayRules() []Rule {
 	return []Rule{{
 		ID: "overlayroot-conf", Severity: Warning,
 		Looks:  "settings in `/etc/overlayroot.conf` that overlayroot does not know, or that lose data",
-		Reason: "overlayroot reads two variables, `overlayroot` and `overlayroot_cfgdisk`, and knows the keys `swap`, `recurse`, `debug`, `dir`, `driver`, `timeout` and those of its devices; all else it ignores without a word, `size=` among it. Without `recurse=0` it lays an overlay in memory over each line of `/etc/fstab`, a home over NFS too, and what is written there is lost.",
+		Reason: "overlayroot reads two variables, `overlayroot` and `overlayroot_cfgdisk`, and knows the keys `swap`, `recurse`, `debug`, `dir`, `driver` and those of its devices; all else it ignores without a word, `size=` among it. Without `recurse=0` it lays an overlay in memory over each line of `/etc/fstab`, a home over NFS too, and what is written there is lost.",
 		Fix:    "`echo 'overlayroot=\"tmpfs:recurse=0\"' > etc/overlayroot.conf` (`--fix` does)",
 		check:  checkOverlayroot,
 	}, {

@@ -11,7 +11,7 @@ func serviceRules() []Rule {
 		ID: "journal-persistent", Severity: Warning,
 		Looks:  "a journal that is kept: `Storage=persistent`, or, as information, `/var/log/journal` with the default `Storage=auto`",
 		Reason: "The journal is written to the overlay, in memory, where it may take a tenth of it, and is lost all the same.",
-		Fix:    "`mkdir -p etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=volatile\\nRuntimeMaxUse=64M\\n' > etc/systemd/journald.conf.d/50-diskless.conf` (`--fix` does)",
+		Fix:    "`mkdir -p etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=volatile\\nRuntimeMaxUse=64M\\n' > etc/systemd/journald.conf.d/99-diskless.conf` (`--fix` does)",
 		check:  checkJournal,
 	}, {
 		ID: "containers", Severity: Warning,
@@ -52,7 +52,7 @@ func checkJournal(c *checker) error {
 	if err != nil {
 		return err
 	}
-	const fix = "set Storage=volatile and RuntimeMaxUse=64M in etc/systemd/journald.conf.d/50-diskless.conf"
+	const fix = "set Storage=volatile and RuntimeMaxUse=64M in etc/systemd/journald.conf.d/99-diskless.conf"
 	switch storage {
 	case "persistent":
 		c.found(Warning, by, "the journal goes to the overlay, in memory, and is lost with it", fix)
