@@ -64,7 +64,7 @@ func checkOverlayroot(c *checker) error {
 		return err
 	})
 	mode, options, _ := strings.Cut(value, ":")
-	if err != nil || !slices.Contains([]string{"tmpfs", "device", "crypt"}, mode) {
+	if err != nil || !isOverlayMode(mode) {
 		return err
 	}
 	recurse := true
@@ -92,6 +92,11 @@ func checkOverlayroot(c *checker) error {
 	return nil
 }
 
+// isOverlayMode reports whether overlayroot lays an overlay in a mode.
+func isOverlayMode(mode string) bool {
+	return slices.Contains([]string{"tmpfs", "device", "crypt"}, mode)
+}
+
 // overlayrootKeys are the keys that a mode of overlayroot takes.
 func overlayrootKeys(mode string) []string {
 	keys := []string{"swap", "recurse", "debug", "dir", "driver"}
@@ -99,7 +104,7 @@ func overlayrootKeys(mode string) []string {
 	case "device":
 		keys = append(keys, "dev", "timeout", "mkfs")
 	case "crypt":
-		keys = append(keys, "dev", "timeout", "mkfs", "mapname", "pass", "fstype", "mkfs")
+		keys = append(keys, "dev", "timeout", "mkfs", "mapname", "pass", "fstype")
 	}
 	return keys
 }

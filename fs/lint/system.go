@@ -1,7 +1,6 @@
 package lint
 
 import (
-	"encoding/binary"
 	"os"
 	"slices"
 	"strings"
@@ -29,7 +28,7 @@ func systemRules() []Rule {
 		check:  checkMountPoints,
 	}, {
 		ID: "file-capabilities", Severity: Warning,
-		Looks:  "programs with file capabilities (`security.capability`), such as ping, newuidmap and mtr-packet",
+		Looks:  "programs with file capabilities (`security.capability`), such as ping, newuidmap and mtr-packet, that are not setuid root as well",
 		Reason: "NFS version 3 has no extended attributes: the node sees the program without them, and for an ordinary user it fails with `Operation not permitted`.",
 		Fix:    "Where ordinary users need the program, make it setuid (`chmod u+s FILE`, `--caps setuid`), or set the capabilities in the overlay at boot (`--caps restore`). Without a need, ignore it.",
 		check:  checkCapabilities,
@@ -92,7 +91,7 @@ func checkMountPoints(c *checker) error {
 }
 
 func checkCapabilities(c *checker) error {
-	files, err := c.withCapabilities()
+	files, err := c.lacking()
 	var paths []string
 	for _, f := range files {
 		paths = append(paths, f.path)
@@ -130,18 +129,12 @@ func (c *checker) withCapabilities() ([]capable, error) {
 	return all, err
 }
 
-// grants reports whether a value of security.capability gives any: after 32 bits
-// of version and flags come one or two pairs of sets, permitted and inheritable
-// (struct vfs_cap_data in linux/capability.h).
+// grants reports whether a value of security.capability gives any.
 func grants(value []byte) bool {
-	const head, pair = 4, 8
-	if len(value) < head+pair {
+	const smallest = 12 // the first version
+	if len(value) < smallest {
 		return false
 	}
-	for sets := value[head:min(len(value), head+2*pair)]; len(sets) >= pair; sets = sets[pair:] {
-		if binary.LittleEndian.Uint64(sets) != 0 {
-			return true
-		}
-	}
-	return false
+	permitted, inheritable := capSets(value)
+	return permitted|inheritable != 0
 }
