@@ -99,6 +99,41 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// TestSealFix puts a tree right while it is sealed, so that it can be promoted.
+func TestSealFix(t *testing.T) {
+	const fstab, id = "PARTUUID=1-01\t/boot/firmware\tvfat\tdefaults 0 2\n", "b08dfa6083e7567a1921a715000001fb\n"
+	store := newStore(t, map[string]files{"v1": bootableTree(files{"etc/fstab": fstab, "etc/machine-id": id})})
+	at := "--export=" + store
+	shown := cli(t, "seal", "v1", "--fix", at)
+	for _, want := range []string{"fixed /etc/fstab: commented out line 1 [fstab-disk]\n--- a/etc/fstab\n+++ b/etc/fstab\n@@ -1,1 +1,1 @@\n-" + fstab + "+#" + fstab, "fixed /etc/machine-id: emptied", "sealed v1: "} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("seal --fix prints\n%s; want %q in it", shown, want)
+		}
+	}
+	if got := cli(t, "cat", "v1:/etc/fstab", at); got != "#"+fstab {
+		t.Errorf("the version has fstab %q", got)
+	}
+	if got := cli(t, "cat", "v1:/etc/rootnfsd/fixes.json", at); !strings.Contains(got, `"rule": "machine-id"`) {
+		t.Errorf("the version says that this was fixed: %s", got)
+	}
+	if b, err := os.ReadFile(store + "/v1/etc/machine-id"); string(b) != id || err != nil {
+		t.Errorf("the tree was changed: %q, %v", b, err)
+	}
+	cli(t, "promote", "v1", at)
+	if again := cli(t, "seal", "v1", "--fix", at); !strings.Contains(again, "v1 is sealed already, unchanged") {
+		t.Errorf("sealed again it is another version:\n%s", again)
+	}
+	type sealed struct{ Fixes, Findings []struct{ Rule string } }
+	if got := cliJSON[[]sealed](t, "seal", "v1", "--fix", at); len(got) != 1 || len(got[0].Fixes) != 2 || len(got[0].Findings) != 0 {
+		t.Errorf("seal --json: %+v; want two fixes and nothing left", got)
+	}
+	for _, args := range [][]string{{"--caps", "setuid"}, {"--fix", "--caps", "some"}} {
+		if r := finish(t, exec.Command(rootnfsd, append([]string{"seal", "v1", at}, args...)...)); r.status != 1 || !strings.Contains(r.stderr, "--caps") {
+			t.Errorf("seal %q: exit status %d, %s", args, r.status, r.stderr)
+		}
+	}
+}
+
 // TestLintGolden finds nothing in a Debian root but that its journal is kept, as
 // is the default, and tells a kernel of it from another by reading it.
 func TestLintGolden(t *testing.T) {

@@ -71,7 +71,7 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 		if !s.hasTree(name) {
 			return info, err
 		}
-		r, err := s.seal(ctx, name, "", false)
+		r, err := s.seal(ctx, name)
 		if err != nil {
 			return info, err
 		}
