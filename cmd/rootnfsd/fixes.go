@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/rootnfsd/rootnfsd/fs/lint"
@@ -131,11 +132,11 @@ func diffLines(before, after []string) []diffLine {
 		before, after = before[1:], after[1:]
 	}
 	for len(before) > 0 && len(after) > 0 && before[len(before)-1] == after[len(after)-1] {
-		tail = append([]diffLine{{' ', before[len(before)-1]}}, tail...)
+		tail = append(tail, diffLine{' ', before[len(before)-1]})
 		before, after = before[:len(before)-1], after[:len(after)-1]
 	}
 	common := func(i, j int) int { return 0 }
-	if n, m := len(before)+1, len(after)+1; n*m <= most {
+	if n, m := len(before)+1, len(after)+1; int64(n)*int64(m) <= most {
 		lengths := make([]int, n*m) // of what both have in common from line i and j on
 		common = func(i, j int) int { return lengths[i*m+j] }
 		for i := len(before) - 1; i >= 0; i-- {
@@ -162,5 +163,6 @@ func diffLines(before, after []string) []diffLine {
 			j++
 		}
 	}
+	slices.Reverse(tail)
 	return append(head, tail...)
 }

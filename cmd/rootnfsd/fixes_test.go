@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,6 +29,24 @@ func TestPrintChanges(t *testing.T) {
 	}
 }
 
+// TestHunksApart shows changes that are far apart each with three lines around.
+func TestHunksApart(t *testing.T) {
+	before := strings.Split("a b c d e f g h i j k l m n o p q", " ")
+	after := strings.Split("a B c d e f g h i j k l m n O p q", " ")
+	var got []string
+	for _, h := range hunksOf(before, after) {
+		text := h.head()
+		for _, l := range h.lines {
+			text += " " + strings.TrimSpace(string(l.sign)+l.text)
+		}
+		got = append(got, text)
+	}
+	want := []string{"@@ -1,5 +1,5 @@ a -b +B c d e", "@@ -12,6 +12,6 @@ l m n -o +O p q"}
+	if !slices.Equal(got, want) {
+		t.Errorf("hunks %q; want %q", got, want)
+	}
+}
+
 // TestHunks lets patch(1) make the one text of the other.
 func TestHunks(t *testing.T) {
 	if _, err := exec.LookPath("patch"); err != nil {
@@ -39,9 +58,9 @@ func TestHunks(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
 		var before, after strings.Builder
-		for range rng.IntN(60) {
+		for range rng.IntN(100) {
 			line := string(rune('a'+rng.IntN(4))) + "\n"
-			switch rng.IntN(12) {
+			switch rng.IntN(25) {
 			case 0:
 				after.WriteString("#" + line)
 				before.WriteString(line)

@@ -94,6 +94,9 @@ func TestInitramfsBounds(t *testing.T) {
 	}
 	// A dictionary of 4 GiB, and a file of 4 GiB in an archive that ends behind its header.
 	hugeDict := "\xfd7zXZ\x00\x00\x01\x69\x22\xde\x36" + "\x02\x00\x21\x01\x28\x00\x00\x00\x00\x00\x00\x00"
+	if _, err := readInitramfs(strings.NewReader(hugeDict)); err == nil || !strings.Contains(err.Error(), "a dictionary of 4294967295 bytes") {
+		t.Errorf("a huge dictionary: %v", err)
+	}
 	hugeFile := cpio(files{"x": ""})
 	hugeFile = hugeFile[:54] + "ffffffff" + hugeFile[62:]
 	for _, s := range []string{hugeDict, hugeFile, "\x5d\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "07070", "", "\x00\x00"} {
@@ -175,6 +178,15 @@ func FuzzKernelRelease(f *testing.F) {
 			t.Errorf("release %q", got)
 		}
 	})
+}
+
+// TestUnescape reads names with blanks in them.
+func TestUnescape(t *testing.T) {
+	for s, want := range map[string]string{"": "", `a\040b\011`: "a b\t", `\`: `\`, `\04`: `\04`, `\999\134`: `\999\`, `\777`: `\777`, `x\\040`: `x\ `} {
+		if got := unescape(s); got != want {
+			t.Errorf("%q is %q; want %q", s, got, want)
+		}
+	}
 }
 
 func FuzzFstab(f *testing.F) {

@@ -37,15 +37,21 @@ func parseFstab(text string) []mount {
 
 // unescape replaces the octal codes that stand for blanks.
 func unescape(s string) string {
-	for i := 0; i+4 <= len(s); i++ {
-		if s[i] != '\\' {
-			continue
+	var b strings.Builder
+	for {
+		plain, rest, ok := strings.Cut(s, `\`)
+		b.WriteString(plain)
+		if !ok {
+			return b.String()
 		}
-		if b, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-			s = s[:i] + string([]byte{byte(b)}) + s[i+4:]
+		if code, err := strconv.ParseUint(rest[:min(len(rest), 3)], 8, 8); err == nil && len(rest) >= 3 {
+			b.WriteByte(byte(code))
+			rest = rest[3:]
+		} else {
+			b.WriteByte('\\')
 		}
+		s = rest
 	}
-	return s
 }
 
 // option reports whether a mount has one of some options.

@@ -12,7 +12,7 @@ import (
 
 // initramfs is what there is to know of one.
 type initramfs struct {
-	modules  map[string]bool // names as lsmod has them
+	modules  map[string]bool // of those that matter here, names as lsmod has them
 	releases map[string]bool // of kernels whose modules are there
 	builtin  map[string]bool // what modules.builtin says is in the kernel itself
 	network  bool            // has a driver of a network card as a module
@@ -179,8 +179,14 @@ func (i *initramfs) add(p string, content io.Reader) error {
 	if !ok {
 		return nil
 	}
-	i.modules[name] = true
-	i.releases[release] = true
+	// An archive may have any number of names, of any length, so few are kept.
+	const mostReleases = 64
+	if name == "nfs" || name == "nfsv3" || name == "overlay" {
+		i.modules[name] = true
+	}
+	if len(release) < maxRelease && len(i.releases) < mostReleases {
+		i.releases[release] = true
+	}
 	i.network = i.network || isNetworkDriver(below)
 	return nil
 }
@@ -212,6 +218,10 @@ const builtinNetwork = "/network"
 
 // readBuiltin reads a list of the modules that are in the kernel itself.
 func readBuiltin(r io.Reader, into map[string]bool) error {
+	const most = 1 << 16 // of several lists
+	if len(into) > most {
+		return nil
+	}
 	lines := bufio.NewScanner(io.LimitReader(r, maxConfig))
 	lines.Buffer(nil, maxPath)
 	for lines.Scan() {
