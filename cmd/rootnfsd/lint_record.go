@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
-	"github.com/rootnfsd/rootnfsd/fs/durable"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 	"github.com/rootnfsd/rootnfsd/fs/lint"
 )
@@ -51,7 +49,13 @@ func (s *openedStore) keepFindings(path string, r lintRecord) error {
 	if err := os.MkdirAll(s.lintDir(), 0o755); err != nil {
 		return err
 	}
-	if err := durable.ReplaceFile(path, 0o644, func(w io.Writer) error { return json.NewEncoder(w).Encode(r) }); err != nil {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	// Not by way of a temporary file: one that is cut off is no JSON, and so is as
+	// good as none.
+	if err := os.WriteFile(path, b, 0o644); err != nil {
 		return err
 	}
 	versions, err := s.Versions()
