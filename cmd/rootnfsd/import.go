@@ -65,10 +65,17 @@ Examples:
 			if err != nil {
 				return fmt.Errorf("nothing was changed: %w", explainImport(err))
 			}
+			sealed := sealedOf(r)
+			if !c.Bool("dry-run") {
+				if sealed.Findings, err = s.lint(ctx, r.Info); err != nil {
+					warnUnlinted(name, err)
+				}
+			}
 			if c.Bool("json") {
-				return writeJSON(c.App.Writer, importedJSON{sealedOf(r), c.Bool("dry-run")})
+				return writeJSON(c.App.Writer, importedJSON{sealed, c.Bool("dry-run")})
 			}
 			reportImport(c.App.Writer, r, c.Bool("dry-run"))
+			reportFindings(c.App.Writer, name, sealed.Findings)
 			return nil
 		},
 	}

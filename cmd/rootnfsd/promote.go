@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/lint"
 )
 
 func promoteCommand() *cli.Command {
@@ -26,19 +27,28 @@ stored against its digests, and brings into memory what nodes read while they
 booted the version before. Then the switch is atomic: a mount after it gets
 VERSION; nodes that are up stay on what they booted until they reboot.
 
+A version that nodes cannot boot, as rootnfsd lint says, is refused.
+
 Examples:
    rootnfsd promote v2
    rootnfsd promote v2 --no-verify    do not read the whole version again first
+   rootnfsd promote v2 --force        though nodes may not be able to boot it
    rootnfsd promote v2 --no-warm      the first nodes that boot wait for the disk`,
 		Flags: []cli.Flag{
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.BoolFlag{Name: "no-verify", Usage: "do not check the stored content first"},
+			&cli.BoolFlag{Name: "force", Usage: "promote what lint finds errors in"},
 			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot"},
 		},
 		Action: onVersion(func(c *cli.Context, s *openedStore, name string) error {
 			info, err := s.ready(c.Context, c.App.ErrWriter, name, !c.Bool("no-verify"))
 			if err != nil {
 				return err
+			}
+			if !c.Bool("force") {
+				if err := s.bootable(c.Context, info); err != nil {
+					return err
+				}
 			}
 			if !c.Bool("no-warm") {
 				if err := s.warm(c.Context, info); err != nil {
@@ -61,11 +71,14 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 		if !s.hasTree(name) {
 			return info, err
 		}
-		r, err := s.seal(ctx, name, "", false)
+		r, err := s.seal(ctx, name)
 		if err != nil {
 			return info, err
 		}
 		reportSeal(w, r)
+		if findings, err := s.lint(ctx, r.Info); err == nil { // else bootable says so
+			reportFindings(w, name, findings)
+		}
 		info = r.Info
 	}
 	s.warnIfEdited(w, info)
@@ -73,6 +86,20 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 		return info, s.check(ctx, name)
 	}
 	return info, nil
+}
+
+// bootable returns an error if nodes cannot boot a version.
+func (s *openedStore) bootable(ctx context.Context, info image.Info) error {
+	findings, err := s.lint(ctx, info)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		warnUnlinted(info.Name, err)
+	case count(findings, lint.Error) > 0:
+		return errUnbootable(info.Name, findings)
+	}
+	return nil
 }
 
 // warnIfEdited says so if the golden tree is not what was sealed any more: what

@@ -11,9 +11,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-git/go-billy/v5"
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/lint"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 )
 
@@ -32,13 +34,28 @@ the rollout that promoted it, keep it.
 A file that is by all that stat(2) says what it was when the same tree was
 sealed last, and was not changed in the minute before, is not read again.
 
+Says what would go wrong when nodes without a disk boot the version, as
+rootnfsd lint does.
+
 Examples:
    rootnfsd seal                      all new trees of ./images
    rootnfsd seal v3                   the tree ./images/v3
-   rootnfsd seal v3 --from /srv/chroot  another directory`,
+   rootnfsd seal v3 --from /srv/chroot  another directory
+   rootnfsd seal v3 --fix             put right what needs no judgement, see below
+
+With --fix the version is not quite the tree, which stays as it is: lines of
+fstab for disks are commented out, the machine-id is emptied, units for the first
+boot and for swap are masked, the journal is kept in memory, overlayroot.conf
+gets recurse=0. What was changed is shown as a diff, and written down in the
+version, in ` + lint.FixesPath + `. All files are read for it.
+--caps says what --fix does about file capabilities, which NFS does not carry:
+warn does nothing, setuid makes ping and the like setuid, restore adds a service
+that sets them when a node boots.`,
 		Flags: []cli.Flag{
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.StringFlag{Name: "from", Usage: "read the tree from `DIR` instead of <store>/VERSION"},
+			&cli.BoolFlag{Name: "fix", Usage: "put right what lint finds and needs no judgement"},
+			&cli.StringFlag{Name: "caps", Usage: "warn, setuid or restore: `WHAT` --fix does about file capabilities", Value: string(lint.CapsWarn)},
 			&cli.BoolFlag{Name: "read-all", Usage: "read every file, changed or not"},
 		},
 		Action: func(c *cli.Context) error {
@@ -54,6 +71,13 @@ Examples:
 			if from != "" && len(names) != 1 {
 				return usageError(c, "--from wants exactly one version")
 			}
+			caps, err := lint.ParseCaps(c.String("caps"))
+			if err != nil {
+				return usageError(c, "--caps: %v", err)
+			}
+			if c.IsSet("caps") && !c.Bool("fix") {
+				return usageError(c, "--caps is for --fix")
+			}
 			if len(names) == 0 {
 				if names, err = s.unsealed(); err != nil {
 					return err
@@ -65,14 +89,21 @@ Examples:
 			results := []sealedJSON{}
 			var failed []error
 			for _, name := range names {
-				r, err := s.seal(c.Context, name, from, c.Bool("read-all"))
+				r, changes, err := s.sealFixed(c, name, from, caps)
 				if err != nil {
 					failed = append(failed, err)
 					continue
 				}
-				results = append(results, sealedOf(r))
+				findings, err := s.lint(c.Context, r.Info)
+				if err != nil {
+					warnUnlinted(name, err)
+				}
+				sealed := sealedOf(r)
+				sealed.Fixes, sealed.Findings = changes, findings
+				results = append(results, sealed)
 				if !c.Bool("json") {
 					reportSeal(c.App.Writer, r)
+					reportFindings(c.App.Writer, name, findings)
 				}
 			}
 			if c.Bool("json") {
@@ -85,9 +116,11 @@ Examples:
 
 type sealedJSON struct {
 	versionJSON
-	Unchanged bool     `json:"unchanged"`
-	NewBytes  uint64   `json:"new_bytes"`
-	Warnings  []string `json:"warnings,omitempty"`
+	Unchanged bool           `json:"unchanged"`
+	NewBytes  uint64         `json:"new_bytes"`
+	Warnings  []string       `json:"warnings,omitempty"`
+	Fixes     []lint.Change  `json:"fixes,omitempty"`    // what --fix changed
+	Findings  []lint.Finding `json:"findings,omitempty"` // of lint
 }
 
 func sealedOf(r image.SealResult) sealedJSON {
@@ -118,29 +151,65 @@ func (s *openedStore) unsealed() ([]string, error) {
 	}), nil
 }
 
-// seal makes a version of the tree at from, or of the store's own tree of that
-// name, and shows the progress.
-func (s *openedStore) seal(ctx context.Context, name, from string, readAll bool) (image.SealResult, error) {
-	if err := image.ValidName(name); err != nil {
+// sealFixed makes a version as the seal command's flags say, and tells what was
+// fixed in it.
+func (s *openedStore) sealFixed(c *cli.Context, name, from string, caps lint.Caps) (image.SealResult, []lint.Change, error) {
+	tree, err := s.openTree(name, from)
+	if err != nil {
+		return image.SealResult{}, nil, err
+	}
+	defer tree.Close()
+	if !c.Bool("fix") {
+		r, err := s.sealSource(c.Context, name, tree, c.Bool("read-all"))
+		return r, nil, err
+	}
+	fixed, changes, err := lint.Fix(c.Context, tree, caps)
+	if err != nil {
+		return image.SealResult{}, nil, fmt.Errorf("nothing was changed: %w", explainPermission(err))
+	}
+	if !c.Bool("json") {
+		paint, err := coloursFor("auto")
+		if err = errors.Join(err, printChanges(c.App.Writer, changes, paint)); err != nil {
+			return image.SealResult{}, nil, err
+		}
+	}
+	r, err := s.sealSource(c.Context, name, fixed, true)
+	return r, changes, err
+}
+
+// seal makes a version of the store's own tree of that name.
+func (s *openedStore) seal(ctx context.Context, name string) (image.SealResult, error) {
+	tree, err := s.openTree(name, "")
+	if err != nil {
 		return image.SealResult{}, err
+	}
+	defer tree.Close()
+	return s.sealSource(ctx, name, tree, false)
+}
+
+// openTree opens the tree at from, or the store's own tree of that name.
+func (s *openedStore) openTree(name, from string) (*source.Dir, error) {
+	if err := image.ValidName(name); err != nil {
+		return nil, err
 	}
 	if from == "" {
 		from = filepath.Join(s.Dir(), name)
 		if _, err := os.Stat(from); errors.Is(err, os.ErrNotExist) {
 			trees, err := s.Trees()
 			if err != nil {
-				return image.SealResult{}, err
+				return nil, err
 			}
 			if near := nearest(name, trees); len(near) > 0 {
-				return image.SealResult{}, fmt.Errorf("there is no tree %s; did you mean %s?", from, near[0])
+				return nil, fmt.Errorf("there is no tree %s; did you mean %s?", from, near[0])
 			}
-			return image.SealResult{}, fmt.Errorf("there is no tree %s", from)
+			return nil, fmt.Errorf("there is no tree %s", from)
 		}
 	}
-	src, err := source.OpenDir(from)
-	if err != nil {
-		return image.SealResult{}, err
-	}
+	return source.OpenDir(from)
+}
+
+// sealSource makes a version of a source and shows the progress.
+func (s *openedStore) sealSource(ctx context.Context, name string, src billy.Filesystem, readAll bool) (image.SealResult, error) {
 	p := newProgress("sealing " + name)
 	r, err := s.Seal(ctx, name, src, image.SealOptions{ReadAll: readAll, Progress: p.update})
 	p.done()

@@ -180,7 +180,7 @@ func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error 
 		}
 		var failed error
 		for _, name := range names {
-			r, err := s.seal(ctx, name, "", false)
+			r, err := s.seal(ctx, name)
 			if ctx.Err() != nil {
 				return errors.New("stopped while sealing; nothing was changed")
 			}

@@ -1,0 +1,264 @@
+package lint
+
+import (
+	"path"
+	"slices"
+	"strings"
+)
+
+// networkRules are about who else thinks that the network is his.
+func networkRules() []Rule {
+	return []Rule{{
+		ID: "root-interface", Severity: Warning,
+		Looks: "NetworkManager, systemd-networkd (also by netplan), dhcpcd and ifupdown, enabled and in charge of a wired interface. " +
+			"Harmless are: NetworkManager with `unmanaged-devices` for it or for all; networkd without a `.network` file that matches it, with `KeepConfiguration=yes` or `dhcp`, or `Unmanaged=yes`; " +
+			"netplan with `critical: true`; dhcpcd with `nolink`, or with `denyinterfaces` for it; ifupdown with `inet manual`, or without a stanza for it",
+		Reason: "The initramfs has brought up the interface that the root comes over. Whoever configures it again, or takes it down at a restart, an upgrade or when the node stops, takes the root away: everything hangs.",
+		Fix:    "Leave the interface alone, as the finding says for the program that it names; the address is there already.",
+		check: func(c *checker) error {
+			for _, check := range []func(*checker) error{checkNetworkManager, checkNetworkd, checkNetplan, checkDhcpcd, checkIfupdown} {
+				if err := check(c); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}}
+}
+
+// wired are names that the interface of the root may have.
+func wired() []string {
+	return []string{"eth0", "end0", "enp1s0", "ens3", "eno1", "enxb827eb000000", "enabcm6e4ei0"}
+}
+
+// matchesWired reports whether one of some patterns, of which the first with a
+// "!" turns all round, is for a wired interface.
+func matchesWired(patterns []string) bool {
+	if len(patterns) == 0 {
+		return false
+	}
+	first, inverted := strings.CutPrefix(patterns[0], "!")
+	patterns = append([]string{first}, patterns[1:]...)
+	matches := func(name string) bool {
+		return slices.ContainsFunc(patterns, func(pattern string) bool {
+			ok, err := path.Match(pattern, name)
+			return ok && err == nil
+		})
+	}
+	return slices.ContainsFunc(wired(), func(name string) bool { return matches(name) != inverted })
+}
+
+func checkNetworkManager(c *checker) error {
+	by, err := c.enabled("NetworkManager.service")
+	if by == "" || err != nil {
+		return err
+	}
+	files, err := c.dropIns(".conf", "/etc/NetworkManager/conf.d", "/usr/lib/NetworkManager/conf.d", "/lib/NetworkManager/conf.d")
+	if err != nil {
+		return err
+	}
+	unmanaged, managed := "", true
+	err = each(append([]string{"/etc/NetworkManager/NetworkManager.conf"}, files...), func(p string) error {
+		sections, err := c.settings(p)
+		for _, s := range sections {
+			if v, ok := s.values["unmanaged-devices"]; ok && s.name == "keyfile" {
+				unmanaged = v[len(v)-1]
+			}
+			device := s.last("match-device")
+			if v := s.last("managed"); strings.HasPrefix(s.name, "device") && (v == "0" || v == "false") && (device == "" || unmanagesWired(device)) {
+				managed = false
+			}
+		}
+		return err
+	})
+	if err == nil && managed && !unmanagesWired(unmanaged) {
+		c.found(Warning, by, "NetworkManager is in charge of the interface that the root comes over",
+			`printf '[keyfile]\nunmanaged-devices=type:ethernet\n' > etc/NetworkManager/conf.d/root.conf`)
+	}
+	return err
+}
+
+// unmanagesWired reports whether a list of NetworkManager's device specs has the
+// wired interfaces in it (NetworkManager.conf(5), "Device List Format").
+func unmanagesWired(specs string) bool {
+	covered := false
+	for _, spec := range strings.FieldsFunc(specs, func(r rune) bool { return r == ',' || r == ';' || r == ' ' }) {
+		spec, except := strings.CutPrefix(spec, "except:")
+		name, ok := strings.CutPrefix(spec, "interface-name:")
+		if spec == "*" || spec == "type:ethernet" || ok && matchesWired([]string{strings.TrimPrefix(name, "=")}) {
+			if except {
+				return false
+			}
+			covered = true
+		}
+	}
+	return covered
+}
+
+func checkNetworkd(c *checker) error {
+	by, err := c.enabled("systemd-networkd.service")
+	if by == "" || err != nil {
+		return err
+	}
+	dirs := []string{"/etc/systemd/network", "/usr/local/lib/systemd/network", "/usr/lib/systemd/network", "/lib/systemd/network"}
+	files, err := c.dropIns(".network", dirs...)
+	if err != nil {
+		return err
+	}
+	for _, p := range files {
+		sections, err := c.networkFile(p, dirs)
+		if err != nil {
+			return err
+		}
+		if !isForWired(sections) {
+			continue
+		}
+		if !keepsConfiguration(sections) {
+			c.found(Warning, p, "systemd-networkd is in charge of the interface that the root comes over, and drops its address when it is restarted or the lease ends",
+				"KeepConfiguration=dhcp in its section [Network], or Unmanaged=yes in [Link]")
+		}
+		return nil // only the first that matches counts
+	}
+	return nil
+}
+
+// networkFile reads a .network file and its drop-ins.
+func (c *checker) networkFile(p string, dirs []string) ([]section, error) {
+	var dropIns []string
+	for _, dir := range dirs {
+		dropIns = append(dropIns, path.Join(dir, path.Base(p)+".d"))
+	}
+	files, err := c.dropIns(".conf", dropIns...)
+	if err != nil {
+		return nil, err
+	}
+	var all []section
+	err = each(append([]string{p}, files...), func(p string) error {
+		sections, err := c.settings(p)
+		all = append(all, sections...)
+		return err
+	})
+	return all, err
+}
+
+// isForWired reports whether a .network file may be for a wired interface of
+// real or virtual hardware (systemd.network(5)).
+func isForWired(sections []section) bool {
+	found := false
+	for _, s := range sections {
+		if s.name != "Match" {
+			continue
+		}
+		found = true
+		for _, other := range []string{"Kind", "WLANInterfaceType", "SSID", "BSSID", "Virtualization"} {
+			if v := s.last(other); v != "" && v != "no" && !strings.HasPrefix(v, "!") {
+				return false
+			}
+		}
+		if kind := s.last("Type"); kind != "" && strings.HasPrefix(kind, "!") == slices.Contains(strings.Fields(strings.TrimPrefix(kind, "!")), "ether") {
+			return false
+		}
+		if name := s.last("Name"); name != "" && !matchesWired(strings.Fields(name)) {
+			return false
+		}
+	}
+	return found
+}
+
+func keepsConfiguration(sections []section) bool {
+	for _, s := range sections {
+		keep := s.last("KeepConfiguration")
+		switch {
+		case s.name == "Network" && slices.Contains([]string{"yes", "true", "1", "dhcp", "dynamic"}, keep),
+			s.name == "Link" && slices.Contains([]string{"yes", "true", "1"}, s.last("Unmanaged")):
+			return true
+		}
+	}
+	return false
+}
+
+func checkNetplan(c *checker) error {
+	installed, err := c.exists("/usr/sbin/netplan", "/usr/lib/systemd/system-generators/netplan", "/lib/systemd/system-generators/netplan")
+	if installed == "" || err != nil {
+		return err
+	}
+	files, err := c.dropIns(".yaml", "/etc/netplan", "/usr/lib/netplan", "/lib/netplan")
+	if err != nil {
+		return err
+	}
+	return each(files, func(p string) error {
+		lines, err := c.lines(p)
+		has := func(line string) bool { return slices.Contains(lines, line) }
+		if has("ethernets:") && !has("critical: true") && !has("renderer: NetworkManager") {
+			c.found(Warning, p, "netplan puts systemd-networkd in charge of the interface that the root comes over", "add \"critical: true\" to the interface")
+		}
+		return err
+	})
+}
+
+func checkDhcpcd(c *checker) error {
+	_, by, err := c.firstEnabled("dhcpcd.service", "dhcpcd5.service")
+	if by == "" || err != nil {
+		return err
+	}
+	lines, err := c.lines("/etc/dhcpcd.conf")
+	for _, line := range lines {
+		words := strings.Fields(strings.ReplaceAll(line, ",", " "))
+		switch words[0] {
+		case "interface", "profile", "ssid", "arping": // what follows is about that only
+			words = nil
+		case "nolink":
+			return err
+		case "denyinterfaces":
+			if matchesWired(words[1:]) {
+				return err
+			}
+		case "allowinterfaces":
+			if !matchesWired(words[1:]) {
+				return err
+			}
+		}
+		if words == nil {
+			break
+		}
+	}
+	c.found(Warning, by, "dhcpcd is in charge of the interface that the root comes over, and may take its address away",
+		"echo 'denyinterfaces eth0 en*' >> etc/dhcpcd.conf, in front of any line \"interface\"")
+	return err
+}
+
+func checkIfupdown(c *checker) error {
+	by, err := c.enabled("networking.service")
+	if by == "" || err != nil {
+		return err
+	}
+	files, err := c.dropIns("", "/etc/network/interfaces.d")
+	if err != nil {
+		return err
+	}
+	started := map[string]bool{}
+	type stanza struct{ file, name string }
+	var configured []stanza
+	err = each(append([]string{"/etc/network/interfaces"}, files...), func(p string) error {
+		lines, err := c.lines(p)
+		for _, line := range lines {
+			words := strings.Fields(line)
+			switch {
+			case words[0] == "auto" || strings.HasPrefix(words[0], "allow-"):
+				for _, name := range words[1:] {
+					started[name] = true
+				}
+			case words[0] == "iface" && len(words) >= 4 && matchesWired(words[1:2]) && (words[3] == "dhcp" || words[3] == "static"):
+				configured = append(configured, stanza{p, words[1]})
+			}
+		}
+		return err
+	})
+	for _, s := range configured {
+		if started[s.name] {
+			c.found(Warning, s.file, "ifupdown configures "+printable(s.name)+" again, which the root comes over, and takes it down when the node stops",
+				"iface "+printable(s.name)+" inet manual, or remove the stanza")
+		}
+	}
+	return err
+}
