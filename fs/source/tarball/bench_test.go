@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -21,7 +20,7 @@ import (
 func BenchmarkImport(b *testing.B) {
 	dir := b.TempDir()
 	archive := filepath.Join(dir, "tar")
-	sh(b, "tar -cf "+archive+" -C "+runtime.GOROOT()+" src/cmd pkg/tool")
+	sh(b, "tar -cf "+archive+" -C \"$(go env GOROOT)\" src/cmd pkg/tool")
 	info, err := os.Stat(archive)
 	if err != nil {
 		b.Fatal(err)
