@@ -9,13 +9,13 @@ import (
 
 // List implements volume.Volume. The nodes of a hashed directory look like
 // unused entries, so it is read like any other.
-func (v *Volume) List(dir uint64) (parent uint64, entries []volume.Entry, err error) {
+func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
 	n, err := v.inode(dir)
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	if n.format() != 0x4000 {
-		return 0, nil, errors.New("not a directory")
+		return nil, errors.New("not a directory")
 	}
 	var l lister
 	if n.flags()&flagInline != 0 {
@@ -23,10 +23,10 @@ func (v *Volume) List(dir uint64) (parent uint64, entries []volume.Entry, err er
 	} else {
 		err = l.addBlocks(v, n)
 	}
-	if err == nil && l.parent == 0 {
-		err = errors.New(`damaged: a directory without ".."`)
+	if err == nil && l.parent != parent {
+		err = volume.ErrElsewhere
 	}
-	return l.parent, l.entries, err
+	return l.entries, err
 }
 
 // lister gathers the entries of a directory.

@@ -29,9 +29,9 @@ type Volume interface {
 	Root() uint64
 	// Meta describes an object. Dev is left to the caller.
 	Meta(ino uint64) (source.Meta, error)
-	// List returns what is in a directory, in any order, and the directory that
-	// its ".." names.
-	List(dir uint64) (parent uint64, entries []Entry, err error)
+	// List returns what is in a directory, in any order, and refuses if its ".."
+	// does not name parent, where it was found; that of the root is itself.
+	List(dir, parent uint64) ([]Entry, error)
 	// Readlink returns the text of a symlink.
 	Readlink(ino uint64) (string, error)
 	// Xattrs returns the extended attributes that source.Carries.
@@ -39,6 +39,9 @@ type Volume interface {
 	// Open opens the content of a regular file.
 	Open(ino uint64) (Content, error)
 }
+
+// ErrElsewhere is List's error for a directory that was found in a strange place.
+var ErrElsewhere = errors.New(`damaged: ".." of the directory leads elsewhere; let fsck repair the image`)
 
 // Entry is a name in a directory.
 type Entry struct {
@@ -128,20 +131,19 @@ func (f *FS) find(p string) (object, error) {
 
 // list reads a directory and keeps the listing.
 func (f *FS) list(dir object) (map[string]uint64, error) {
-	parent, entries, err := dir.vol.List(dir.ino)
-	if err != nil {
-		return nil, err
-	}
 	// Each directory has one "..", so if that is where it was found, no directory
 	// is in two others, and none below itself.
+	parent := dir.ino
 	if dir.ino != dir.vol.Root() {
 		up, err := f.find(path.Dir(dir.path))
 		if err != nil {
 			return nil, err
 		}
-		if parent != up.ino {
-			return nil, errors.New(`damaged: ".." of the directory leads elsewhere; let fsck repair the image`)
-		}
+		parent = up.ino
+	}
+	entries, err := dir.vol.List(dir.ino, parent)
+	if err != nil {
+		return nil, err
 	}
 	names := make(map[string]uint64, len(entries))
 	for _, e := range entries {
