@@ -13,7 +13,6 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
 )
 
 // maxWindow bounds what a stream can have a decoder remember. It is what zstd and xz
@@ -85,59 +84,6 @@ func openZstd(r *bufio.Reader) (io.Reader, error) {
 		return nil, err
 	}
 	return d.IOReadCloser(), nil
-}
-
-func openXZ(r *bufio.Reader) (io.Reader, error) {
-	start, err := r.Peek(peekSize)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	if n := dictionary(start); n > maxWindow {
-		return nil, fmt.Errorf("it wants %d MiB of memory, more than %d", n>>20, maxWindow>>20)
-	}
-	return xz.NewReader(r)
-}
-
-// dictionary is the size of the dictionary that the first block of an xz stream wants,
-// 0 if it has none (The .xz File Format, 3.1 and 5.3.1).
-func dictionary(b []byte) uint64 {
-	const streamHeader, lzma2 = 12, 0x21
-	if len(b) < streamHeader+2 {
-		return 0
-	}
-	flags := b[streamHeader+1]
-	b = b[streamHeader+2:]
-	number := func() (n uint64) {
-		for shift := 0; len(b) > 0 && shift < 63; shift += 7 {
-			c := b[0]
-			b = b[1:]
-			n |= uint64(c&0x7f) << shift
-			if c < 0x80 {
-				break
-			}
-		}
-		return n
-	}
-	for _, flag := range []byte{0x40, 0x80} { // the sizes, where they are there
-		if flags&flag != 0 {
-			number()
-		}
-	}
-	for range flags&3 + 1 {
-		id, size := number(), number()
-		if size > uint64(len(b)) {
-			return 0
-		}
-		if id == lzma2 && size == 1 {
-			bits := uint64(b[0] & 63)
-			if bits > 40 {
-				return 0 // which the decoder refuses
-			}
-			return (2 | bits&1) << (bits/2 + 11)
-		}
-		b = b[size:]
-	}
-	return 0
 }
 
 // aheadSize is how much is read ahead in a piece, of which there are a few.

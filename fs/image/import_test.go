@@ -1,0 +1,221 @@
+package image_test
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+)
+
+// putter puts objects into a sink. The first error stays.
+type putter struct {
+	source.Sink
+	err error
+}
+
+func (p *putter) put(path string, m source.Meta, text, content string) {
+	m.Size = uint64(len(content))
+	if p.err == nil {
+		p.err = p.Put(path, &m, text, nil, strings.NewReader(content))
+	}
+}
+
+func (p *putter) file(path, content string) {
+	p.put(path, source.Meta{Kind: fs.Regular, Mode: 0o644}, "", content)
+}
+
+func (p *putter) dir(path string) { p.put(path, source.Meta{Kind: fs.Directory, Mode: 0o700}, "", "") }
+
+func (p *putter) symlink(path, text string) { p.put(path, source.Meta{Kind: fs.Symlink}, text, "") }
+
+func (p *putter) link(path, old string) {
+	if p.err == nil {
+		p.err = p.Link(path, old)
+	}
+}
+
+func (p *putter) object(o *fstest.Object) {
+	if o.LinkTo != "" {
+		p.link("."+o.Path, o.LinkTo)
+		return
+	}
+	m := source.Meta{Kind: o.Kind, Mode: o.Mode, UID: o.UID, GID: o.GID, Mtime: o.Mtime, Major: o.Major, Minor: o.Minor}
+	p.put("."+o.Path, m, o.Target, string(o.Content))
+}
+
+func importTree(t *testing.T, s *image.Store, fill func(*putter), opts image.ImportOptions) (image.SealResult, error) {
+	t.Helper()
+	return s.Import(t.Context(), "v1", func(sink source.Sink) error {
+		p := &putter{Sink: sink}
+		fill(p)
+		return p.err
+	}, opts)
+}
+
+// TestImport puts a tree in an order that no seal has, directories last, and gets the
+// version that sealing it makes.
+func TestImport(t *testing.T) {
+	dir, sample := sampleDir(t)
+	s := newStore(t)
+	want := sealDir(t, newStore(t), "v1", dir)
+	fill := func(p *putter) {
+		p.file("sizes/300000", "replaced")
+		p.file("names/a/below", "gone, with the directory that a file takes the place of")
+		for _, o := range slices.Backward(sample) {
+			if o.LinkTo == "" && o.Kind != fs.Directory {
+				p.object(&o)
+			}
+		}
+		for _, o := range sample {
+			if o.LinkTo != "" || o.Kind == fs.Directory {
+				p.object(&o)
+			}
+		}
+	}
+	dry, err := importTree(t, s, fill, image.ImportOptions{DryRun: true})
+	if err != nil || dry.Digest != want.Digest || len(versionNames(t, s)) != 0 || len(packs(t, s)) != 0 {
+		t.Errorf("dry run: %+v, %v; want %+v, and nothing stored", dry, err, want)
+	}
+	r, err := importTree(t, s, fill, image.ImportOptions{})
+	if err != nil || r.Digest != want.Digest || r.Bytes != want.Bytes || r.Unchanged {
+		t.Fatalf("%+v, %v; want %+v", r, err, want)
+	}
+	fstest.TestTree(t, open(t, s, "v1"), sample)
+	if again := sealDir(t, s, "v2", dir); again.NewBytes != 0 || again.Digest != r.Digest {
+		t.Errorf("sealed from the directory: %+v; want no new content", again)
+	}
+	_, err = importTree(t, s, func(p *putter) { p.file("a", "only garbage"); p.dir("a") }, image.ImportOptions{})
+	if err != nil || len(packs(t, s)) != 1 {
+		t.Errorf("%v, packs %v; want the one of the first import", err, packs(t, s))
+	}
+	checkStore(t, s)
+}
+
+// filesOf lists a version: the content of its files, and its directories, by path.
+func filesOf(t *testing.T, v *image.Version) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	var walk func(dir string)
+	walk = func(dir string) {
+		infos, err := v.Filesystem().ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range infos {
+			p := dir + i.Name()
+			if i.IsDir() {
+				all[p] = i.Mode().Perm().String()
+				walk(p + "/")
+			} else {
+				all[p] = readAll(t, v, p)
+			}
+		}
+	}
+	walk("/")
+	return all
+}
+
+func TestImportCollisions(t *testing.T) {
+	type tree = map[string]string
+	const made, put = "-rwxr-xr-x", "-rwx------"
+	for name, c := range map[string]struct {
+		fill func(*putter)
+		want tree
+	}{
+		"the last wins":             {func(p *putter) { p.file("a", "1"); p.file("./a", "2"); p.file("//a", "3") }, tree{"/a": "3"}},
+		"missing parents":           {func(p *putter) { p.file("/a/b/c", "1") }, tree{"/a": made, "/a/b": made, "/a/b/c": "1"}},
+		"a directory twice":         {func(p *putter) { p.file("a/b", "1"); p.dir("a/") }, tree{"/a": put, "/a/b": "1"}},
+		"a file for a directory":    {func(p *putter) { p.file("a/b/c", "1"); p.file("a", "2") }, tree{"/a": "2"}},
+		"and a directory again":     {func(p *putter) { p.file("a/b", "1"); p.file("a", "2"); p.dir("a") }, tree{"/a": put}},
+		"a directory for a link":    {func(p *putter) { p.symlink("a", "b"); p.dir("a"); p.file("a/c", "1") }, tree{"/a": put, "/a/c": "1"}},
+		"one of two names replaced": {func(p *putter) { p.file("a", "1"); p.link("b", "a"); p.file("a", "2") }, tree{"/a": "2", "/b": "1"}},
+		"a link to itself":          {func(p *putter) { p.file("a", "1"); p.link("a", "a") }, tree{"/a": "1"}},
+		"a link for a directory":    {func(p *putter) { p.file("a/b", "1"); p.link("a", "a/b") }, tree{"/a": "1"}},
+		"layers": {func(p *putter) {
+			for _, f := range []string{"d/old", "d/sub/old", "gone", "stays", "opaque/old", "x/old"} {
+				p.file(f, "1")
+			}
+			p.Layer()
+			for _, f := range []string{"opaque/new", "stays", "x/new"} {
+				p.file(f, "2")
+			}
+			for _, gone := range []string{"gone", "stays", "d/sub", "never/was", "x", "/"} {
+				p.err = errors.Join(p.err, p.Remove(gone))
+			}
+			p.err = errors.Join(p.err, p.Clear("opaque"), p.Clear("never"))
+		}, tree{"/d": made, "/d/old": "1", "/stays": "2", "/opaque": made, "/opaque/new": "2", "/x": made, "/x/new": "2"}},
+	} {
+		s := newStore(t)
+		if _, err := importTree(t, s, c.fill, image.ImportOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := filesOf(t, open(t, s, "v1")); !maps.Equal(got, c.want) {
+			t.Errorf("%s: %v; want %v", name, got, c.want)
+		}
+		checkStore(t, s)
+	}
+}
+
+// TestImportRefuses has what cannot be in a tree, and what goes wrong on the way. The
+// store is then as it was.
+func TestImportRefuses(t *testing.T) {
+	for name, c := range map[string]struct {
+		fill func(*putter)
+		want string
+	}{
+		"dotdot":                {func(p *putter) { p.file("a/../b", "") }, `".."`},
+		"below a symlink":       {func(p *putter) { p.symlink("a", "b"); p.file("a/c", "") }, `"/a" is a symlink`},
+		"below a file":          {func(p *putter) { p.file("a", ""); p.file("a/c", "") }, `"/a" is no directory`},
+		"a link to nothing":     {func(p *putter) { p.link("a", "b") }, "no such object"},
+		"a link to a directory": {func(p *putter) { p.dir("b"); p.link("a", "b") }, "directory"},
+		"a link through a link": {func(p *putter) { p.file("d/f", ""); p.symlink("l", "d"); p.link("a", "l/f") }, `"/l" is a symlink`},
+		"a file for the root":   {func(p *putter) { p.file("./", "") }, "root"},
+		"a long name":           {func(p *putter) { p.file(strings.Repeat("n", 256), "") }, "name"},
+		"a long path":           {func(p *putter) { p.file(strings.Repeat("n/", 2048), "") }, "longer"},
+		"a symlink to nothing":  {func(p *putter) { p.symlink("a", "") }, "symlink"},
+		"an unknown kind":       {func(p *putter) { p.put("a", source.Meta{}, "", "") }, "kind"},
+		"a short file": {func(p *putter) {
+			p.err = p.Put("a", &source.Meta{Kind: fs.Regular, Size: 10}, "", nil, strings.NewReader("short"))
+		}, "unexpected EOF"},
+		"too much": {func(p *putter) { p.file("a", string(fstest.Bytes(950_000))) }, "larger"},
+	} {
+		s := newStore(t)
+		sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
+		_, err := importTree(t, s, func(p *putter) {
+			p.file("some/content", string(fstest.Bytes(70_000)))
+			c.fill(p)
+		}, image.ImportOptions{MaxBytes: 1_000_000})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want an error with %q", name, err, c.want)
+		}
+		checkAsBefore(t, s)
+	}
+}
+
+func TestImportIsCancelled(t *testing.T) {
+	s := newStore(t)
+	sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := s.Import(ctx, "v1", func(sink source.Sink) error {
+		p := &putter{Sink: sink}
+		for i := 0; p.err == nil && i < 10_000; i++ {
+			p.file("f", string(fstest.Bytes(50_000+i)))
+			if i == 20 {
+				cancel()
+			}
+		}
+		return p.err
+	}, image.ImportOptions{})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("Import: %v", err)
+	}
+	checkAsBefore(t, s)
+}

@@ -1,0 +1,115 @@
+package compressed_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/source/compressed"
+)
+
+// pipe runs a program on some bytes.
+func pipe(t testing.TB, in []byte, name string, args ...string) []byte {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		if os.Getenv("ROOTNFSD_TEST_ALL") != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = bytes.NewReader(in)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return out
+}
+
+func unpack(b []byte) ([]byte, string, error) {
+	r, format, err := compressed.Open(bytes.NewReader(b))
+	if err != nil {
+		return nil, format, err
+	}
+	out, err := io.ReadAll(r)
+	return out, format, err
+}
+
+// TestFormats unpacks what the usual programs make, also two streams behind each other.
+func TestFormats(t *testing.T) {
+	content := append(fstest.Bytes(150_000), bytes.Repeat([]byte("text that repeats\n"), 5_000)...)
+	for _, c := range [][]string{
+		{"gzip", "-c"}, {"bzip2", "-c"}, {"zstd", "-c"}, {"zstd", "-c", "--long=27"}, {"xz", "-c"},
+		{"xz", "-c", "-T2", "--block-size=100KiB"}, {"xz", "-c", "-T2", "--block-size=100KiB", "--check=none"},
+		{"xz", "-c", "-T2", "--block-size=100KiB", "--check=sha256"}, {"xz", "-c", "-T1", "--block-size=100KiB"},
+	} {
+		b := pipe(t, content, c[0], c[1:]...)
+		for n, want := range map[int][]byte{1: content, 2: append(bytes.Clone(content), content...)} {
+			got, format, err := unpack(bytes.Repeat(b, n))
+			if err != nil || format != c[0] || !bytes.Equal(got, want) {
+				t.Errorf("%q, %d times: %s, %d bytes, %v; want %d", c, n, format, len(got), err, len(want))
+			}
+		}
+		for _, n := range []int{len(b) - 1, len(b) / 2, 20} {
+			if got, _, err := unpack(b[:n]); err == nil {
+				t.Errorf("%q: %d of %d bytes are taken for all: %d bytes", c, n, len(b), len(got))
+			}
+		}
+		if c[len(c)-1] == "--check=none" {
+			continue
+		}
+		damaged := bytes.Clone(b)
+		for i := range 8 {
+			damaged[len(b)/2+i] ^= 0x55
+		}
+		if got, _, err := unpack(damaged); err == nil {
+			t.Errorf("%q: damaged, and %d bytes come of it", c, len(got))
+		}
+	}
+	several, one := pipe(t, content, "xz", "-c", "-T2", "--block-size=100KiB"), pipe(t, content, "xz", "-c", "-T1")
+	for _, b := range [][]byte{append(bytes.Clone(several), one...), append(bytes.Clone(one), several...)} {
+		if got, _, err := unpack(b); err != nil || len(got) != 2*len(content) {
+			t.Errorf("streams of two kinds: %d bytes, %v", len(got), err)
+		}
+	}
+	if got, format, err := unpack(content); err != nil || format != "" || !bytes.Equal(got, content) {
+		t.Errorf("not compressed: %q, %d bytes, %v", format, len(got), err)
+	}
+}
+
+// TestBounds: a stream that asks for much memory is refused before it gets any.
+func TestBounds(t *testing.T) {
+	b := pipe(t, []byte("x"), "xz", "-c", "--lzma2=preset=0,dict=256MiB")
+	if _, _, err := unpack(b); err == nil {
+		t.Error("a dictionary of 256 MiB is accepted")
+	}
+	if _, _, err := unpack(pipe(t, bytes.Repeat([]byte("x"), 1<<20), "zstd", "-c", "-1", "--long=28")); err == nil {
+		t.Error("a window of 256 MiB is accepted")
+	}
+}
+
+func TestAhead(t *testing.T) {
+	content := fstest.Bytes(1_000_000)
+	broken := errors.New("broken")
+	got, err := io.ReadAll(compressed.Ahead(t.Context(), io.MultiReader(bytes.NewReader(content), failing{broken})))
+	if err != broken || !bytes.Equal(got, content) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe() // into which nobody writes
+	defer w.Close()
+	ahead := compressed.Ahead(ctx, r)
+	cancel()
+	if _, err := ahead.Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }

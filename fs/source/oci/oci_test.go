@@ -1,0 +1,80 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+)
+
+// memory is files by name.
+type memory map[string]string
+
+func (m memory) open(name string) (io.ReadCloser, uint64, error) {
+	content, ok := m[name]
+	if !ok {
+		return nil, 0, fmt.Errorf("%s %w", name, errNoFile)
+	}
+	return io.NopCloser(strings.NewReader(content)), uint64(len(content)), nil
+}
+
+// FuzzChoose gives the documents of an image any content.
+func FuzzChoose(f *testing.F) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	f.Add(`{"manifests":[{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"`+digest+`"}]}`, "")
+	f.Add("", `[{"Config":"c.json","Layers":["l/layer.tar"]}]`)
+	f.Fuzz(func(t *testing.T, index, saved string) {
+		files := memory{"manifest.json": saved, "c.json": `{"os":"linux","architecture":"arm64","rootfs":{"diff_ids":["` + digest + `"]}}`, "l/layer.tar": ""}
+		if index != "" {
+			files = memory{"index.json": index}
+		}
+		i, err := choose(files, "")
+		if err == nil && len(i.layers) > maxLayers {
+			t.Errorf("%d layers", len(i.layers))
+		}
+	})
+}
+
+func TestPick(t *testing.T) {
+	arm, arm64 := platform{"linux", "arm", "v7"}, platform{"linux", "arm64", ""}
+	for _, c := range []struct {
+		have   []platform
+		wanted string
+		is     int
+		err    string
+	}{
+		{[]platform{arm}, "", 0, ""},
+		{[]platform{arm, arm64}, "linux/arm64", 1, ""},
+		{[]platform{arm64, arm}, "linux/arm/v7", 1, ""},
+		{[]platform{arm64, arm}, "linux/arm", 1, ""},
+		{[]platform{arm, arm64}, "", 0, "--platform"},
+		{[]platform{arm}, "linux/amd64", 0, "linux/arm/v7"},
+		{[]platform{arm, arm}, "linux/arm", 0, "one alone"},
+		{nil, "", 0, "no image"},
+	} {
+		i, err := pick(c.have, c.wanted)
+		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || i != c.is {
+			t.Errorf("%v of %v: %d, %v; want %d, %q", c.wanted, c.have, i, err, c.is, c.err)
+		}
+	}
+}
+
+// TestSaved reads what older releases of docker save write, up to its layers.
+func TestSaved(t *testing.T) {
+	files := memory{
+		"manifest.json": `[{"Config":"c.json","RepoTags":["a:b"],"Layers":["l/layer.tar"]}]`,
+		"c.json":        `{"os":"linux","architecture":"arm64","rootfs":{"diff_ids":["sha256:00"]}}`,
+		"l/layer.tar":   "12345",
+	}
+	i, err := choose(files, "linux/arm64")
+	if err != nil || i.total != 5 || len(i.layers) != 1 || i.layers[0].diff != "sha256:00" {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if _, err := choose(memory{}, ""); !errors.Is(err, ErrNoImage) {
+		t.Errorf("of nothing: %v", err)
+	}
+	if _, _, err := dirFiles(t.TempDir()).open("../etc/shadow"); err == nil || !strings.Contains(err.Error(), "out of") {
+		t.Errorf("out of the directory: %v", err)
+	}
+}
