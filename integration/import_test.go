@@ -155,6 +155,26 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// TestImportDisk: an image is imported, and compressed has the same digest.
+func TestImportDisk(t *testing.T) {
+	require(t, "mkfs.ext4", "xz")
+	_, at, _ := importedTree(t)
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/root/etc", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	img := dir + "/img"
+	program(t, "mkfs.ext4", "-q", "-F", "-d", dir+"/root", img, "16M")
+	program(t, "xz", "-0", "--keep", img)
+	want := cliJSON[importOutput](t, "import", img, "disk", at).Digest
+	if got := cliJSON[importOutput](t, "import", img+".xz", "disk2", at).Digest; got != want {
+		t.Errorf("the digest of the compressed image is %s, of the image itself %s", got, want)
+	}
+	if names := cli(t, "ls", "disk:/", at); !strings.Contains(names, "etc") {
+		t.Errorf("in the image is %q", names)
+	}
+}
+
 // TestImportFails: what is no good is refused in words, and the store stays as it was.
 func TestImportFails(t *testing.T) {
 	require(t, "tar", "gzip", "bzip2", "xz", "zstd")

@@ -16,13 +16,15 @@ import (
 func importCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "import",
-		Usage:     "make a version of a tarball, a container image or another store's version",
+		Usage:     "make a version of a disk image, a tarball, a container image or another store's version",
 		ArgsUsage: "SOURCE VERSION",
-		Description: `Makes VERSION of SOURCE in one pass, without unpacking it and without root:
+		Description: `Makes VERSION of SOURCE without mounting anything and without root:
 owners, modes, devices and extended attributes go into the version. SOURCE is,
 by what is in it and not by its name,
 
    a tar archive, also compressed by gzip, bzip2, xz or zstd; - is standard input
+   a disk image with an ext4 root, as Raspberry Pi OS and Ubuntu have them, or an ext4
+   file system; a compressed one is unpacked to a temporary file in the store first
    a container image: an OCI layout (directory or archive), or what docker save wrote
    DIR@VERSION, a version of the store DIR
    a directory, as seal has it

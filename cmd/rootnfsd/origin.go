@@ -130,6 +130,12 @@ func openStream(ctx context.Context, f *os.File, platform, dir string) (*origin,
 	if err != nil && err != io.EOF {
 		return nil, err
 	}
+	if !isTar(start) && isDisk(start) {
+		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && format == "" {
+			return diskOrigin(f)
+		}
+		return unpackedDisk(in, dir)
+	}
 	if !isTar(start) {
 		return nil, notTar(start, format)
 	}
@@ -235,8 +241,6 @@ func notTar(b []byte, format string) error {
 		{0, "Salted__", "it is encrypted (openssl): decrypt it first"},
 		{0, "7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it first"},
 		{0, "hsqs", "it is a squashfs image, which cannot be imported: unsquashfs it and import the directory"},
-		{1080, "\x53\xef", "it is an ext4 image, which cannot be imported: mount it and import the directory"},
-		{510, "\x55\xaa", "it is a disk image, which cannot be imported: mount it and import the directory"},
 	} {
 		if len(b) > k.at && bytes.HasPrefix(b[k.at:], []byte(k.magic)) {
 			return errors.New(k.what)

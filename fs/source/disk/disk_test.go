@@ -1,0 +1,242 @@
+package disk_test
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/disk"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+)
+
+const mib = 1 << 20
+
+func need(t testing.TB, tools ...string) {
+	t.Helper()
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil && os.Getenv("ROOTNFSD_TEST_ALL") == "" {
+			t.Skip("needs " + tool)
+		}
+	}
+}
+
+func run(t testing.TB, stdin, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.Env = append(os.Environ(), "TZ=UTC", "MTOOLS_SKIP_CHECK=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// bootFiles are in the FAT partition, by path.
+func bootFiles() map[string]string {
+	files := map[string]string{
+		"config.txt": "arm_64bit=1\n", "UPPER.TXT": "u", "a rather long name, with Ünïcödé.dtb": "long",
+		"overlays/one.dtbo": "1", "kernel8.img": string(fstest.Bytes(300000)),
+	}
+	for i := range 60 {
+		files[fmt.Sprintf("overlays/many-files-of-long-names-%d.dtbo", i)] = strings.Repeat("x", i*100)
+	}
+	return files
+}
+
+// makeDisk makes an image as Raspberry Pi OS has it.
+func makeDisk(t testing.TB, label, fatBits, fstab string, fatSize int64) string {
+	t.Helper()
+	need(t, "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+	dir := t.TempDir()
+	img, boot, root := dir+"/disk.img", dir+"/boot.img", dir+"/root"
+	from := dir + "/from"
+	for p, content := range bootFiles() {
+		check(t, os.MkdirAll(filepath.Dir(from+"/"+p), 0o755))
+		check(t, os.WriteFile(from+"/"+p, []byte(content), 0o644))
+	}
+	check(t, os.MkdirAll(root+"/boot/firmware", 0o755))
+	check(t, os.Mkdir(root+"/etc", 0o755))
+	check(t, os.WriteFile(root+"/etc/fstab", []byte(fstab), 0o644))
+	check(t, os.WriteFile(boot, nil, 0o644))
+	check(t, os.Truncate(boot, fatSize))
+	run(t, "", "mkfs.vfat", "-F", fatBits, boot)
+	names, err := filepath.Glob(from + "/*")
+	check(t, err)
+	run(t, "", "mcopy", append(append([]string{"-s", "-i", boot}, names...), "::")...)
+	check(t, os.WriteFile(img, nil, 0o644))
+	check(t, os.Truncate(img, fatSize+12*mib))
+	run(t, fmt.Sprintf("label: %s\nstart=2048, size=%d\nstart=%d, size=16384\n", label, fatSize/512, 2048+fatSize/512), "sfdisk", "-q", img)
+	run(t, "", "dd", "if="+boot, "of="+img, "bs=1M", "seek=1", "conv=notrunc,sparse")
+	run(t, "", "mkfs.ext4", "-q", "-F", "-d", root, "-E", fmt.Sprintf("offset=%d", fatSize+mib), img, "8M")
+	return img
+}
+
+func open(t testing.TB, img string) *volume.FS {
+	t.Helper()
+	f, err := os.Open(img)
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	info, err := f.Stat()
+	check(t, err)
+	v, err := disk.Open(f, info.Size())
+	check(t, err)
+	return v
+}
+
+// TestDisk reads root and boot partition as one tree.
+func TestDisk(t *testing.T) {
+	for _, c := range []struct {
+		label, bits, fstab, place string
+		size                      int64
+		mode                      os.FileMode
+	}{
+		{"dos", "12", "", "/boot/firmware", 4 * mib, 0o755},
+		{"gpt", "16", "# x\nPARTUUID=1-1 /boot vfat defaults,umask=0077 0 2\n", "/boot", 16 * mib, 0o700},
+		{"dos", "32", "LABEL=boot /boot/firmware vfat fmask=133,dmask=0022 0 1\n", "/boot/firmware", 40 * mib, 0o644},
+	} {
+		t.Run(c.label+" FAT"+c.bits, func(t *testing.T) {
+			v := open(t, makeDisk(t, c.label, c.bits, c.fstab, c.size))
+			for p, want := range bootFiles() {
+				f, err := v.Open(c.place + "/" + p)
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				got, err := io.ReadAll(f)
+				if err != nil || string(got) != want {
+					t.Errorf("%s: read %d bytes, %v; want %d", p, len(got), err, len(want))
+				}
+				info, err := v.Lstat(c.place + "/" + p)
+				if err != nil || info.Mode() != c.mode || source.MetaOf(info).UID != 0 {
+					t.Errorf("%s: %v, %v, want mode %v", p, info.Mode(), err, c.mode)
+				}
+			}
+			infos, err := v.ReadDir(c.place + "/overlays")
+			if err != nil || len(infos) != 61 {
+				t.Errorf("overlays: %d names, %v", len(infos), err)
+			}
+			if b, err := v.Open("/etc/fstab"); err != nil {
+				t.Error(err)
+			} else if got, err := io.ReadAll(b); err != nil || string(got) != c.fstab {
+				t.Errorf("fstab: %q, %v", got, err)
+			}
+		})
+	}
+}
+
+// TestRefused: tables that cannot be are refused with the reason.
+func TestRefused(t *testing.T) {
+	img, err := os.ReadFile(makeDisk(t, "dos", "12", "", 4*mib))
+	check(t, err)
+	const second = 446 + 16
+	for want, change := range map[string]func(b []byte) []byte{
+		"overlap":   func(b []byte) []byte { b[second+9]--; return b },
+		"cut off":   func(b []byte) []byte { return b[:8*mib] },
+		"no /etc":   func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\x03\x02etc"), []byte("\x03\x02xyz")) },
+		"LUKS":      func(b []byte) []byte { copy(b[5*mib:], "LUKS\xba\xbe"); return b },
+		"e2fsck":    func(b []byte) []byte { b[5*mib+1024+0x60] |= 4; return b },
+		"neither a": func(b []byte) []byte { b[510] = 0; return b },
+	} {
+		b := change(bytes.Clone(img))
+		if _, err := disk.Open(bytes.NewReader(b), int64(len(b))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open: %v, want an error about %q", err, want)
+		}
+	}
+}
+
+// walk reads all of a tree.
+func walk(v *volume.FS, dir string) error {
+	infos, err := v.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		p := dir + "/" + info.Name()
+		if info.IsDir() {
+			err = walk(v, p)
+		} else if f, err2 := v.Open(p); err2 != nil {
+			err = err2
+		} else {
+			_, err = f.ReadAt(make([]byte, min(info.Size(), mib)), 0)
+		}
+		if err != nil && err != io.EOF {
+			return err
+		}
+	}
+	return nil
+}
+
+// TestDamage: whatever bytes of the boot partition change, reading ends.
+func TestDamage(t *testing.T) {
+	img, err := os.ReadFile(makeDisk(t, "dos", "12", "", 4*mib))
+	check(t, err)
+	random := rand.New(rand.NewPCG(3, 4))
+	failed := 0
+	for range 300 {
+		at := make(map[int]byte)
+		for range 1 + random.IntN(20) {
+			i := mib + random.IntN(32<<10)
+			if _, again := at[i]; !again {
+				at[i], img[i] = img[i], byte(random.Uint32())
+			}
+		}
+		if v, err := disk.Open(bytes.NewReader(img), int64(len(img))); err != nil || walk(v, "/") != nil {
+			failed++
+		}
+		for i, b := range at {
+			img[i] = b
+		}
+	}
+	if failed == 0 {
+		t.Error("no damage was noticed")
+	}
+}
+
+// FuzzRead changes bytes of the partition table and of the boot partition, which is
+// all that is read of it.
+func FuzzRead(f *testing.F) {
+	img, err := os.ReadFile(makeDisk(f, "gpt", "12", "", 4*mib))
+	check(f, err)
+	f.Add(uint32(446), []byte{0, 0, 0, 0, 0x0C})
+	f.Add(uint32(1024), []byte{1, 2, 3})
+	f.Add(uint32(mib), []byte{0xEB, 0xFE})
+	f.Add(uint32(mib+512), []byte{0, 0, 2, 0, 3})
+	f.Fuzz(func(t *testing.T, at uint32, change []byte) {
+		at %= mib + 32<<10
+		if n := int(mib + 32<<10 - at); len(change) > n {
+			change = change[:n]
+		}
+		was := bytes.Clone(img[at:][:len(change)])
+		copy(img[at:], change)
+		defer copy(img[at:], was)
+		v, err := disk.Open(bytes.NewReader(img), int64(len(img)))
+		if err != nil {
+			return
+		}
+		for _, dir := range []string{"/boot/firmware", "/boot/firmware/overlays"} {
+			infos, err := v.ReadDir(dir)
+			if err != nil {
+				return
+			}
+			for _, info := range infos {
+				if info.Size() < 1000 {
+					v.Open(dir + "/" + info.Name())
+				}
+			}
+		}
+	})
+}

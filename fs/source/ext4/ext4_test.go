@@ -1,0 +1,431 @@
+package ext4_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/ext4"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+)
+
+func run(t testing.TB, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+func need(t testing.TB, root bool, tools ...string) {
+	t.Helper()
+	all := os.Getenv("ROOTNFSD_TEST_ALL") != ""
+	if root && os.Getuid() != 0 && !all {
+		t.Skip("needs root: mounts images")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil && !all {
+			t.Skip("needs " + tool)
+		}
+	}
+}
+
+// ramDir is in memory if the host has a place for it, which spares the test the disk.
+func ramDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "ext4")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func makeFS(t testing.TB, size int64, args ...string) string {
+	t.Helper()
+	img := filepath.Join(ramDir(t), "img")
+	if err := os.WriteFile(img, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(img, size); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "mkfs.ext4", append(append([]string{"-q", "-F"}, args...), img)...)
+	return img
+}
+
+// mounted calls do with the directory that an image is mounted at.
+func mounted(t testing.TB, img, opts string, do func(dir string)) {
+	t.Helper()
+	dir := t.TempDir()
+	run(t, "mount", "-o", "loop,"+opts, img, dir)
+	defer run(t, "umount", dir)
+	do(dir)
+}
+
+func openVolume(t testing.TB, img string) *ext4.Volume {
+	t.Helper()
+	f, err := os.Open(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := ext4.Open(f, info.Size())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func newStore(t testing.TB) *image.Store {
+	t.Helper()
+	s, err := image.OpenStore(ramDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// fill makes in dir what an ext4 file system stores in different ways.
+func fill(t *testing.T, dir string) {
+	t.Helper()
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	sample := slices.DeleteFunc(fstest.Sample(), func(x fstest.Object) bool {
+		return len(x.Target) > 1000 // does not fit in a block of 1 KiB
+	})
+	check(sample.Create(dir))
+	many := dir + "/many"
+	check(os.Mkdir(many, 0o750))
+	for i := range 1500 { // a hashed directory, of two levels in blocks of 1 KiB
+		check(os.WriteFile(fmt.Sprintf("%s/%s%d", many, strings.Repeat("n", 1+i%60), i), fstest.Bytes(i%200), 0o640))
+	}
+	for _, n := range []int{0, 1, 59, 60, 61, 100, 155, 156, 160, 255, 256} { // around what fits in an inode
+		check(os.WriteFile(fmt.Sprintf("%s/small%d", dir, n), fstest.Bytes(n), 0o644))
+		if n > 0 {
+			check(os.Symlink(strings.Repeat("t", n), fmt.Sprintf("%s/link%d", dir, n)))
+		}
+		check(os.Mkdir(fmt.Sprintf("%s/dir%d", dir, n), 0o755))
+		for i := range n / 16 {
+			check(os.WriteFile(fmt.Sprintf("%s/dir%d/%d", dir, n, i), nil, 0o644))
+		}
+	}
+	check(os.Symlink(strings.Repeat("t", 1000), dir+"/longlink"))
+
+	f, err := os.Create(dir + "/extents") // a tree of three levels, or all kinds of block numbers
+	check(err)
+	for i := range 700 {
+		_, err := f.WriteAt(fstest.Bytes(3000), int64(i)*8192)
+		check(err)
+	}
+	_, err = f.WriteAt([]byte("beyond 32 bits"), 5<<30)
+	check(err)
+	if err := unix.Fallocate(int(f.Fd()), 0, 1<<30, 3<<20); err != unix.ENOTSUP && err != unix.EOPNOTSUPP {
+		check(err)
+	}
+	check(f.Close())
+
+	x := dir + "/xattrs"
+	check(os.WriteFile(x, []byte("x"), 0o755))
+	check(unix.Setxattr(x, "user.small", []byte("value"), 0))
+	check(unix.Setxattr(x, "user.large", fstest.Bytes(700), 0))
+	check(unix.Setxattr(x, "user.empty", nil, 0))
+	check(unix.Setxattr(x, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
+	check(unix.Setxattr(x, "system.posix_acl_access", []byte("\x02\x00\x00\x00"+
+		"\x01\x00\x07\x00\xff\xff\xff\xff\x02\x00\x06\x00\xe8\x03\x00\x00\x04\x00\x05\x00\xff\xff\xff\xff"+
+		"\x10\x00\x07\x00\xff\xff\xff\xff\x20\x00\x05\x00\xff\xff\xff\xff"), 0))
+
+	check(unix.Mknod(dir+"/bigdev", unix.S_IFBLK|0o600, int(unix.Mkdev(259, 300000))))
+	check(os.WriteFile(dir+"/owner", nil, 0o600))
+	check(os.Chown(dir+"/owner", 100000, 2000000000))
+	late := unix.NsecToTimespec(6000000000123456789) // 2160: beyond 32 bits
+	check(unix.UtimesNanoAt(unix.AT_FDCWD, dir+"/owner", []unix.Timespec{late, late}, 0))
+}
+
+// TestAsTheKernelReads holds what is read of file systems of many kinds against what
+// the kernel makes of them.
+func TestAsTheKernelReads(t *testing.T) {
+	need(t, true, "mkfs.ext4")
+	for name, args := range map[string][]string{
+		"4k": {"-b", "4096", "-I", "256"},
+		"1k": {"-b", "1024", "-I", "256"},
+		"ext4 1k, no 64bit, no checksums, inline": {"-b", "1024", "-I", "512", "-O", "^64bit,^metadata_csum,inline_data"},
+		"inline":                {"-b", "4096", "-I", "256", "-O", "inline_data,64bit,metadata_csum"},
+		"ext2":                  {"-b", "1024", "-I", "256", "-O", "^extents,^64bit,^metadata_csum,^has_journal,^flex_bg,^huge_file"},
+		"values in inodes, 2k":  {"-b", "2048", "-I", "256", "-O", "ea_inode"},
+		"no names of kinds, 4k": {"-b", "4096", "-I", "256", "-O", "^filetype,^flex_bg"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			img := makeFS(t, 48<<20, args...)
+			mounted(t, img, "rw,user_xattr,acl", func(dir string) {
+				fill(t, dir)
+				if strings.HasPrefix(name, "values in") {
+					if err := unix.Setxattr(dir+"/xattrs", "user.huge", fstest.Bytes(20000), 0); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			s := newStore(t)
+			var want image.SealResult
+			mounted(t, img, "ro,noload", func(dir string) {
+				d, err := source.OpenDir(dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer d.Close()
+				if want, err = s.Seal(t.Context(), "kernel", d, image.SealOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			})
+			got, err := s.Seal(t.Context(), "ours", volume.New(openVolume(t, img)), image.SealOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Digest != want.Digest {
+				t.Errorf("the digest is not that of what the kernel shows%s", differences(t, s))
+			}
+		})
+	}
+}
+
+// differences lists what is different in the versions kernel and ours.
+func differences(t *testing.T, s *image.Store) string {
+	t.Helper()
+	versions := make([]*image.Version, 2)
+	for i, name := range []string{"kernel", "ours"} {
+		v, err := s.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions[i] = v
+	}
+	var b strings.Builder
+	if err := image.Diff(versions[0], versions[1], func(c *image.Change) error {
+		fmt.Fprintf(&b, "\n%s: %v %+v %+v", c.Path, c.What, c.Before, c.After)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestPopulated compares a directory with the file system that mkfs made of it, which
+// needs no mount.
+func TestPopulated(t *testing.T) {
+	need(t, false, "mkfs.ext4")
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/lost+found", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/f", fstest.Bytes(100000), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(dir+"/f", dir+"/g"); err != nil {
+		t.Fatal(err)
+	}
+	v := volume.New(openVolume(t, makeFS(t, 8<<20, "-d", dir)))
+	f, err := v.Open("/g")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(f)
+	if err != nil || !bytes.Equal(got, fstest.Bytes(100000)) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+	infos, err := v.ReadDir("/")
+	if err != nil || len(infos) != 3 {
+		t.Fatalf("ReadDir: %v, %v", infos, err)
+	}
+	a, b := source.MetaOf(infos[0]), source.MetaOf(infos[1])
+	if a.Ino != b.Ino || a.Nlink != 2 || a.Mode != 0o640 {
+		t.Errorf("hard links are %+v and %+v", a, b)
+	}
+}
+
+// TestRefused: what cannot be read is refused by name.
+func TestRefused(t *testing.T) {
+	need(t, false, "mkfs.ext4")
+	img, err := os.ReadFile(makeFS(t, 4<<20, "-O", "^metadata_csum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const incompat = 1024 + 0x60
+	for want, change := range map[string]func(b []byte) []byte{
+		"e2fsck -p":          func(b []byte) []byte { b[incompat] |= 4; return b },
+		"encrypt, casefold":  func(b []byte) []byte { b[incompat+2] |= 3; return b },
+		"unknown feature 31": func(b []byte) []byte { b[incompat+3] |= 0x80; return b },
+		"cut off":            func(b []byte) []byte { return b[:3<<20] },
+		"no ext4":            func(b []byte) []byte { return b[:1500] },
+		"contradicts":        func(b []byte) []byte { clear(b[1024+0x28:][:4]); return b },
+	} {
+		b := change(bytes.Clone(img))
+		_, err := ext4.Open(bytes.NewReader(b), int64(len(b)))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open: %v, want an error about %q", err, want)
+		}
+	}
+	if sum, err := os.ReadFile(makeFS(t, 4<<20, "-O", "metadata_csum")); err != nil {
+		t.Fatal(err)
+	} else {
+		sum[1024+0x78]++ // the label
+		if _, err := ext4.Open(bytes.NewReader(sum), int64(len(sum))); err == nil || !strings.Contains(err.Error(), "checksum") {
+			t.Errorf("a wrong checksum: %v", err)
+		}
+	}
+}
+
+// readTree reads all of a tree, at most limit bytes of each file.
+func readTree(v *volume.FS, dir string, depth int) error {
+	infos, err := v.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if depth > 100 {
+		return errors.New("directories without end")
+	}
+	for _, info := range infos {
+		p := dir + "/" + info.Name()
+		_, err1 := v.Xattrs(p)
+		var err2 error
+		switch m := source.MetaOf(info); m.Kind {
+		case fs.Directory:
+			err2 = readTree(v, p, depth+1)
+		case fs.Symlink:
+			_, err2 = v.Readlink(p)
+		case fs.Regular:
+			err2 = readFile(v, p)
+		}
+		err = errors.Join(err, err1, err2)
+	}
+	return err
+}
+
+func readFile(v *volume.FS, p string) error {
+	f, err := v.Open(p)
+	if err != nil {
+		return err
+	}
+	finder := f.(source.DataFinder)
+	var buf [4096]byte
+	for off, n := int64(0), 0; n < 64; n++ {
+		from, to, err := finder.NextData(off)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if from < off || to <= from {
+			return fmt.Errorf("NextData(%d) = %d, %d", off, from, to)
+		}
+		if _, err := f.ReadAt(buf[:min(to-from, 4096)], from); err != nil && err != io.EOF {
+			return err
+		}
+		off = to
+	}
+	return nil
+}
+
+// small makes a small file system that has one of each.
+func small(t testing.TB, args ...string) []byte {
+	dir := t.TempDir()
+	for _, err := range []error{
+		os.Mkdir(dir+"/d", 0o755), os.WriteFile(dir+"/d/f", fstest.Bytes(5000), 0o644),
+		os.Symlink("target", dir+"/l"), os.Symlink(strings.Repeat("t", 100), dir+"/m"),
+		os.WriteFile(dir+"/tiny", []byte("tiny"), 0o644), unix.Setxattr(dir+"/tiny", "user.x", fstest.Bytes(30), 0),
+	} {
+		if err != nil && err != unix.ENOTSUP {
+			t.Fatal(err)
+		}
+	}
+	b, err := os.ReadFile(makeFS(t, 256<<10, append(args, "-d", dir, "-b", "1024", "-N", "32", "-O", "^has_journal,^resize_inode,^metadata_csum")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestDamage: whatever bytes change, reading ends, without a panic.
+func TestDamage(t *testing.T) {
+	need(t, false, "mkfs.ext4")
+	for _, args := range [][]string{nil, {"-O", "inline_data", "-I", "256"}, {"-O", "^extents,^64bit"}} {
+		img := small(t, args...)
+		v, err := ext4.Open(bytes.NewReader(img), int64(len(img)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := readTree(volume.New(v), "/", 0); err != nil {
+			t.Fatalf("undamaged: %v", err)
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		failed := 0
+		for range 500 {
+			b := bytes.Clone(img)
+			for range 1 + random.IntN(8) {
+				b[random.IntN(64<<10)] = byte(random.Uint32()) // metadata are there
+			}
+			if v, err := ext4.Open(bytes.NewReader(b), int64(len(b))); err != nil || readTree(volume.New(v), "/", 0) != nil {
+				failed++
+			}
+		}
+		if failed == 0 {
+			t.Error("no damage was noticed")
+		}
+		for n := 0; n < len(img); n += 1021 {
+			if _, err := ext4.Open(bytes.NewReader(img[:n]), int64(n)); err == nil {
+				t.Errorf("cut off at %d: no error", n)
+			}
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	need(f, false, "mkfs.ext4")
+	img := small(f, "-O", "inline_data", "-I", "256")
+	f.Add(uint32(1024+0x60), []byte{4, 0, 0, 0})
+	f.Add(uint32(6<<10), []byte{0xFF, 0xFF})
+	f.Fuzz(func(t *testing.T, at uint32, change []byte) {
+		r := &patched{img, int64(at % (64 << 10)), change}
+		if v, err := ext4.Open(r, int64(len(img))); err == nil {
+			readTree(volume.New(v), "/", 0)
+		}
+	})
+}
+
+// patched is an image in which some bytes are others.
+type patched struct {
+	img    []byte
+	at     int64
+	change []byte
+}
+
+func (r *patched) ReadAt(p []byte, off int64) (int, error) {
+	n, err := bytes.NewReader(r.img).ReadAt(p, off)
+	for i, b := range r.change {
+		if at := r.at + int64(i) - off; at >= 0 && at < int64(n) {
+			p[at] = b
+		}
+	}
+	return n, err
+}
