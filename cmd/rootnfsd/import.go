@@ -114,7 +114,7 @@ func reportImport(w io.Writer, r image.SealResult, dryRun bool) {
 
 // importFrom makes a version of what the argument names, and shows the progress.
 func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts importOptions) (image.SealResult, error) {
-	o, err := openOrigin(ctx, arg, opts.platform, s.Dir())
+	o, err := openOrigin(ctx, arg, opts.platform, s.spooler(opts.maxBytes))
 	if err != nil {
 		return image.SealResult{}, err
 	}
@@ -140,6 +140,26 @@ func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts imp
 		r.Warnings = append(r.Warnings, s.otherMachine(name)...)
 	}
 	return r, nil
+}
+
+// spooler returns one that takes not more than most bytes, and shows the progress.
+func (s *openedStore) spooler(most uint64) spooler {
+	return func(in io.Reader, read *counter) (*os.File, error) {
+		p := newProgress("unpacking")
+		defer p.done()
+		return s.Spool(io.TeeReader(in, said(func() {
+			done, total := read.progress()
+			p.update(image.Progress{Bytes: done, TotalBytes: total})
+		})), most)
+	}
+}
+
+// said is called for whatever is written to it.
+type said func()
+
+func (say said) Write(b []byte) (int, error) {
+	say()
+	return len(b), nil
 }
 
 // otherMachine warns if a version is for other machines than the store's other ones.

@@ -15,7 +15,6 @@ import (
 	"github.com/go-git/go-billy/v5"
 	"golang.org/x/term"
 
-	"github.com/rootnfsd/rootnfsd/fs/durable"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/fs/source/compressed"
 	"github.com/rootnfsd/rootnfsd/fs/source/oci"
@@ -36,13 +35,16 @@ func (o *origin) close() {
 	}
 }
 
-// openOrigin finds out what an argument names. Temporary files it makes in dir.
-func openOrigin(ctx context.Context, arg, platform, dir string) (*origin, error) {
+// spooler copies a stream, which is read by way of a counter, into a file without a name.
+type spooler func(io.Reader, *counter) (*os.File, error)
+
+// openOrigin finds out what an argument names.
+func openOrigin(ctx context.Context, arg, platform string, spool spooler) (*origin, error) {
 	if arg == "-" {
 		if err := refuseTerminal(os.Stdin, term.IsTerminal); err != nil {
 			return nil, err
 		}
-		return openStream(ctx, os.Stdin, platform, dir)
+		return openStream(ctx, os.Stdin, platform, spool)
 	}
 	info, err := os.Stat(arg)
 	switch {
@@ -57,7 +59,7 @@ func openOrigin(ctx context.Context, arg, platform, dir string) (*origin, error)
 	if err != nil {
 		return nil, err
 	}
-	o, err := openStream(ctx, f, platform, dir)
+	o, err := openStream(ctx, f, platform, spool)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", arg, err)
 	}
@@ -103,11 +105,14 @@ func imageOrigin(ctx context.Context, i *oci.Image) *origin {
 	return &origin{fill: func(to source.Sink) error { return i.Read(ctx, to) }, progress: i.Progress}
 }
 
-// counter counts what is read.
+// counter counts what is read of a file or a pipe.
 type counter struct {
-	r io.Reader
-	n atomic.Uint64
+	r     io.Reader
+	n     atomic.Uint64
+	total uint64 // how much there is, 0 if that is not known
 }
+
+func (c *counter) progress() (done, total uint64) { return c.n.Load(), c.total }
 
 func (c *counter) Read(b []byte) (int, error) {
 	n, err := c.r.Read(b)
@@ -119,8 +124,16 @@ func (c *counter) Read(b []byte) (int, error) {
 const sniffSize = 4096
 
 // openStream finds out what is in a file or a pipe.
-func openStream(ctx context.Context, f *os.File, platform, dir string) (*origin, error) {
+func openStream(ctx context.Context, f *os.File, platform string, spool spooler) (*origin, error) {
 	counted := &counter{r: f}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	regular := info.Mode().IsRegular()
+	if regular {
+		counted.total = uint64(info.Size())
+	}
 	plain, format, err := compressed.Open(counted)
 	if err != nil {
 		return nil, err
@@ -131,17 +144,17 @@ func openStream(ctx context.Context, f *os.File, platform, dir string) (*origin,
 		return nil, err
 	}
 	if !isTar(start) && isDisk(start) {
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() && format == "" {
+		if regular && format == "" {
 			return diskOrigin(f)
 		}
-		return unpackedDisk(in, dir)
+		return unpackedDisk(in, counted, spool)
 	}
 	if !isTar(start) {
 		return nil, notTar(start, format)
 	}
 	o := &origin{fill: func(to source.Sink) error { return tarball.Read(in, to) }}
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-		o.progress = func() (uint64, uint64) { return counted.n.Load(), uint64(info.Size()) }
+	if regular {
+		o.progress = counted.progress
 		if format == "" {
 			return archiveOrigin(ctx, o, f, start, platform)
 		}
@@ -150,7 +163,7 @@ func openStream(ctx context.Context, f *os.File, platform, dir string) (*origin,
 		return o, nil
 	}
 	// What an image consists of is said behind it, or before it, in any order.
-	temp, err := spooled(in, dir)
+	temp, err := spool(in, counted)
 	if err != nil {
 		return nil, err
 	}
@@ -174,23 +187,6 @@ func archiveOrigin(ctx context.Context, o *origin, f *os.File, start []byte, pla
 	image := imageOrigin(ctx, i)
 	image.closers = o.closers
 	return image, nil
-}
-
-// spooled is what a stream has, in a file without a name.
-func spooled(r io.Reader, dir string) (*os.File, error) {
-	f, err := durable.CreateTemp(dir, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil {
-		f.Close()
-		return nil, err
-	}
-	if _, err := io.Copy(f, r); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
 }
 
 const tarHeader = 512

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -30,40 +29,16 @@ func diskOrigin(f *os.File) (*origin, error) {
 	return &origin{tree: tree}, nil
 }
 
-// unpackedDisk is diskOrigin for what comes as a stream, which it writes to a file
-// without a name in dir. What is empty takes no place there.
-func unpackedDisk(in io.Reader, dir string) (*origin, error) {
-	f, err := spooled(bytes.NewReader(nil), dir)
+// unpackedDisk is diskOrigin for what comes as a stream, which it spools.
+func unpackedDisk(in io.Reader, read *counter, spool spooler) (*origin, error) {
+	f, err := spool(in, read)
 	if err != nil {
 		return nil, err
 	}
-	var o *origin
-	if err = writeHoles(f, in); err == nil {
-		o, err = diskOrigin(f)
-	}
+	o, err := diskOrigin(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	o.closers = append(o.closers, f)
 	return o, nil
-}
-
-// writeHoles copies in to an empty file and leaves out blocks of zeros.
-func writeHoles(f *os.File, in io.Reader) error {
-	var buf, zeros [64 << 10]byte
-	for at := int64(0); ; {
-		n, err := io.ReadFull(in, buf[:])
-		if n > 0 && !bytes.Equal(buf[:n], zeros[:n]) {
-			if _, err := f.WriteAt(buf[:n], at); err != nil {
-				return err
-			}
-		}
-		at += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return f.Truncate(at)
-		}
-		if err != nil {
-			return err
-		}
-	}
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"fmt"
 	"io"
 	"os"
 
@@ -33,7 +34,11 @@ func newSpool(s *Store) (*spool, error) {
 
 // nameless makes a file without a name in the store.
 func nameless(s *Store) (*os.File, error) {
-	f, err := durable.CreateTemp(s.versionsDir(), 0o600)
+	return namelessIn(s.versionsDir())
+}
+
+func namelessIn(dir string) (*os.File, error) {
+	f, err := durable.CreateTemp(dir, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +47,51 @@ func nameless(s *Store) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// Spool copies a stream into a file without a name on the disk of the store, for whom it
+// is to be read from anywhere: not more than most bytes. Blocks of zeros take no room. As
+// a seal does, it leaves a reserve free on the disk. The caller closes the file.
+func (s *Store) Spool(from io.Reader, most uint64) (*os.File, error) {
+	if err := makeDir(s.StateDir(), 0o755); err != nil {
+		return nil, err
+	}
+	f, err := namelessIn(s.StateDir())
+	if err != nil {
+		return nil, err
+	}
+	if err := (frugal{s, f}).copy(from, most); err != nil {
+		f.Close()
+		return nil, s.explainSpace(err)
+	}
+	return f, nil
+}
+
+// copy writes a stream to the file, which is empty, and leaves holes in it.
+func (w frugal) copy(from io.Reader, most uint64) error {
+	buf := make([]byte, fileBuffer)
+	for at := uint64(0); ; {
+		n, err := io.ReadFull(from, buf)
+		b := buf[:n]
+		if at+uint64(n) > most {
+			return fmt.Errorf("there is more of it than the %s that may be", formatBytes(most))
+		}
+		if !isZero(b) {
+			if err := w.check(uint64(n)); err != nil {
+				return err
+			}
+			if _, err := w.f.WriteAt(b, int64(at)); err != nil {
+				return err
+			}
+		}
+		at += uint64(n)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return w.f.Truncate(int64(at))
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // write appends b. An error shows at finish. Unlike a bufio.Writer it hands b to
