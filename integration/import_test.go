@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -155,14 +156,17 @@ func TestExport(t *testing.T) {
 	}
 }
 
-// TestImportDisk: an image is imported, and compressed has the same digest.
+// TestImportDisk: an image is imported, compressed has the same digest, and it is put
+// right on the way.
 func TestImportDisk(t *testing.T) {
-	require(t, "mkfs.ext4", "xz")
-	_, at, _ := importedTree(t)
+	require(t, "mkfs.ext4", "xz", "tar")
+	store, at, _ := importedTree(t)
 	dir := t.TempDir()
-	if err := os.MkdirAll(dir+"/root/etc", 0o755); err != nil {
+	if err := errors.Join(os.MkdirAll(dir+"/root/etc", 0o755), os.Mkdir(dir+"/root/sbin", 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	write(t, dir+"/root/sbin/init", "#!/bin/sh\n")
+	write(t, dir+"/root/etc/fstab", "/dev/mmcblk0p1 /boot vfat defaults 0 2\n")
 	img := dir + "/img"
 	program(t, "mkfs.ext4", "-q", "-F", "-d", dir+"/root", img, "16M")
 	program(t, "xz", "-0", "--keep", img)
@@ -173,6 +177,16 @@ func TestImportDisk(t *testing.T) {
 	if names := cli(t, "ls", "disk:/", at); !strings.Contains(names, "etc") {
 		t.Errorf("in the image is %q", names)
 	}
+	if diff := cli(t, "import", img, "fixed", "--fix", at); !strings.Contains(diff, "-/dev/mmcblk0p1") {
+		t.Errorf("--fix shows %q", diff)
+	}
+	if fstab := cli(t, "cat", "fixed:/etc/fstab", at); !strings.HasPrefix(fstab, "#") || !strings.Contains(fstab, "mmcblk0p1") {
+		t.Errorf("the fstab that was put right is %q", fstab)
+	}
+	program(t, "tar", "-cf", dir+"/tar", "-C", dir+"/root", ".")
+	expectFailure(t, []string{"import", dir + "/tar", "fixed", "--fix", at}, "nothing was changed", "@fixed NEW --fix")
+	cli(t, "import", dir+"/tar", "tar", at)
+	cli(t, "import", store+"@tar", "tar-fixed", "--fix", at)
 }
 
 // TestImportFails: what is no good is refused in words, and the store stays as it was.

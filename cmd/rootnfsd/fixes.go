@@ -2,13 +2,59 @@ package main
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
+	"github.com/go-git/go-billy/v5"
+	"github.com/urfave/cli/v2"
+
 	"github.com/rootnfsd/rootnfsd/fs/lint"
 )
+
+// fixFlags are the flags of the commands that put trees right.
+func fixFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.BoolFlag{Name: "fix", Usage: "put right what lint finds and needs no judgement"},
+		&cli.StringFlag{Name: "caps", Usage: "warn, setuid or restore: `WHAT` --fix does about file capabilities", Value: string(lint.CapsWarn)},
+	}
+}
+
+// fixer returns a tree put right, and what was changed for that.
+type fixer func(context.Context, billy.Filesystem) (billy.Filesystem, []lint.Change, error)
+
+// fixerOf is the one that the flags ask for: it shows what it changes, unless the output
+// is JSON.
+func fixerOf(c *cli.Context) (fixer, error) {
+	caps, err := lint.ParseCaps(c.String("caps"))
+	if err != nil {
+		return nil, usageError(c, "--caps: %v", err)
+	}
+	if !c.Bool("fix") {
+		if c.IsSet("caps") {
+			return nil, usageError(c, "--caps is for --fix")
+		}
+		return func(_ context.Context, tree billy.Filesystem) (billy.Filesystem, []lint.Change, error) {
+			return tree, nil, nil
+		}, nil
+	}
+	return func(ctx context.Context, tree billy.Filesystem) (billy.Filesystem, []lint.Change, error) {
+		fixed, changes, err := lint.Fix(ctx, tree, caps)
+		if err != nil {
+			return nil, nil, explainPermission(err)
+		}
+		if !c.Bool("json") {
+			paint, err := coloursFor("auto")
+			if err = errors.Join(err, printChanges(c.App.Writer, changes, paint)); err != nil {
+				return nil, nil, err
+			}
+		}
+		return fixed, changes, nil
+	}, nil
+}
 
 // printChanges writes what was fixed in a tree, as a unified diff.
 func printChanges(w io.Writer, changes []lint.Change, paint colours) error {

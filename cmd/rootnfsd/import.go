@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/lint"
 )
 
 func importCommand() *cli.Command {
@@ -36,13 +37,19 @@ Examples:
    docker export $(docker create debian:12) | rootnfsd import - v3
    rootnfsd import image.oci v3 --platform linux/arm64
    rootnfsd import /srv/other@v2 v3
-   rootnfsd import root.tar.xz v3 --dry-run`,
-		Flags: []cli.Flag{
+   rootnfsd import root.tar.xz v3 --dry-run
+   rootnfsd import raspios.img v3 --fix     put right what hurts nodes without a disk
+
+Says what would go wrong when nodes without a disk boot the version, as
+rootnfsd lint does. --fix and --caps are those of rootnfsd seal. What comes in
+one pass, as a tarball does, has to be imported before it can be put right:
+rootnfsd import images@v3 v4 --fix.`,
+		Flags: append(fixFlags(),
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: "read all of it and say what would come of it, but store nothing"},
 			&cli.StringFlag{Name: "platform", Usage: "which image of several, such as `linux/arm64`"},
 			&cli.Uint64Flag{Name: "max-size", Usage: "refuse a tree whose files are larger in all than `GIB`, holes counted", Value: 1024},
-		},
+		),
 		Action: func(c *cli.Context) error {
 			debug.SetGCPercent(25) // as seal does
 			if c.NArg() != 2 {
@@ -55,19 +62,26 @@ Examples:
 			if c.Uint64("max-size") > 1<<30 {
 				return usageError(c, "--max-size is in GiB")
 			}
+			fix, err := fixerOf(c)
+			if err != nil {
+				return err
+			}
 			s, err := openOneStore(c)
 			if err != nil {
 				return err
 			}
 			ctx, stop := stoppable(c)
 			defer stop()
-			r, err := s.importFrom(ctx, c.Args().First(), name, importOptions{
-				dryRun: c.Bool("dry-run"), platform: c.String("platform"), maxBytes: c.Uint64("max-size") << 30,
-			})
+			opts := importOptions{dryRun: c.Bool("dry-run"), platform: c.String("platform"), maxBytes: c.Uint64("max-size") << 30}
+			if c.Bool("fix") {
+				opts.fix = fix
+			}
+			r, changes, err := s.importFrom(ctx, c.Args().First(), name, opts)
 			if err != nil {
 				return fmt.Errorf("nothing was changed: %w", explainImport(err))
 			}
 			sealed := sealedOf(r)
+			sealed.Fixes = changes
 			if !c.Bool("dry-run") {
 				if sealed.Findings, err = s.lint(ctx, r.Info); err != nil {
 					warnUnlinted(name, err)
@@ -87,6 +101,7 @@ type importOptions struct {
 	dryRun   bool
 	platform string
 	maxBytes uint64
+	fix      fixer // nil for none
 }
 
 type importedJSON struct {
@@ -113,12 +128,20 @@ func reportImport(w io.Writer, r image.SealResult, dryRun bool) {
 }
 
 // importFrom makes a version of what the argument names, and shows the progress.
-func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts importOptions) (image.SealResult, error) {
+func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts importOptions) (r image.SealResult, changes []lint.Change, err error) {
 	o, err := openOrigin(ctx, arg, opts.platform, s.spooler(opts.maxBytes))
 	if err != nil {
-		return image.SealResult{}, err
+		return r, nil, err
 	}
 	defer o.close()
+	if opts.fix != nil {
+		if o.tree == nil {
+			return r, nil, fmt.Errorf("what comes in one pass cannot be put right on the way: import it without --fix, and that version again: rootnfsd import %s@%s NEW --fix", s.Dir(), name)
+		}
+		if o.tree, changes, err = opts.fix(ctx, o.tree); err != nil {
+			return r, nil, err
+		}
+	}
 	p := newProgress("importing " + name)
 	defer p.done()
 	update := func(now image.Progress) {
@@ -127,19 +150,18 @@ func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts imp
 		}
 		p.update(now)
 	}
-	var r image.SealResult
 	if o.tree != nil {
 		r, err = s.Seal(ctx, name, o.tree, image.SealOptions{DryRun: opts.dryRun, Progress: update})
 	} else {
 		r, err = s.Import(ctx, name, o.fill, image.ImportOptions{DryRun: opts.dryRun, MaxBytes: opts.maxBytes, Progress: update})
 	}
 	if err != nil {
-		return r, err
+		return r, nil, err
 	}
 	if !opts.dryRun {
 		r.Warnings = append(r.Warnings, s.otherMachine(name)...)
 	}
-	return r, nil
+	return r, changes, nil
 }
 
 // spooler returns one that takes not more than most bytes, and shows the progress.

@@ -51,13 +51,11 @@ version, in ` + lint.FixesPath + `. All files are read for it.
 --caps says what --fix does about file capabilities, which NFS does not carry:
 warn does nothing, setuid makes ping and the like setuid, restore adds a service
 that sets them when a node boots.`,
-		Flags: []cli.Flag{
+		Flags: append(fixFlags(),
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.StringFlag{Name: "from", Usage: "read the tree from `DIR` instead of <store>/VERSION"},
-			&cli.BoolFlag{Name: "fix", Usage: "put right what lint finds and needs no judgement"},
-			&cli.StringFlag{Name: "caps", Usage: "warn, setuid or restore: `WHAT` --fix does about file capabilities", Value: string(lint.CapsWarn)},
 			&cli.BoolFlag{Name: "read-all", Usage: "read every file, changed or not"},
-		},
+		),
 		Action: func(c *cli.Context) error {
 			// What a seal keeps is small or free of pointers: to collect garbage often
 			// costs it no time, and a third of the memory is saved.
@@ -71,12 +69,9 @@ that sets them when a node boots.`,
 			if from != "" && len(names) != 1 {
 				return usageError(c, "--from wants exactly one version")
 			}
-			caps, err := lint.ParseCaps(c.String("caps"))
+			fix, err := fixerOf(c)
 			if err != nil {
-				return usageError(c, "--caps: %v", err)
-			}
-			if c.IsSet("caps") && !c.Bool("fix") {
-				return usageError(c, "--caps is for --fix")
+				return err
 			}
 			if len(names) == 0 {
 				if names, err = s.unsealed(); err != nil {
@@ -89,7 +84,7 @@ that sets them when a node boots.`,
 			results := []sealedJSON{}
 			var failed []error
 			for _, name := range names {
-				r, changes, err := s.sealFixed(c, name, from, caps)
+				r, changes, err := s.sealFixed(c, name, from, fix)
 				if err != nil {
 					failed = append(failed, err)
 					continue
@@ -153,27 +148,17 @@ func (s *openedStore) unsealed() ([]string, error) {
 
 // sealFixed makes a version as the seal command's flags say, and tells what was
 // fixed in it.
-func (s *openedStore) sealFixed(c *cli.Context, name, from string, caps lint.Caps) (image.SealResult, []lint.Change, error) {
+func (s *openedStore) sealFixed(c *cli.Context, name, from string, fix fixer) (image.SealResult, []lint.Change, error) {
 	tree, err := s.openTree(name, from)
 	if err != nil {
 		return image.SealResult{}, nil, err
 	}
 	defer tree.Close()
-	if !c.Bool("fix") {
-		r, err := s.sealSource(c.Context, name, tree, c.Bool("read-all"))
-		return r, nil, err
-	}
-	fixed, changes, err := lint.Fix(c.Context, tree, caps)
+	fixed, changes, err := fix(c.Context, tree)
 	if err != nil {
-		return image.SealResult{}, nil, fmt.Errorf("nothing was changed: %w", explainPermission(err))
+		return image.SealResult{}, nil, fmt.Errorf("nothing was changed: %w", err)
 	}
-	if !c.Bool("json") {
-		paint, err := coloursFor("auto")
-		if err = errors.Join(err, printChanges(c.App.Writer, changes, paint)); err != nil {
-			return image.SealResult{}, nil, err
-		}
-	}
-	r, err := s.sealSource(c.Context, name, fixed, true)
+	r, err := s.sealSource(c.Context, name, fixed, c.Bool("read-all"))
 	return r, changes, err
 }
 
