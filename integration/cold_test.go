@@ -115,6 +115,19 @@ func (c *cold) stopDisk(t *testing.T) (goOn func()) {
 // them, until it is called off.
 func (c *cold) strace(t *testing.T, file, inject string) (stop func()) {
 	t.Helper()
+	for {
+		stop, pid := c.attach(t, file, inject)
+		// A thread that was made by one that strace had not come to yet may have escaped it.
+		if c.traced(t, pid) {
+			return stop
+		}
+		stop()
+	}
+}
+
+// attach starts strace, which has come to all threads that it knows of.
+func (c *cold) attach(t *testing.T, file, inject string) (stop func(), pid int) {
+	t.Helper()
 	strace := exec.Command("strace", "-f", "-e", "trace=pread64", "-e", "inject=pread64:"+inject, "-e", "signal=none",
 		"-o", file, "-p", fmt.Sprint(int(c.Meter)))
 	stderr, err := strace.StderrPipe()
@@ -132,7 +145,27 @@ func (c *cold) strace(t *testing.T, file, inject string) (stop func()) {
 	if said, err := bufio.NewReader(stderr).ReadString('\n'); err != nil || !strings.Contains(said, "attached") {
 		t.Fatalf("strace: %q, %v", said, err)
 	}
-	return stop
+	return stop, strace.Process.Pid
+}
+
+// traced reports whether a process traces all of the daemon's threads, as it then will
+// those that they make.
+func (c *cold) traced(t *testing.T, by int) bool {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", int(c.Meter)))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("the daemon's threads: %q, %v", threads, err)
+	}
+	for _, thread := range threads {
+		status, err := os.ReadFile(thread)
+		if err != nil {
+			return false
+		}
+		if !strings.Contains(string(status), fmt.Sprintf("\nTracerPid:\t%d\n", by)) {
+			return false
+		}
+	}
+	return true
 }
 
 // TestColdReadsHoldUpNobody makes a READ wait for the disk for as long as it
