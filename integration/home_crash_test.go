@@ -24,10 +24,7 @@ import (
 // answered, and after a COMMIT under another verifier it writes again what the
 // server may have lost. So all that was written must be there, and what was
 // acknowledged as safe must be there at any time.
-func TestHomeKilled(t *testing.T) {
-	t.Parallel()
-	killHomesBothWays(t, 100)
-}
+func TestHomeKilled(t *testing.T) { killHomesBothWays(t, 100) }
 
 func TestLongHomeKilled(t *testing.T) {
 	long(t, "kills the server two thousand times")

@@ -10,10 +10,8 @@ import (
 // directories, as the server's kernel may, so that it does not matter what the
 // server's is set to.
 func TestHomePosix(t *testing.T) {
-	t.Parallel()
 	for _, squash := range []string{"none", "root"} {
 		t.Run("squash "+squash, func(t *testing.T) {
-			t.Parallel()
 			skel := t.TempDir()
 			if err := os.Chmod(skel, 0o777); err != nil {
 				t.Fatal(err)

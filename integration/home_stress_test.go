@@ -18,10 +18,7 @@ import (
 
 // TestHomeStress has the kernels of two nodes do to one home what goes wrong
 // elsewhere.
-func TestHomeStress(t *testing.T) {
-	t.Parallel()
-	stressHomes(t, 1)
-}
+func TestHomeStress(t *testing.T) { stressHomes(t, 1) }
 
 func TestLongHomeStress(t *testing.T) {
 	long(t, "strains a home")

@@ -85,7 +85,6 @@ func mountHome(t *testing.T, g *lab.Guest) {
 
 // TestHomeMount has two nodes write to homes of their own by the kernel's client.
 func TestHomeMount(t *testing.T) {
-	t.Parallel()
 	h := serveHomes(t, t.TempDir(), nil, "--home-squash", "none")
 	for n, g := range h.boot(t, 2) {
 		mountHome(t, g)

@@ -15,7 +15,6 @@ import (
 // TestConsistentLowers holds running nodes to the exact version that they
 // booted: through promotions, and through crashes of the server.
 func TestConsistentLowers(t *testing.T) {
-	t.Parallel() // none of the others that are has the golden store
 	golden := openGolden(t)
 	net := newNet(t)
 	store := "--export=" + golden.Store
