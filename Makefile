@@ -13,7 +13,7 @@ VERSION     := $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 LDFLAGS     := -s -w -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # A count, for a span of time sometimes ends in "context deadline exceeded" (go.dev/issue/75804).
-FUZZTIME    ?= 50000x
+FUZZTIME    ?= 30000x
 # Everything but the black-box tests, which run the real program.
 PACKAGES     = $(shell $(GO) list ./... | grep -v /integration)
 
