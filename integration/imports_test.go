@@ -30,7 +30,7 @@ var importRules = []importRule{
 	{"fs/hostdir", "fs fs/pagecache cache", "a host directory does not know what it is served as"},
 	{"fs/source", "fs", "a reader of trees knows neither packs nor exports"},
 	{"fs/dpkg", "", "what is installed in a tree is read from any billy.Filesystem"},
-	{"fs/lint", "fs fs/source fs/source/overlay", "what is wrong with a tree is read from any billy.Filesystem"},
+	{"fs/lint", "fs fs/source fs/source/compressed fs/source/overlay", "what is wrong with a tree is read from any billy.Filesystem"},
 	{"fs/fstest", "fs", "the suite that every tree must pass knows none of them"},
 	{"fs/durable", "", "replacing a file durably is below everything"},
 	{"fs/pagecache", "", "reading what is in memory is below everything"},

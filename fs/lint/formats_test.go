@@ -66,7 +66,7 @@ func TestInitramfsFormats(t *testing.T) {
 // TestInitramfsAfterGzip reads what follows a compressed archive, where it is
 // known where that ends.
 func TestInitramfsAfterGzip(t *testing.T) {
-	for _, c := range [][]string{{"gzip"}, {"zstd", "-q"}} {
+	for _, c := range [][]string{{"gzip"}, {"zstd", "-q"}, {"xz", "--check=crc32"}} {
 		first, second := tool(t, cpio(files{"init": "x"}), c[0], c[1:]...), tool(t, cpio(ramdisk("6.1")), c[0], c[1:]...)
 		got, err := readInitramfs(strings.NewReader(first + second))
 		if err != nil || !got.nfsMount || !got.network {

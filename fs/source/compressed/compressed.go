@@ -28,7 +28,7 @@ var formats = []struct {
 }{
 	{"gzip", "\x1f\x8b", func(r *bufio.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
 	{"bzip2", "BZh", func(r *bufio.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},
-	{"xz", "\xfd7zXZ\x00", openXZ},
+	{"xz", xzMagic, openXZ},
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
 }
 
@@ -59,13 +59,9 @@ type named struct {
 	format string
 }
 
-func (n *named) Read(b []byte) (k int, err error) {
-	defer func() { // of ulikunitz/xz, where memory for a dictionary cannot be had
-		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: the stream is damaged: %v", n.format, r)
-		}
-	}()
-	if k, err = n.Reader.Read(b); err != nil && err != io.EOF {
+func (n *named) Read(b []byte) (int, error) {
+	k, err := n.Reader.Read(b)
+	if err != nil && err != io.EOF {
 		err = fmt.Errorf("%s: %w", n.format, explain(err))
 	}
 	return k, err

@@ -3,7 +3,9 @@ package compressed_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"os"
 	"os/exec"
@@ -88,8 +90,27 @@ func TestBounds(t *testing.T) {
 	if _, _, err := unpack(b); err == nil {
 		t.Error("a dictionary of 256 MiB is accepted")
 	}
+	modest := pipe(t, []byte("x"), "xz", "-c", "-T1")
+	if _, _, err := unpack(append(modest, b...)); err == nil {
+		t.Error("a dictionary of 256 MiB is accepted in a later block")
+	}
 	if _, _, err := unpack(pipe(t, bytes.Repeat([]byte("x"), 1<<20), "zstd", "-c", "-1", "--long=28")); err == nil {
 		t.Error("a window of 256 MiB is accepted")
+	}
+}
+
+// TestIndex: an index that is whole, but not that of the blocks, is noticed.
+func TestIndex(t *testing.T) {
+	const footer = 12
+	for _, flag := range []string{"-T1", "-T2"} {
+		b := pipe(t, fstest.Bytes(5000), "xz", "-c", flag)
+		end := len(b) - footer
+		index := b[end-(int(binary.LittleEndian.Uint32(b[end+4:]))+1)*4 : end]
+		index[2] ^= 1 // the size of the first block
+		binary.LittleEndian.PutUint32(index[len(index)-4:], crc32.ChecksumIEEE(index[:len(index)-4]))
+		if _, _, err := unpack(b); err == nil {
+			t.Errorf("%s: an index of other blocks is accepted", flag)
+		}
 	}
 }
 
