@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"path"
 	"strings"
-)
 
-// fstabPath is where an fstab lies.
-const fstabPath = "/etc/fstab"
+	"github.com/rootnfsd/rootnfsd/fs/fstab"
+)
 
 // diskRules are about what assumes that there is a disk.
 func diskRules() []Rule {
@@ -34,15 +33,15 @@ func diskRules() []Rule {
 
 func checkFstab(c *checker) error {
 	text, err := c.read(fstabPath)
-	for _, m := range parseFstab(text) {
-		if !m.onDisk() || !m.needed() {
+	for _, m := range fstab.Parse(text) {
+		if !waitsForDisk(&m) {
 			continue
 		}
-		fix := fmt.Sprintf("put a # in front of line %d", m.line+1)
-		switch what := fmt.Sprintf("line %d mounts %s at %s", m.line+1, printable(m.spec), printable(m.file)); {
-		case m.isSwap():
-			c.found(Warning, fstabPath, fmt.Sprintf("line %d swaps to %s: systemd waits 90 seconds for it", m.line+1, printable(m.spec)), fix)
-		case path.Clean(m.file) == "/":
+		fix := fmt.Sprintf("put a # in front of line %d", m.Line+1)
+		switch what := fmt.Sprintf("line %d mounts %s at %s", m.Line+1, printable(m.Spec), printable(m.File)); {
+		case m.IsSwap():
+			c.found(Warning, fstabPath, fmt.Sprintf("line %d swaps to %s: systemd waits 90 seconds for it", m.Line+1, printable(m.Spec)), fix)
+		case path.Clean(m.File) == "/":
 			c.found(Warning, fstabPath, what+": the root comes over NFS, and remounting it like this may fail", fix)
 		default:
 			c.found(Error, fstabPath, what+": systemd waits 90 seconds for it, then the boot ends in emergency mode", fix)
@@ -81,9 +80,9 @@ func checkSwap(c *checker) error {
 	if err != nil {
 		return err
 	}
-	for _, m := range parseFstab(text) {
-		if m.isSwap() && strings.HasPrefix(m.spec, "/") && !strings.HasPrefix(m.spec, "/dev/") && !m.option("noauto") {
-			c.found(Warning, fstabPath, fmt.Sprintf("line %d swaps to the file %s, which lies in the overlay, in memory", m.line+1, printable(m.spec)), fmt.Sprintf("put a # in front of line %d", m.line+1))
+	for _, m := range fstab.Parse(text) {
+		if swapsToFile(&m) {
+			c.found(Warning, fstabPath, fmt.Sprintf("line %d swaps to the file %s, which lies in the overlay, in memory", m.Line+1, printable(m.Spec)), fmt.Sprintf("put a # in front of line %d", m.Line+1))
 		}
 	}
 	if unit, by, err := c.firstEnabled(swapUnits()...); err != nil {

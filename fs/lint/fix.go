@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-git/go-billy/v5"
 
+	"github.com/rootnfsd/rootnfsd/fs/fstab"
 	"github.com/rootnfsd/rootnfsd/fs/source/overlay"
 )
 
@@ -159,10 +160,10 @@ func (f *fixer) fixFstab() error {
 	}
 	lines := slices.Collect(strings.Lines(text))
 	var done []string
-	for _, m := range parseFstab(text) {
-		if swapFile := m.isSwap() && strings.HasPrefix(m.spec, "/"); m.onDisk() && m.needed() || swapFile && !m.option("noauto") {
-			lines[m.line] = "#" + lines[m.line]
-			done = append(done, fmt.Sprint(m.line+1))
+	for _, m := range fstab.Parse(text) {
+		if waitsForDisk(&m) || swapsToFile(&m) {
+			lines[m.Line] = "#" + lines[m.Line]
+			done = append(done, fmt.Sprint(m.Line+1))
 		}
 	}
 	if len(done) == 0 {

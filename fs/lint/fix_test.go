@@ -46,7 +46,7 @@ func contentOf(t *testing.T, root billy.Filesystem, p string) string {
 // TestFix puts a Raspberry Pi's card right, all that can be, and says what it did.
 func TestFix(t *testing.T) {
 	tree := small.and(enabled("dphys-swapfile.service")).and(enabled("apt-daily.timer")).and(files{
-		"etc/fstab":                           "proc /proc proc defaults 0 0\nPARTUUID=1-01 /boot/firmware vfat defaults 0 2\nLABEL=x /x ext4 nofail\n/swap none swap sw 0 0\nPARTUUID=1-02 / ext4 defaults 0 1",
+		"etc/fstab":                           "proc /proc proc defaults 0 0\nPARTUUID=1-01 /boot/firmware vfat defaults 0 2\nLABEL=x /x ext4 nofail\n/swap none swap sw 0 0\n/dev/zram0 none swap sw 0 0\n/dev/sda2 none swap nofail 0 0\nPARTUUID=1-02 / ext4 defaults 0 1",
 		"etc/machine-id":                      "b08dfa6083e7567a1921a715000001fb\n",
 		"var/lib/dbus/machine-id":             "b08dfa6083e7567a1921a715000001fb\n",
 		"etc/rc3.d/S01resize2fs_once":         "x",
@@ -62,7 +62,7 @@ func TestFix(t *testing.T) {
 		t.Errorf("afterwards there is %q; want nothing", left)
 	}
 	want := []string{
-		"fstab-disk /etc/fstab: commented out line 2, 4, 5",
+		"fstab-disk /etc/fstab: commented out line 2, 4, 7",
 		"swap /etc/systemd/system/dphys-swapfile.service: masked",
 		"machine-id /etc/machine-id: emptied",
 		"machine-id /var/lib/dbus/machine-id: made a link to /etc/machine-id",
@@ -75,7 +75,7 @@ func TestFix(t *testing.T) {
 		t.Errorf("changes\n%s\nwant\n%s", strings.Join(changes, "\n"), strings.Join(want, "\n"))
 	}
 	for p, want := range map[string]string{
-		"/etc/fstab":      "proc /proc proc defaults 0 0\n#PARTUUID=1-01 /boot/firmware vfat defaults 0 2\nLABEL=x /x ext4 nofail\n#/swap none swap sw 0 0\n#PARTUUID=1-02 / ext4 defaults 0 1",
+		"/etc/fstab":      "proc /proc proc defaults 0 0\n#PARTUUID=1-01 /boot/firmware vfat defaults 0 2\nLABEL=x /x ext4 nofail\n#/swap none swap sw 0 0\n/dev/zram0 none swap sw 0 0\n/dev/sda2 none swap nofail 0 0\n#PARTUUID=1-02 / ext4 defaults 0 1",
 		"/etc/machine-id": "",
 		"/etc/systemd/system/resize2fs_once.service": "-> /dev/null",
 		"/etc/overlayroot.conf":                      "# settings\noverlayroot_cfgdisk=\"disabled\"\n#overlayroot_opts=\"x\"\noverlayroot=\"tmpfs:swap=1,recurse=0\"\n",
@@ -85,7 +85,7 @@ func TestFix(t *testing.T) {
 		}
 	}
 	record := contentOf(t, fixed, "/usr/share/elsewhere/fixes.json") // where /etc/rootnfsd leads
-	if n := strings.Count(record, `"rule"`); n != len(want) || !strings.Contains(record, `"change": "commented out line 2, 4, 5"`) {
+	if n := strings.Count(record, `"rule"`); n != len(want) || !strings.Contains(record, `"change": "commented out line 2, 4, 7"`) {
 		t.Errorf("the record is\n%s", record)
 	}
 	if b, err := os.ReadFile(dir.Root() + "/etc/machine-id"); len(b) == 0 || err != nil {

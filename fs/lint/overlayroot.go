@@ -3,6 +3,8 @@ package lint
 import (
 	"slices"
 	"strings"
+
+	"github.com/rootnfsd/rootnfsd/fs/fstab"
 )
 
 const overlayrootConf = "/etc/overlayroot.conf"
@@ -82,10 +84,10 @@ func checkOverlayroot(c *checker) error {
 	if err != nil || !recurse {
 		return err
 	}
-	for _, m := range parseFstab(text) {
-		if strings.HasPrefix(m.kind, "nfs") || m.kind == "cifs" || m.kind == "ext4" || m.kind == "xfs" || m.kind == "btrfs" {
-			if m.needed() || strings.HasPrefix(m.kind, "nfs") {
-				c.found(Warning, by, "without recurse=0 what is written to "+printable(m.file)+" (/etc/fstab) lands in memory and is lost", `echo 'overlayroot="tmpfs:recurse=0"' > etc/overlayroot.conf`)
+	for _, m := range fstab.Parse(text) {
+		if strings.HasPrefix(m.Kind, "nfs") || m.Kind == "cifs" || m.Kind == "ext4" || m.Kind == "xfs" || m.Kind == "btrfs" {
+			if needed(&m) || strings.HasPrefix(m.Kind, "nfs") {
+				c.found(Warning, by, "without recurse=0 what is written to "+printable(m.File)+" (/etc/fstab) lands in memory and is lost", `echo 'overlayroot="tmpfs:recurse=0"' > etc/overlayroot.conf`)
 			}
 		}
 	}

@@ -11,9 +11,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/rootnfsd/rootnfsd/fs/fstab"
 	"github.com/rootnfsd/rootnfsd/fs/source/ext4"
 	"github.com/rootnfsd/rootnfsd/fs/source/fat"
 	"github.com/rootnfsd/rootnfsd/fs/source/volume"
@@ -148,29 +150,19 @@ func readFstab(root *volume.FS) (string, error) {
 
 // inFstab returns where an fstab mounts a FAT file system, and how.
 func inFstab(table string) (place string, opts fat.Options, ok bool) {
-	opts = fat.DefaultOptions
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) < 3 || strings.HasPrefix(f[0], "#") || f[2] != "vfat" && f[2] != "auto" {
-			continue
-		}
-		for _, p := range bootPlaces {
-			if strings.TrimSuffix(f[1], "/") != p {
-				continue
-			}
-			if len(f) > 3 {
-				opts = masks(f[3])
-			}
-			return p, opts, true
+	for _, m := range fstab.Parse(table) {
+		place := strings.TrimSuffix(m.File, "/")
+		if (m.Kind == "vfat" || m.Kind == "auto") && slices.Contains(bootPlaces, place) {
+			return place, masks(m.Options), true
 		}
 	}
-	return "", opts, false
+	return "", fat.DefaultOptions, false
 }
 
 // masks reads umask, fmask and dmask, the later one counting.
-func masks(options string) fat.Options {
+func masks(options []string) fat.Options {
 	opts := fat.DefaultOptions
-	for o := range strings.SplitSeq(options, ",") {
+	for _, o := range options {
 		name, value, _ := strings.Cut(o, "=")
 		mask, err := strconv.ParseUint(value, 8, 9)
 		if err != nil {
