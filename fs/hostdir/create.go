@@ -11,13 +11,13 @@ import (
 
 // Create implements fs.WritableTree.
 func (t *Tree) Create(c *fs.Cred, dir fs.Handle, name fs.Name, how fs.Create, s *fs.SetAttr, verf fs.Verifier, a *fs.Attr) (fs.Handle, fs.Change, error) {
-	make := func() (fs.Handle, fs.Change, error) { return t.create(c, dir, name, s, a, openNew) }
+	open, more := opener(openNew), s
 	if how == fs.Exclusive {
 		s = verfAttr(verf)
-		make = func() (fs.Handle, fs.Change, error) { return t.create(c, dir, name, nil, a, exclusive(s)) }
+		open, more = exclusive(s), nil // it gives the file its times
 	}
 	for range maxCreates {
-		h, change, err := make()
+		h, change, err := t.create(c, dir, name, more, a, open)
 		if how == fs.Guarded || !errors.Is(err, fs.ErrExist) {
 			return h, change, err
 		}
