@@ -19,7 +19,7 @@ func newScratch(s *Store, n uint64) (scratch, error) {
 	if n > math.MaxInt {
 		return scratch{}, errors.New("too many objects for this machine's address space")
 	}
-	f, err := nameless(s)
+	f, err := nameless(s.versionsDir())
 	if err != nil {
 		return scratch{}, err
 	}

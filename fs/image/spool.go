@@ -25,19 +25,15 @@ const spoolBuffer = 64 << 10
 const fileBuffer = 256 << 10
 
 func newSpool(s *Store) (*spool, error) {
-	f, err := nameless(s)
+	f, err := nameless(s.versionsDir())
 	if err != nil {
 		return nil, err
 	}
 	return &spool{f: f, w: frugal{s, f}, buf: make([]byte, 0, spoolBuffer)}, nil
 }
 
-// nameless makes a file without a name in the store.
-func nameless(s *Store) (*os.File, error) {
-	return namelessIn(s.versionsDir())
-}
-
-func namelessIn(dir string) (*os.File, error) {
+// nameless makes a file without a name in a directory of the store.
+func nameless(dir string) (*os.File, error) {
 	f, err := durable.CreateTemp(dir, 0o600)
 	if err != nil {
 		return nil, err
@@ -56,7 +52,7 @@ func (s *Store) Spool(from io.Reader, most uint64) (*os.File, error) {
 	if err := makeDir(s.StateDir(), 0o755); err != nil {
 		return nil, err
 	}
-	f, err := namelessIn(s.StateDir())
+	f, err := nameless(s.StateDir())
 	if err != nil {
 		return nil, err
 	}
