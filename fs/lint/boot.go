@@ -8,7 +8,10 @@ import (
 	"strings"
 )
 
-const updateInitramfs = "chroot . update-initramfs -u -k all"
+const (
+	updateInitramfs = "chroot . update-initramfs -u -k all"
+	mostModules     = "set MODULES=most in etc/initramfs-tools/initramfs.conf, then " + updateInitramfs
+)
 
 // bootRules are about kernels and what is loaded with them.
 func bootRules() []Rule {
@@ -35,56 +38,48 @@ func bootRules() []Rule {
 		Looks:  "an initramfs with modules for other kernels only",
 		Reason: "None of its modules can be loaded: a node has no NFS, no overlay, or no network, and waits for its root for ever.",
 		Fix:    "`" + updateInitramfs + "`",
-		check: func(c *checker) error {
-			return c.checkRAM(updateInitramfs, func(k *kernel) string {
-				if k.release == "" || len(k.ram.releases) == 0 || k.ram.releases[k.release] {
-					return ""
-				}
-				return fmt.Sprintf("it has modules for %s, and the kernel is %s: none can be loaded", some(sorted(k.ram.releases)), k.release)
-			})
-		},
+		check: initramfsCheck(updateInitramfs, func(k *kernel) string {
+			if k.release == "" || len(k.ram.releases) == 0 || k.ram.releases[k.release] {
+				return ""
+			}
+			return fmt.Sprintf("it has modules for %s, and the kernel is %s: none can be loaded", some(sorted(k.ram.releases)), k.release)
+		}),
 	}, {
 		ID: "initramfs-no-nfs", Severity: Error,
 		Looks:  "an initramfs that cannot mount a root over NFS: no `nfsmount` (or dracut's `nfsroot`), or no modules `nfs` and `nfsv3`, which the kernel does not have built in either",
 		Reason: "A kernel with an initramfs leaves the root to it. This one cannot mount it.",
 		Fix:    "Debian: `MODULES=most` in `etc/initramfs-tools/initramfs.conf`, then `" + updateInitramfs + "`. dracut: `--add nfs`.",
-		check: func(c *checker) error {
-			return c.checkRAM("set MODULES=most in etc/initramfs-tools/initramfs.conf, then "+updateInitramfs, func(k *kernel) string {
-				switch {
-				case !k.ram.nfsMount:
-					return "it has nothing that mounts a root over NFS (nfsmount)"
-				case k.lacks("nfs") || k.lacks("nfsv3"):
-					return "it lacks the modules nfs and nfsv3, and the kernel does not have them built in"
-				}
-				return ""
-			})
-		},
+		check: initramfsCheck(mostModules, func(k *kernel) string {
+			switch {
+			case !k.ram.nfsMount:
+				return "it has nothing that mounts a root over NFS (nfsmount)"
+			case k.lacks("nfs") || k.lacks("nfsv3"):
+				return "it lacks the modules nfs and nfsv3, and the kernel does not have them built in"
+			}
+			return ""
+		}),
 	}, {
 		ID: "initramfs-no-network", Severity: Error,
 		Looks:  "an initramfs without a driver for a network card, for a kernel that has none built in",
 		Reason: "The root comes over the network, which the node never gets.",
 		Fix:    "Debian: `MODULES=most` in `etc/initramfs-tools/initramfs.conf`, then `" + updateInitramfs + "`.",
-		check: func(c *checker) error {
-			return c.checkRAM("set MODULES=most in etc/initramfs-tools/initramfs.conf, then "+updateInitramfs, func(k *kernel) string {
-				if k.ram.network || k.builtin[builtinNetwork] {
-					return ""
-				}
-				return "it has no driver of a network card, and the kernel has none built in"
-			})
-		},
+		check: initramfsCheck(mostModules, func(k *kernel) string {
+			if k.ram.network || k.builtin[builtinNetwork] {
+				return ""
+			}
+			return "it has no driver of a network card, and the kernel has none built in"
+		}),
 	}, {
 		ID: "initramfs-no-overlay", Severity: Warning,
 		Looks:  "an initramfs without the module `overlay`, for a kernel that does not have it built in",
 		Reason: "overlayroot gives up with `overlay: No such device`, and the node runs on a root that it cannot write to.",
 		Fix:    "`echo overlay >> etc/initramfs-tools/modules`, then `" + updateInitramfs + "`. Installing overlayroot does the same.",
-		check: func(c *checker) error {
-			return c.checkRAM("echo overlay >> etc/initramfs-tools/modules; "+updateInitramfs, func(k *kernel) string {
-				if !k.lacks("overlay") {
-					return ""
-				}
-				return "it lacks the module overlay: the root stays read-only"
-			})
-		},
+		check: initramfsCheck("echo overlay >> etc/initramfs-tools/modules; "+updateInitramfs, func(k *kernel) string {
+			if !k.lacks("overlay") {
+				return ""
+			}
+			return "it lacks the module overlay: the root stays read-only"
+		}),
 	}, {
 		ID: "initramfs-modules-dep", Severity: Warning,
 		Looks:  "`MODULES=dep` or `list` in the settings of initramfs-tools",
@@ -203,30 +198,32 @@ func (c *checker) readKernel(p string, initrds []string) (*kernel, error) {
 	return k, errors.Join(readBuiltin(list, k.builtin), c.ctx.Err())
 }
 
-// checkRAM reports what is wrong with each initramfs. That is an error if it is
-// wrong with all of them, and it is known what the kernel has built in: otherwise
-// a node may boot another one, or without it.
-func (c *checker) checkRAM(fix string, wrong func(*kernel) string) error {
-	kernels, err := c.readKernels()
-	if err != nil {
-		return err
-	}
-	severity := c.rule.Severity
-	reasons := map[*kernel]string{}
-	for _, k := range kernels {
-		if k.ram != nil {
-			reasons[k] = wrong(k)
+// initramfsCheck returns a check that reports what is wrong with each initramfs. That is
+// an error if it is wrong with all of them, and it is known what the kernel has built in:
+// otherwise a node may boot another one, or without it.
+func initramfsCheck(fix string, wrong func(*kernel) string) func(*checker) error {
+	return func(c *checker) error {
+		kernels, err := c.readKernels()
+		if err != nil {
+			return err
 		}
-		if reasons[k] == "" || len(k.builtin) == 0 {
-			severity = min(severity, Warning)
+		severity := c.rule.Severity
+		reasons := map[*kernel]string{}
+		for _, k := range kernels {
+			if k.ram != nil {
+				reasons[k] = wrong(k)
+			}
+			if reasons[k] == "" || len(k.builtin) == 0 {
+				severity = min(severity, Warning)
+			}
 		}
-	}
-	for _, k := range kernels {
-		if reasons[k] != "" {
-			c.found(severity, k.initrd, reasons[k], fix)
+		for _, k := range kernels {
+			if reasons[k] != "" {
+				c.found(severity, k.initrd, reasons[k], fix)
+			}
 		}
+		return nil
 	}
-	return nil
 }
 
 func checkKernelModules(c *checker) error {
