@@ -17,6 +17,7 @@ import (
 
 	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/fs/source/compressed"
+	"github.com/rootnfsd/rootnfsd/fs/source/disk"
 	"github.com/rootnfsd/rootnfsd/fs/source/oci"
 	"github.com/rootnfsd/rootnfsd/fs/source/tarball"
 )
@@ -227,18 +228,16 @@ func nameIn(b []byte) string {
 
 // notTar says what a file seems to be that is no archive.
 func notTar(b []byte, format string) error {
-	for _, k := range []struct {
-		at          int
-		magic, what string
-	}{
-		{0, "LUKS\xba\xbe", "it is encrypted (LUKS): open it with cryptsetup first"},
-		{0, "-----BEGIN PGP MESSAGE", "it is encrypted (OpenPGP): decrypt it with gpg first"},
-		{0, "age-encryption.org/", "it is encrypted (age): decrypt it first"},
-		{0, "Salted__", "it is encrypted (openssl): decrypt it first"},
-		{0, "7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it first"},
-		{0, "hsqs", "it is a squashfs image, which cannot be imported: unsquashfs it and import the directory"},
+	if err := disk.Refused(b); err != nil {
+		return err
+	}
+	for _, k := range []struct{ magic, what string }{
+		{"-----BEGIN PGP MESSAGE", "it is encrypted (OpenPGP): decrypt it with gpg first"},
+		{"age-encryption.org/", "it is encrypted (age): decrypt it first"},
+		{"Salted__", "it is encrypted (openssl): decrypt it first"},
+		{"7z\xbc\xaf\x27\x1c", "it is a 7-Zip archive: unpack it first"},
 	} {
-		if len(b) > k.at && bytes.HasPrefix(b[k.at:], []byte(k.magic)) {
+		if bytes.HasPrefix(b, []byte(k.magic)) {
 			return errors.New(k.what)
 		}
 	}

@@ -7,6 +7,7 @@
 package disk
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -50,13 +51,22 @@ func openRoot(r io.ReaderAt, size int64) (*ext4.Volume, error) {
 	if _, err := r.ReadAt(magic[:], 0); err != nil && err != io.EOF {
 		return nil, err
 	}
-	switch {
-	case string(magic[:]) == "LUKS\xba\xbe":
-		return nil, errors.New("it is encrypted (LUKS): open it with cryptsetup, mount it, and import the directory")
-	case string(magic[:4]) == "hsqs":
-		return nil, errors.New("it is a squashfs image, which cannot be imported: unsquashfs it and import the directory")
+	if err := Refused(magic[:]); err != nil {
+		return nil, err
 	}
 	return ext4.Open(r, size)
+}
+
+// Refused says what a file or partition is that begins so, if it is of a kind that is
+// known and cannot be read; else it is nil.
+func Refused(start []byte) error {
+	switch {
+	case bytes.HasPrefix(start, []byte("LUKS\xba\xbe")):
+		return errors.New("it is encrypted (LUKS): open it with cryptsetup, mount it, and import the directory")
+	case bytes.HasPrefix(start, []byte("hsqs")):
+		return errors.New("it is a squashfs image, which cannot be imported: unsquashfs it and import the directory")
+	}
+	return nil
 }
 
 // assemble finds the root and the boot partition, and puts them together.
