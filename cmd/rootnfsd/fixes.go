@@ -26,8 +26,8 @@ func fixFlags() []cli.Flag {
 // fixer returns a tree put right, and what was changed for that.
 type fixer func(context.Context, billy.Filesystem) (billy.Filesystem, []lint.Change, error)
 
-// fixerOf is the one that the flags ask for: it shows what it changes, unless the output
-// is JSON.
+// fixerOf is the one that the flags ask for, nil for none. It shows what it changes,
+// unless the output is JSON.
 func fixerOf(c *cli.Context) (fixer, error) {
 	caps, err := lint.ParseCaps(c.String("caps"))
 	if err != nil {
@@ -37,9 +37,7 @@ func fixerOf(c *cli.Context) (fixer, error) {
 		if c.IsSet("caps") {
 			return nil, usageError(c, "--caps is for --fix")
 		}
-		return func(_ context.Context, tree billy.Filesystem) (billy.Filesystem, []lint.Change, error) {
-			return tree, nil, nil
-		}, nil
+		return nil, nil
 	}
 	return func(ctx context.Context, tree billy.Filesystem) (billy.Filesystem, []lint.Change, error) {
 		fixed, changes, err := lint.Fix(ctx, tree, caps)

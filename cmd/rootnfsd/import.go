@@ -72,26 +72,20 @@ rootnfsd import images@v3 v4 --fix.`,
 			}
 			ctx, stop := stoppable(c)
 			defer stop()
-			opts := importOptions{dryRun: c.Bool("dry-run"), platform: c.String("platform"), maxBytes: c.Uint64("max-size") << 30}
-			if c.Bool("fix") {
-				opts.fix = fix
-			}
+			opts := importOptions{dryRun: c.Bool("dry-run"), platform: c.String("platform"), maxBytes: c.Uint64("max-size") << 30, fix: fix}
 			r, changes, err := s.importFrom(ctx, c.Args().First(), name, opts)
 			if err != nil {
 				return fmt.Errorf("nothing was changed: %w", explainImport(err))
 			}
-			sealed := sealedOf(r)
-			sealed.Fixes = changes
-			if !c.Bool("dry-run") {
-				if sealed.Findings, err = s.lint(ctx, r.Info); err != nil {
-					warnUnlinted(name, err)
-				}
+			var findings []lint.Finding
+			if !opts.dryRun {
+				findings = s.findings(ctx, r.Info)
 			}
 			if c.Bool("json") {
-				return writeJSON(c.App.Writer, importedJSON{sealed, c.Bool("dry-run")})
+				return writeJSON(c.App.Writer, importedJSON{sealedOf(r, changes, findings), opts.dryRun})
 			}
-			reportImport(c.App.Writer, r, c.Bool("dry-run"))
-			reportFindings(c.App.Writer, name, sealed.Findings)
+			reportImport(c.App.Writer, r, opts.dryRun)
+			reportFindings(c.App.Writer, name, findings)
 			return nil
 		},
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rootnfsd/rootnfsd/fs/image"
 	"github.com/rootnfsd/rootnfsd/fs/lint"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 )
@@ -194,6 +195,16 @@ func reportFindings(w io.Writer, name string, findings []lint.Finding) {
 	if len(serious) > 0 {
 		fmt.Fprintf(w, "%s has %s (rootnfsd lint %s says what to do)\n", name, summary(findings), name)
 	}
+}
+
+// findings is what is wrong with a version that was just made. That it cannot be looked
+// through is a warning.
+func (s *openedStore) findings(ctx context.Context, info image.Info) []lint.Finding {
+	findings, err := s.lint(ctx, info)
+	if err != nil {
+		warnUnlinted(info.Name, err)
+	}
+	return findings
 }
 
 // warnUnlinted says that a version could not be looked through. That is no

@@ -89,13 +89,8 @@ that sets them when a node boots.`,
 					failed = append(failed, err)
 					continue
 				}
-				findings, err := s.lint(c.Context, r.Info)
-				if err != nil {
-					warnUnlinted(name, err)
-				}
-				sealed := sealedOf(r)
-				sealed.Fixes, sealed.Findings = changes, findings
-				results = append(results, sealed)
+				findings := s.findings(c.Context, r.Info)
+				results = append(results, sealedOf(r, changes, findings))
 				if !c.Bool("json") {
 					reportSeal(c.App.Writer, r)
 					reportFindings(c.App.Writer, name, findings)
@@ -118,8 +113,8 @@ type sealedJSON struct {
 	Findings  []lint.Finding `json:"findings,omitempty"` // of lint
 }
 
-func sealedOf(r image.SealResult) sealedJSON {
-	return sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings}
+func sealedOf(r image.SealResult, changes []lint.Change, findings []lint.Finding) sealedJSON {
+	return sealedJSON{versionJSON: versionOf(r.Info), Unchanged: r.Unchanged, NewBytes: r.NewBytes, Warnings: r.Warnings, Fixes: changes, Findings: findings}
 }
 
 // unsealed lists the golden trees that no version was made of and that nobody
@@ -154,11 +149,14 @@ func (s *openedStore) sealFixed(c *cli.Context, name, from string, fix fixer) (i
 		return image.SealResult{}, nil, err
 	}
 	defer tree.Close()
-	fixed, changes, err := fix(c.Context, tree)
-	if err != nil {
-		return image.SealResult{}, nil, fmt.Errorf("nothing was changed: %w", err)
+	var src billy.Filesystem = tree
+	var changes []lint.Change
+	if fix != nil {
+		if src, changes, err = fix(c.Context, tree); err != nil {
+			return image.SealResult{}, nil, fmt.Errorf("nothing was changed: %w", err)
+		}
 	}
-	r, err := s.sealSource(c.Context, name, fixed, c.Bool("read-all"))
+	r, err := s.sealSource(c.Context, name, src, c.Bool("read-all"))
 	return r, changes, err
 }
 
