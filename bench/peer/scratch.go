@@ -20,7 +20,7 @@ func Scratch(ctx context.Context, program, store, version, dir string) error {
 			return fmt.Errorf("a scratch store for %s: %w", store, err)
 		}
 	}
-	out, err := exec.CommandContext(ctx, program, "promote", version, "--no-verify", "--no-warm", "--export", dir).CombinedOutput()
+	out, err := exec.CommandContext(ctx, program, "promote", version, "--force", "--no-verify", "--no-warm", "--export", dir).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("a scratch store for %s: promote: %w\n%s", store, err, out)
 	}

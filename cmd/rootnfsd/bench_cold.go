@@ -176,7 +176,7 @@ func (b *coldBench) measure(ctx context.Context, w coldWay, report *bench.Report
 		return err
 	}
 	if w.promote {
-		cmd := exec.CommandContext(ctx, b.program, "promote", b.version, "--no-verify", "--export", b.scratch)
+		cmd := exec.CommandContext(ctx, b.program, "promote", b.version, "--force", "--no-verify", "--export", b.scratch)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("promote: %w\n%s", err, out)
 		}
