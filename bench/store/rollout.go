@@ -79,7 +79,7 @@ func (r *rollout) prepare(ctx context.Context, dir string) error {
 	for _, args := range [][]string{
 		{"seal", "--export", r.store, "--from", first, "v1"},
 		{"seal", "--export", r.store, "--from", second.path, "v2"},
-		{"promote", "--force", "--export", r.store, "v1"},
+		{"promote", "--export", r.store, "v1"},
 	} {
 		if _, err := run(ctx, r.Program, args...); err != nil {
 			return err
@@ -150,7 +150,7 @@ func (r *rollout) promote(ctx context.Context, version int) error {
 	}
 	done := make(chan outcome, 1)
 	go func() {
-		o, err := run(ctx, r.Program, "promote", "--force", "--export", r.store, fmt.Sprintf("v%d", version+1))
+		o, err := run(ctx, r.Program, "promote", "--export", r.store, fmt.Sprintf("v%d", version+1))
 		done <- outcome{o, err}
 	}()
 	visible, err := r.awaitSwitch(ctx, was, r.roots[version])
