@@ -59,8 +59,8 @@ rootnfsd import images@v3 v4 --fix.`,
 			if err := image.ValidName(name); err != nil {
 				return err
 			}
-			if c.Uint64("max-size") > 1<<30 {
-				return usageError(c, "--max-size is in GiB")
+			if n := c.Uint64("max-size"); n < 1 || n > 1<<30 {
+				return usageError(c, "--max-size is in GiB, and at least 1")
 			}
 			fix, err := fixerOf(c)
 			if err != nil {
@@ -145,7 +145,7 @@ func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts imp
 		p.update(now)
 	}
 	if o.tree != nil {
-		r, err = s.Seal(ctx, name, o.tree, image.SealOptions{DryRun: opts.dryRun, Progress: update})
+		r, err = s.Seal(ctx, name, o.tree, image.SealOptions{DryRun: opts.dryRun, MaxBytes: opts.maxBytes, Progress: update})
 	} else {
 		r, err = s.Import(ctx, name, o.fill, image.ImportOptions{DryRun: opts.dryRun, MaxBytes: opts.maxBytes, Progress: update})
 	}

@@ -31,6 +31,8 @@ type SealOptions struct {
 	ReadAll bool
 	// DryRun says what would come of it, and stores nothing.
 	DryRun bool
+	// MaxBytes is how large the files may be in all, holes counted; 0 is no limit.
+	MaxBytes uint64
 	// Progress, if not nil, is called a few times in a second, by one goroutine.
 	Progress func(Progress)
 }
@@ -101,7 +103,7 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opt
 		return SealResult{}, err
 	}
 	defer b.close()
-	b.dry = opts.DryRun
+	b.dry, b.walker.most = opts.DryRun, opts.MaxBytes
 	b.meter = newMeter(opts.Progress, todo)
 	s.atStep("begun")
 	if err := b.build(ctx); err != nil {

@@ -145,6 +145,25 @@ func TestSealIsCancelled(t *testing.T) {
 	checkAsBefore(t, s)
 }
 
+// TestSealMaxBytes: holes count, and a file with two names counts once.
+func TestSealMaxBytes(t *testing.T) {
+	s := newStore(t)
+	sealDir(t, s, "v0", writeFiles(t, map[string]string{"x": "before"}))
+	dir := writeFiles(t, map[string]string{"a": "content", "sparse": ""})
+	if err := errors.Join(os.Truncate(dir+"/sparse", 1<<20), os.Link(dir+"/sparse", dir+"/too")); err != nil {
+		t.Fatal(err)
+	}
+	const all = 1<<20 + uint64(len("content"))
+	if _, err := s.Seal(t.Context(), "v1", openDir(t, dir), image.SealOptions{MaxBytes: all, DryRun: true}); err != nil {
+		t.Error(err)
+	}
+	_, err := s.Seal(t.Context(), "v1", openDir(t, dir), image.SealOptions{MaxBytes: all - 1})
+	if err == nil || !strings.Contains(err.Error(), "larger in all") {
+		t.Errorf("a byte too much: %v", err)
+	}
+	checkAsBefore(t, s)
+}
+
 func TestMountPoint(t *testing.T) {
 	needRoot(t)
 	dir := writeFiles(t, map[string]string{"proc/under": "hidden", "etc/x": "1"})

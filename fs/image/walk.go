@@ -133,6 +133,8 @@ type walker struct {
 	hashes   *spool // of each entry, 32 bits, for the hash table
 	inodes   uint32 // how many were given out
 	numDirs  uint64
+	most     uint64 // that files may have in all, holes counted; 0 for no limit
+	bytes    uint64 // that they have, if there is a limit
 	queue    queue
 	links    *links
 	warnings []string
@@ -246,6 +248,12 @@ func (w *walker) emit(o object) error {
 func (w *walker) addNew(e entry, parent uint32, was fs.NodeID) error {
 	if w.inodes == maxObjects {
 		return fmt.Errorf("more than %d objects", uint32(maxObjects))
+	}
+	if e.meta.Kind == fs.Regular && w.most > 0 {
+		if e.meta.Size > w.most-w.bytes {
+			return fmt.Errorf("%q: %w", e.path(), errTooMuch)
+		}
+		w.bytes += e.meta.Size
 	}
 	w.inodes++
 	o := object{entry: e, was: was}
