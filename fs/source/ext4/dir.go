@@ -21,7 +21,7 @@ func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
 	if n.flags()&flagInline != 0 {
 		err = l.addInline(v, n)
 	} else {
-		err = l.addBlocks(v, n)
+		err = l.addBlocks(v, dir, n)
 	}
 	if err == nil && l.parent != parent {
 		err = volume.ErrElsewhere
@@ -35,11 +35,18 @@ type lister struct {
 	entries []volume.Entry
 }
 
-func (l *lister) addBlocks(v *Volume, n inode) error {
-	if n.size()/uint64(v.blockSize) > v.blocks {
-		return errors.New("damaged: a directory larger than its file system")
+// maxDir bounds a listing, which is held in memory: there is room for millions of names.
+const maxDir = 256 << 20
+
+func (l *lister) addBlocks(v *Volume, dir uint64, n inode) error {
+	if n.size() > maxDir {
+		return fmt.Errorf("damaged: a directory of %d bytes", n.size())
+	}
+	if err := v.listings.Add(dir, n.size()); err != nil {
+		return err
 	}
 	where, buf := v.blockMap(n), make([]byte, v.blockSize)
+	seen := map[uint64]bool{}
 	for logical := range n.size() / uint64(v.blockSize) {
 		r, err := where(logical)
 		if err != nil {
@@ -48,6 +55,10 @@ func (l *lister) addBlocks(v *Volume, n inode) error {
 		if r.physical == 0 {
 			return errors.New("damaged: a hole in a directory")
 		}
+		if seen[r.physical] {
+			return errors.New("damaged: a block that is in a directory twice")
+		}
+		seen[r.physical] = true
 		if err := v.readBlocks(buf, r.physical, 0); err != nil {
 			return err
 		}

@@ -400,6 +400,120 @@ func TestDamage(t *testing.T) {
 	}
 }
 
+// debugfs runs commands on an image, and returns what they print.
+func debugfs(t *testing.T, img string, commands ...string) string {
+	t.Helper()
+	cmd := exec.Command("debugfs", "-w", "-f", "-", img)
+	cmd.Stdin = strings.NewReader(strings.Join(commands, "\n"))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("debugfs %q: %v\n%s", commands, err, out)
+	}
+	return string(out)
+}
+
+// TestSharedBlocks has directories share their blocks, by which a small image could
+// have listings without end.
+func TestSharedBlocks(t *testing.T) {
+	need(t, false, "mkfs.ext4", "debugfs")
+	const dirs, blocks, size = 30, 12, 256 << 10
+	dir := t.TempDir()
+	for i := range dirs {
+		if err := os.Mkdir(fmt.Sprintf("%s/d%d", dir, i), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	img := makeFS(t, size, "-d", dir, "-b", "1024", "-N", "64", "-O", "^has_journal,^resize_inode,^metadata_csum,^extents,^64bit")
+	readAll := func() error { return readTree(volume.New(openVolume(t, img)), "/", 0) }
+	if err := readAll(); err != nil {
+		t.Fatalf("as mkfs made it: %v", err)
+	}
+	where := make([]string, dirs)
+	for i := range dirs {
+		lines := strings.Split(debugfs(t, img, fmt.Sprintf("bmap /d%d 0", i)), "\n")
+		where[i] = strings.TrimSpace(lines[1])
+	}
+	var share []string
+	for i := range dirs {
+		share = append(share, fmt.Sprintf("set_inode_field /d%d size %d", i, blocks*1024))
+		for n := 1; n < blocks; n++ {
+			share = append(share, fmt.Sprintf("set_inode_field /d%d block[%d] %s", i, n, where[(i+n)%dirs]))
+		}
+	}
+	debugfs(t, img, share...)
+	if err := readAll(); err == nil || !strings.Contains(err.Error(), "larger in all") {
+		t.Errorf("blocks of other directories: %v", err)
+	}
+	debugfs(t, img, "set_inode_field /d0 block[1] "+where[0])
+	if err := readAll(); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("a block of its own again: %v", err)
+	}
+	debugfs(t, img, "set_inode_field /d0 size 0x20000000")
+	if err := readAll(); err == nil || !strings.Contains(err.Error(), "directory of 536870912") {
+		t.Errorf("a giant directory: %v", err)
+	}
+}
+
+// TestSharedValues has attributes share a value, by which a block could have more of
+// them than fits in memory.
+func TestSharedValues(t *testing.T) {
+	need(t, false, "mkfs.ext4")
+	const block = 64 << 10
+	dir := t.TempDir()
+	err := errors.Join(os.WriteFile(dir+"/f", nil, 0o644), unix.Setxattr(dir+"/f", "user.x", fstest.Bytes(1000), 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	img := makeFS(t, 64*block, "-d", dir, "-b", fmt.Sprint(block), "-I", "128", "-O", "^metadata_csum")
+	b, err := os.ReadFile(img)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() error {
+		v, err := ext4.Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = volume.New(v).Xattrs("/f")
+		return err
+	}
+	if err := read(); err != nil {
+		t.Fatalf("as mkfs made it: %v", err)
+	}
+	at := 0
+	for ; at < len(b) && !bytes.HasPrefix(b[at:], []byte("\x00\x00\x02\xea")); at += block {
+	}
+	records := b[at+32:]
+	for i := range 20 { // of 20 bytes: the name's length, user., the value's place and size
+		copy(records[20*i:], []byte{1, 1, 0, 0x10, 0, 0, 0, 0, 0x60, 0xea, 0, 0, 0, 0, 0, 0, byte('a' + i)})
+	}
+	if err := read(); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("20 attributes of 60000 bytes in a block of %d: %v", block, err)
+	}
+}
+
+// TestJournal: an image of a file system that is mounted is refused, with advice.
+func TestJournal(t *testing.T) {
+	need(t, true, "mkfs.ext4")
+	img := makeFS(t, 16<<20)
+	mounted(t, img, "rw", func(dir string) {
+		f, err := os.Create(dir + "/f")
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := []byte(nil), errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+		if err == nil {
+			b, err = os.ReadFile(img)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ext4.Open(bytes.NewReader(b), int64(len(b))); err == nil || !strings.Contains(err.Error(), "e2fsck -p") {
+			t.Errorf("Open: %v", err)
+		}
+	})
+}
+
 func FuzzRead(f *testing.F) {
 	need(f, false, "mkfs.ext4")
 	img := small(f, "-O", "inline_data", "-I", "256")

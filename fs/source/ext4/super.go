@@ -15,6 +15,8 @@ import (
 	"hash/crc32"
 	"io"
 	"strings"
+
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
 )
 
 var le = binary.LittleEndian
@@ -29,6 +31,7 @@ type Volume struct {
 	inodesPerGroup uint32
 	inodeSize      int64
 	descSize       int64
+	listings       *volume.Listings
 }
 
 // The superblock lies behind 1024 bytes for a boot loader.
@@ -99,6 +102,7 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 		v.inodesPerGroup == 0, v.firstBlock > 1:
 		return nil, errors.New("damaged: the superblock contradicts itself")
 	}
+	v.listings = volume.NewListings(v.blocks * uint64(v.blockSize))
 	return v, nil
 }
 

@@ -19,6 +19,7 @@ const (
 	xattrMagic  = 0xEA020000
 	xattrHeader = 32 // of a block
 	maxValue    = 64 << 10
+	maxValues   = 1 << 20 // of an object in all; several records may share a value
 )
 
 // attribute is one as it lies on the disk.
@@ -85,6 +86,7 @@ func (v *Volume) attributes(records, values []byte) ([]attribute, error) {
 	const header = 16
 	damaged := errors.New("damaged: extended attributes")
 	var all []attribute
+	total := int64(0)
 	for len(records) >= 4 && le.Uint32(records) != 0 {
 		length := int(records[0])
 		if len(records) < header+length {
@@ -92,9 +94,12 @@ func (v *Volume) attributes(records, values []byte) ([]attribute, error) {
 		}
 		off, ino, size := int64(le.Uint16(records[2:])), le.Uint32(records[4:]), int64(le.Uint32(records[8:]))
 		a := attribute{name: prefixes[records[1]] + string(records[header:][:length])}
+		total += size
 		switch {
 		case size > maxValue:
 			return nil, fmt.Errorf("damaged: an extended attribute of %d bytes", size)
+		case total > maxValues:
+			return nil, fmt.Errorf("damaged: extended attributes of more than %d bytes", maxValues)
 		case ino != 0:
 			if !source.Carries(a.name) { // so nobody wants it
 				break

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sort"
 	"strings"
 	"time"
 	"unicode/utf16"
@@ -43,6 +44,7 @@ type Volume struct {
 	rootDir     int64 // of FAT12 and FAT16
 	rootSize    int64
 	rootCluster uint32 // of FAT32
+	listings    *volume.Listings
 }
 
 // maxFAT bounds the table that is held in memory: that of 4 GiB in clusters of 512 bytes.
@@ -87,6 +89,7 @@ func Open(r io.ReaderAt, size int64, opts Options) (*Volume, error) {
 		v.bits, v.rootCluster = 32, le.Uint32(b[44:])
 	}
 	v.clusters = uint32(clusters)
+	v.listings = volume.NewListings(uint64(v.rootSize + clusters*v.clusterSize))
 	if need := ((clusters+2)*int64(v.bits) + 7) / 8; need > fatSectors*sector {
 		return nil, errors.New("damaged: the table is too short for the clusters")
 	}
@@ -213,9 +216,14 @@ func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	parts := []part{{v.rootDir, v.rootSize}}
+	parts := []part{{0, v.rootDir, v.rootSize}}
 	if dir != rootIno || v.bits == 32 {
 		if parts, err = v.parts(first, maxDirSize); err != nil {
+			return nil, err
+		}
+	}
+	if n := len(parts); n > 0 {
+		if err := v.listings.Add(dir, uint64(parts[n-1].from+parts[n-1].size)); err != nil {
 			return nil, err
 		}
 	}
@@ -355,8 +363,8 @@ func (v *Volume) Readlink(uint64) (string, error) { return "", errors.New("not a
 // Xattrs implements volume.Volume: FAT has none.
 func (v *Volume) Xattrs(uint64) ([]source.Xattr, error) { return nil, nil }
 
-// part is a part of a file, at a place in the image.
-type part struct{ at, size int64 }
+// part is a part of a file, which begins at from in it and at at in the image.
+type part struct{ from, at, size int64 }
 
 // parts returns where size bytes lie that begin in cluster first.
 func (v *Volume) parts(first uint32, size int64) ([]part, error) {
@@ -365,12 +373,12 @@ func (v *Volume) parts(first uint32, size int64) ([]part, error) {
 		return nil, err
 	}
 	var parts []part
-	for _, c := range chain {
+	for i, c := range chain {
 		at := v.data + int64(c-2)*v.clusterSize
 		if n := len(parts); n > 0 && parts[n-1].at+parts[n-1].size == at {
 			parts[n-1].size += v.clusterSize
 		} else {
-			parts = append(parts, part{at, v.clusterSize})
+			parts = append(parts, part{int64(i) * v.clusterSize, at, v.clusterSize})
 		}
 	}
 	return parts, nil
@@ -410,19 +418,14 @@ func (c *content) ReadAt(p []byte, off int64) (n int, err error) {
 	if int64(len(p)) > c.size-off {
 		p, err = p[:c.size-off], io.EOF
 	}
-	for _, x := range c.parts {
-		if n == len(p) {
-			break
-		}
-		if off >= x.size {
-			off -= x.size
-			continue
-		}
-		some := p[n:][:min(int64(len(p)-n), x.size-off)]
-		if got, err := c.r.ReadAt(some, x.at+off); got < len(some) {
+	for i := sort.Search(len(c.parts), func(i int) bool { return c.parts[i].from > off }) - 1; n < len(p); i++ {
+		x := c.parts[i]
+		skip := off - x.from
+		some := p[n:][:min(int64(len(p)-n), x.size-skip)]
+		if got, err := c.r.ReadAt(some, x.at+skip); got < len(some) {
 			return n, err
 		}
-		n, off = n+len(some), 0
+		n, off = n+len(some), off+int64(len(some))
 	}
 	return n, err
 }

@@ -3,7 +3,7 @@
 // same for all and are here. One volume can be mounted in another.
 //
 // Volumes may be made by somebody hostile. A directory that is found in two
-// places, as in a loop, is refused.
+// places, as in a loop, is refused, and so are directories that share room (Listings).
 package volume
 
 import (
