@@ -2,7 +2,9 @@ package disk_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -153,6 +155,84 @@ func TestRefused(t *testing.T) {
 	} {
 		b := change(bytes.Clone(img))
 		if _, err := disk.Open(bytes.NewReader(b), int64(len(b))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open: %v, want an error about %q", err, want)
+		}
+	}
+}
+
+// TestGPT reads the copy of a GPT that is damaged, and refuses what cannot be.
+func TestGPT(t *testing.T) {
+	img, err := os.ReadFile(makeDisk(t, "gpt", "12", "", 4*mib))
+	check(t, err)
+	end := len(img)
+	damaged := func(b []byte, at ...int) {
+		for _, i := range at {
+			b[i] ^= 1
+		}
+	}
+	const header, entries = 512, 1024
+	for name, at := range map[string][]int{
+		"header": {header + 40}, "no header": {header}, "entries": {entries + 32}, "copy": {end - 500},
+	} {
+		b := bytes.Clone(img)
+		damaged(b, at...)
+		v, err := disk.Open(bytes.NewReader(b), int64(end))
+		if err != nil {
+			t.Errorf("%s damaged: %v", name, err)
+		} else if _, err := v.Lstat("/boot/firmware/config.txt"); err != nil {
+			t.Errorf("%s damaged: %v", name, err)
+		}
+	}
+	// Partitions that cannot be, in tables whose sums are right.
+	for want, change := range map[string]func(b []byte){
+		"damaged, and so is its copy": func(b []byte) { damaged(b, header, end-500) },
+		"overlap":                     func(b []byte) { b[entries+128+33]-- },
+		"cut off":                     func(b []byte) { b[entries+128+42] = 0xFF },
+		"goes from":                   func(b []byte) { copy(b[entries+40:], make([]byte, 8)) },
+	} {
+		b := bytes.Clone(img)
+		change(b)
+		if want != "damaged, and so is its copy" {
+			h := b[header:][:92]
+			binary.LittleEndian.PutUint32(h[88:], crc32.ChecksumIEEE(b[entries:][:128*128]))
+			clear(h[16:20])
+			binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
+		}
+		if _, err := disk.Open(bytes.NewReader(b), int64(end)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open: %v, want an error about %q", err, want)
+		}
+	}
+}
+
+// TestLogical finds root and boot partition in an extended partition.
+func TestLogical(t *testing.T) {
+	const boot, root, ebr, size = 2 * mib, 7 * mib, 446, 16 * mib
+	whole, err := os.ReadFile(makeDisk(t, "dos", "12", "", 4*mib))
+	check(t, err)
+	file := t.TempDir() + "/img"
+	b := make([]byte, size)
+	copy(b[boot:], whole[mib:5*mib])
+	copy(b[root:], whole[5*mib:])
+	check(t, os.WriteFile(file, b, 0o644))
+	run(t, "label: dos\nstart=2048, size=30000, type=5\nstart=4096, size=8192, type=c\nstart=14336, size=16384\n", "sfdisk", "-q", "--wipe=never", file)
+	b, err = os.ReadFile(file)
+	check(t, err)
+	v, err := disk.Open(bytes.NewReader(b), size)
+	check(t, err)
+	if _, err := v.Lstat("/boot/firmware/config.txt"); err != nil {
+		t.Error(err)
+	}
+	next := mib + int(binary.LittleEndian.Uint32(b[mib+ebr+16+8:]))*512
+	for want, change := range map[string]func(b []byte){
+		"more than 128":   func(b []byte) { clear(b[mib+ebr+16+8:][:4]) }, // the first table is the next one
+		"one outside":     func(b []byte) { b[mib+ebr+16+10] = 0xFF },
+		"not to be found": func(b []byte) { b[next+510] = 0 },
+		"which it is in":  func(b []byte) { b[next+ebr+14] = 0xFF },
+		"overlap":         func(b []byte) { b[mib+ebr+13] += 16 },
+	} {
+		c := bytes.Clone(b)
+		change(c)
+		if _, err := disk.Open(bytes.NewReader(c), size); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open: %v, want an error about %q", err, want)
 		}
 	}

@@ -19,11 +19,25 @@ type partition struct {
 
 const mbrSector = 512
 
-// Types in an MBR that matter.
-const (
-	typeExtended, typeExtendedLBA = 0x05, 0x0F
-	typeGPT                       = 0xEE
-)
+// firstLogical is the number of the first partition in an extended one.
+const firstLogical = 5
+
+// typeGPT is the type in an MBR that says that there is a GPT.
+const typeGPT = 0xEE
+
+// isExtended reports whether a type in an MBR is that of a partition with others in it.
+func isExtended(kind byte) bool { return kind == 0x05 || kind == 0x0F || kind == 0x85 }
+
+// isTable reports whether a sector is one with four entries for partitions.
+func isTable(b *[mbrSector]byte) bool { return b[510] == 0x55 && b[511] == 0xAA }
+
+// mbrEntry returns what an entry says, in bytes.
+func mbrEntry(b *[mbrSector]byte, i int) (kind byte, start, end int64) {
+	const first, size = 446, 16
+	e := b[first+i*size:][:size]
+	start = int64(le.Uint32(e[8:])) * mbrSector
+	return e[4], start, start + int64(le.Uint32(e[12:]))*mbrSector
+}
 
 // readTable returns the partitions in an MBR or GPT, in the order in which they
 // lie, none of which overlap. There are none if there is no table.
@@ -35,27 +49,38 @@ func readTable(r io.ReaderAt, size int64) ([]partition, error) {
 	if _, err := r.ReadAt(mbr[:], 0); err != nil {
 		return nil, fmt.Errorf("read partition table: %w", err)
 	}
-	if mbr[510] != 0x55 || mbr[511] != 0xAA {
+	if !isTable(&mbr) {
 		return nil, nil
 	}
-	const first, entrySize, count = 446, 16, 4
-	var all []partition
-	for i := range count {
-		e := mbr[first+i*entrySize:][:entrySize]
-		start, sectors := int64(le.Uint32(e[8:])), int64(le.Uint32(e[12:]))
-		switch e[4] {
-		case 0, typeExtended, typeExtendedLBA: // what is in these is not looked at
-			continue
-		case typeGPT:
-			var err error
-			if all, err = readGPT(r, size); err != nil {
-				return nil, err
-			}
-			return all, check(all, size)
-		}
-		all = append(all, partition{i + 1, start * mbrSector, (start + sectors) * mbrSector})
+	all, err := readMBR(r, &mbr, size)
+	if err != nil {
+		return nil, err
 	}
 	return all, check(all, size)
+}
+
+func readMBR(r io.ReaderAt, mbr *[mbrSector]byte, size int64) (all []partition, err error) {
+	for i := range firstLogical - 1 {
+		kind, start, end := mbrEntry(mbr, i)
+		p := partition{i + 1, start, end}
+		switch {
+		case kind == typeGPT:
+			return readGPT(r, size)
+		case kind == 0:
+		case isExtended(kind):
+			if err := check([]partition{p}, size); err != nil {
+				return nil, err
+			}
+			logical, err := readLogical(r, p)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, logical...)
+		default:
+			all = append(all, p)
+		}
+	}
+	return all, nil
 }
 
 // check sorts partitions and refuses those that cannot be.
@@ -75,41 +100,80 @@ func check(all []partition, size int64) error {
 	return nil
 }
 
-// readGPT reads the first of the two tables that there are.
+// readLogical returns the partitions in an extended one: each is named by a table of
+// its own, which also says where the next one is.
+func readLogical(r io.ReaderAt, extended partition) (all []partition, err error) {
+	const most = 128 // a chain of tables may be a ring
+	for at, n := int64(0), 0; ; n++ {
+		if at > extended.end-extended.start-mbrSector || n == most {
+			return nil, fmt.Errorf("partition %d is damaged: there are more than %d others in it, or one outside", extended.number, most)
+		}
+		var table [mbrSector]byte
+		if _, err := r.ReadAt(table[:], extended.start+at); err != nil {
+			return nil, fmt.Errorf("read the partitions in partition %d: %w", extended.number, err)
+		}
+		if !isTable(&table) {
+			return nil, fmt.Errorf("partition %d is damaged: the partitions in it are not to be found", extended.number)
+		}
+		_, start, end := mbrEntry(&table, 0)
+		p := partition{firstLogical + len(all), extended.start + at + start, extended.start + at + end}
+		if end > start {
+			if p.end > extended.end {
+				return nil, fmt.Errorf("partition %d ends at byte %d, but partition %d, which it is in, at %d", p.number, p.end, extended.number, extended.end)
+			}
+			all = append(all, p)
+		}
+		kind, next, _ := mbrEntry(&table, 1)
+		if !isExtended(kind) {
+			return all, nil
+		}
+		at = next
+	}
+}
+
+// errGPT is the error for a GPT of which no copy is sound.
+var errGPT = errors.New("the GPT is damaged, and so is its copy: let gdisk or sfdisk restore it")
+
+// readGPT reads the partitions of a GPT, which has a copy at the end of the disk.
 func readGPT(r io.ReaderAt, size int64) ([]partition, error) {
-	const headerSize, minEntry, maxEntry, maxEntries = 92, 128, 4096, 1024
-	var h [headerSize]byte
-	sector := int64(0)
-	for _, s := range []int64{512, 4096} {
-		if _, err := r.ReadAt(h[:], s); err == nil && string(h[:8]) == "EFI PART" {
-			sector = s
-			break
+	for _, sector := range []int64{512, 4096} {
+		for _, at := range []int64{1, size/sector - 1} {
+			if entries, entrySize := readGPTAt(r, size/sector, sector, at); entries != nil {
+				return partitions(entries, entrySize, sector, size)
+			}
 		}
 	}
-	if sector == 0 {
-		return nil, errors.New("the GPT is damaged: let gdisk or sfdisk restore it from its copy")
+	return nil, errGPT
+}
+
+// readGPTAt returns the table whose header is in sector at, nil if that is not sound.
+func readGPTAt(r io.ReaderAt, sectors, sector, at int64) (entries []byte, entrySize int64) {
+	const headerSize, minEntry, maxEntry, maxEntries = 92, 128, 4096, 1024
+	var h [headerSize]byte
+	if _, err := r.ReadAt(h[:], at*sector); err != nil || string(h[:8]) != "EFI PART" {
+		return nil, 0
 	}
 	sum := le.Uint32(h[16:])
 	clear(h[16:20])
 	table, count, entrySize := le.Uint64(h[72:]), int64(le.Uint32(h[80:])), int64(le.Uint32(h[84:]))
-	if le.Uint32(h[12:]) != headerSize || crc32.ChecksumIEEE(h[:]) != sum ||
-		entrySize < minEntry || entrySize > maxEntry || count > maxEntries || table > uint64(size/sector) {
-		return nil, errors.New("the header of the GPT is damaged: let gdisk or sfdisk restore it from its copy")
+	if le.Uint32(h[12:]) != headerSize || crc32.ChecksumIEEE(h[:]) != sum || le.Uint64(h[24:]) != uint64(at) ||
+		entrySize < minEntry || entrySize > maxEntry || count > maxEntries || table > uint64(sectors) {
+		return nil, 0
 	}
-	entries := make([]byte, count*entrySize)
-	if _, err := r.ReadAt(entries, int64(table)*sector); err != nil {
-		return nil, fmt.Errorf("read GPT: %w", err)
+	entries = make([]byte, count*entrySize)
+	if _, err := r.ReadAt(entries, int64(table)*sector); err != nil || crc32.ChecksumIEEE(entries) != le.Uint32(h[88:]) {
+		return nil, 0
 	}
-	if crc32.ChecksumIEEE(entries) != le.Uint32(h[88:]) {
-		return nil, errors.New("the GPT is damaged: let gdisk or sfdisk restore it from its copy")
-	}
-	var all []partition
-	for i := range int(count) {
-		e := entries[int64(i)*entrySize:]
-		if [16]byte(e) == ([16]byte{}) {
+	return entries, entrySize
+}
+
+// partitions returns what a GPT has entries for.
+func partitions(entries []byte, entrySize, sector, size int64) (all []partition, err error) {
+	for i := 0; len(entries) > 0; i, entries = i+1, entries[entrySize:] {
+		if [16]byte(entries) == ([16]byte{}) {
 			continue
 		}
-		first, last, most := le.Uint64(e[32:]), le.Uint64(e[40:]), uint64(size/sector)
+		first, last, most := le.Uint64(entries[32:]), le.Uint64(entries[40:]), uint64(size/sector)
 		if first > most || last >= most {
 			return nil, fmt.Errorf("partition %d goes from sector %d to %d, but the image has %d: is it cut off?", i+1, first, last, most)
 		}
