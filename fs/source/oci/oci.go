@@ -381,6 +381,8 @@ func (w *whiteouts) Put(p string, m *source.Meta, text string, xattrs []source.X
 	switch {
 	case !ok:
 		return w.Sink.Put(p, m, text, xattrs, content)
+	case m.Size > 0: // which would be skipped, however large it is
+		return fmt.Errorf("%q says that something is gone, and has content", p)
 	case base == opaque:
 		return w.Clear(dir)
 	case strings.HasPrefix(gone, whiteout): // what aufs needed for itself

@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/rootnfsd/rootnfsd/fs/source"
 )
 
 // memory is files by name.
@@ -56,6 +58,36 @@ func TestPick(t *testing.T) {
 		i, err := pick(c.have, c.wanted)
 		if (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) || i != c.is {
 			t.Errorf("%v of %v: %d, %v; want %d, %q", c.wanted, c.have, i, err, c.is, c.err)
+		}
+	}
+}
+
+// removals is a sink that says what is removed.
+type removals struct {
+	source.Sink
+	removed []string
+}
+
+func (r *removals) Remove(p string) error {
+	r.removed = append(r.removed, p)
+	return nil
+}
+
+func TestWhiteouts(t *testing.T) {
+	for name, c := range map[string]struct {
+		size uint64
+		want string // "" if it is refused
+	}{
+		"./a/.wh.b": {0, "a/b"},
+		".wh.c":     {0, "c"},
+		".wh.d":     {1, ""},
+		"a/.wh...":  {0, ""},
+		"a/.wh.":    {0, ""},
+	} {
+		r := &removals{}
+		err := (&whiteouts{r}).Put(name, &source.Meta{Size: c.size}, "", nil, nil)
+		if got := strings.Join(r.removed, " "); got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%q of %d bytes removes %q, %v; want %q", name, c.size, got, err, c.want)
 		}
 	}
 }

@@ -45,9 +45,19 @@ func Read(r io.Reader, to source.Sink) error {
 			return explain(err)
 		}
 	}
-	_, err := io.Copy(io.Discard, r) // so that a sum behind it is checked
+	n, err := io.CopyN(io.Discard, r, maxTail+1) // so that a sum behind it is checked
+	switch {
+	case err == io.EOF:
+		return nil
+	case err == nil && n > maxTail:
+		return fmt.Errorf("there are more than %d MiB behind the end of the archive", maxTail>>20)
+	}
 	return err
 }
+
+// maxTail bounds what is read behind the end of an archive: programs fill a block up,
+// which is of 10 KiB if nobody says otherwise.
+const maxTail = 64 << 20
 
 // explain says in other words what archive/tar says.
 func explain(err error) error {
@@ -102,7 +112,12 @@ func put(t *tar.Reader, h *tar.Header, to source.Sink) error {
 		}
 	case tar.TypeLink:
 		return to.Link(h.Name, h.Linkname)
-	case tar.TypeXGlobalHeader, 'V': // remarks, and the label of a volume
+	case tar.TypeXGlobalHeader: // remarks
+		return nil
+	case 'V': // the label of a volume
+		if h.Size > 0 {
+			return fmt.Errorf("%q: a label with content", h.Name)
+		}
 		return nil
 	default:
 		return fmt.Errorf("%q: an entry of type %q cannot be imported", h.Name, h.Typeflag)
