@@ -2,16 +2,13 @@ package integration
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 )
 
 // importOutput is what import --json prints.
@@ -227,32 +224,6 @@ func TestImportFails(t *testing.T) {
 	expectFailure(t, []string{"import", store + "@v11", "v2", at}, "v11", "v1")
 	if after := strings.Join(list(t, store), "\n"); after != before {
 		t.Errorf("the store was\n%s\nand is\n%s", before, after)
-	}
-
-	// Nobody writes into the pipe, and the import is stopped.
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	waiting := exec.CommandContext(ctx, rootnfsd, "import", "-", "v2", at)
-	in1, err := waiting.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in1.Close()
-	if err := waiting.Start(); err != nil {
-		t.Fatal(err)
-	}
-	whole := read(t, in("tree"))
-	if _, err := in1.Write(whole[:len(whole)/2]); err != nil {
-		t.Fatal(err)
-	}
-	if err := waiting.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	if err := waiting.Wait(); err == nil || ctx.Err() != nil {
-		t.Errorf("stopped: %v, %v", err, ctx.Err())
-	}
-	if after := strings.Join(list(t, store), "\n"); after != before {
-		t.Errorf("the store was\n%s\nand is after a stop\n%s", before, after)
 	}
 }
 

@@ -104,8 +104,11 @@ type importedJSON struct {
 }
 
 func explainImport(err error) error {
-	if errors.Is(err, context.Canceled) {
+	switch {
+	case errors.Is(err, context.Canceled):
 		return errors.New("it was stopped")
+	case errors.Is(err, image.ErrTooMuch):
+		return fmt.Errorf("%w (--max-size)", err)
 	}
 	return err
 }

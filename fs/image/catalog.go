@@ -285,7 +285,7 @@ func (c *catalog) Put(p string, m *source.Meta, text string, xattrs []source.Xat
 	}
 	if m.Kind == fs.Regular {
 		if m.Size > c.left {
-			return fmt.Errorf("%q: %w", p, errTooMuch)
+			return fmt.Errorf("%q: %w", p, errTooLarge)
 		}
 		c.left -= m.Size
 		if o.content, err = c.content.keep(m.Size, content); err != nil {
@@ -307,8 +307,11 @@ func (c *catalog) Put(p string, m *source.Meta, text string, xattrs []source.Xat
 	return c.assign(number, o)
 }
 
-// errTooMuch is the error for content beyond what was allowed.
-var errTooMuch = errors.New("the files are larger in all than was allowed, holes counted")
+// ErrTooMuch is wrapped by the errors about more content than was allowed.
+var ErrTooMuch = errors.New("that is more than was allowed")
+
+// errTooLarge is ErrTooMuch of a tree.
+var errTooLarge = fmt.Errorf("the files are larger in all, holes counted: %w", ErrTooMuch)
 
 func (c *catalog) putRoot(o *catalogObject) error {
 	if o.meta.kind != uint32(fs.Directory) {

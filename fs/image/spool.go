@@ -70,7 +70,7 @@ func (w frugal) copy(from io.Reader, most uint64) error {
 		n, err := io.ReadFull(from, buf)
 		b := buf[:n]
 		if at+uint64(n) > most {
-			return fmt.Errorf("there is more of it than the %s that may be", formatBytes(most))
+			return fmt.Errorf("there are more than %s of it: %w", formatBytes(most), ErrTooMuch)
 		}
 		if !isZero(b) {
 			if err := w.check(uint64(n)); err != nil {

@@ -251,7 +251,7 @@ func (w *walker) addNew(e entry, parent uint32, was fs.NodeID) error {
 	}
 	if e.meta.Kind == fs.Regular && w.most > 0 {
 		if e.meta.Size > w.most-w.bytes {
-			return fmt.Errorf("%q: %w", e.path(), errTooMuch)
+			return fmt.Errorf("%q: %w", e.path(), errTooLarge)
 		}
 		w.bytes += e.meta.Size
 	}
