@@ -130,7 +130,7 @@ func read(t *testing.T, path string) []byte {
 
 // TestExport: what import makes of an export has the same digest.
 func TestExport(t *testing.T) {
-	require(t, "sqfstar", "unsquashfs")
+	require(t, "sqfstar", "unsquashfs", "zstd")
 	_, at, digest := importedTree(t)
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
@@ -141,7 +141,8 @@ func TestExport(t *testing.T) {
 	cli(t, "export", "v1", "--format", "dir", "-o", in("dir"), at)
 	cli(t, "export", "v1", "--format", "squashfs", "-o", in("squashfs"), at)
 	program(t, "unsquashfs", "-quiet", "-no-progress", "-dest", in("unsquashed"), in("squashfs"))
-	for _, source := range []string{in("tar"), in("dir"), in("unsquashed")} {
+	program(t, "zstd", "-q", in("squashfs"), "-o", in("squashfs.zst"))
+	for _, source := range []string{in("tar"), in("dir"), in("unsquashed"), in("squashfs"), in("squashfs.zst")} {
 		if got := cliJSON[importOutput](t, "import", source, "again", at); got.Digest != digest {
 			t.Errorf("import of %s: %+v; want %s", source, got, digest)
 		}

@@ -24,8 +24,9 @@ owners, modes, devices and extended attributes go into the version. SOURCE is,
 by what is in it and not by its name,
 
    a tar archive, also compressed by gzip, bzip2, xz or zstd; - is standard input
-   a disk image with an ext4 root, as Raspberry Pi OS and Ubuntu have them, or an ext4
-   file system; a compressed one is unpacked to a temporary file in the store first
+   a disk image with a root of ext4 or squashfs, as Raspberry Pi OS and Ubuntu have
+   them, or such a file system; a compressed one is unpacked to a temporary file in
+   the store first
    a container image: an OCI layout (directory or archive), or what docker save wrote
    DIR@VERSION, a version of the store DIR
    a directory, as seal has it

@@ -12,7 +12,7 @@ import (
 // read in place.
 func isDisk(b []byte) bool {
 	const table, super = 510, 1080
-	return len(b) > super+2 && (string(b[table:][:2]) == "\x55\xaa" || string(b[super:][:2]) == "\x53\xef")
+	return len(b) > super+2 && (string(b[table:][:2]) == "\x55\xaa" || string(b[super:][:2]) == "\x53\xef" || string(b[:4]) == "hsqs")
 }
 
 // diskOrigin is the tree in a disk image, for which it must be a file that can be

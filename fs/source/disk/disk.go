@@ -1,6 +1,6 @@
 // Package disk reads disk images, as Raspberry Pi OS and Ubuntu publish them: a
-// partition table, a FAT partition that the firmware boots from, and an ext4 root.
-// Both become one tree. A file with an ext4 file system and no table is one, too.
+// partition table, a FAT partition that the firmware boots from, and a root of ext4 or
+// squashfs. Both become one tree. A file with such a root and no table is one, too.
 //
 // It owns partition tables and how the parts are put together; the formats of
 // the file systems are packages of their own.
@@ -19,6 +19,7 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs/fstab"
 	"github.com/rootnfsd/rootnfsd/fs/source/ext4"
 	"github.com/rootnfsd/rootnfsd/fs/source/fat"
+	"github.com/rootnfsd/rootnfsd/fs/source/squashfs"
 	"github.com/rootnfsd/rootnfsd/fs/source/volume"
 )
 
@@ -32,7 +33,7 @@ func Open(r io.ReaderAt, size int64) (*volume.FS, error) {
 	if err == nil {
 		return volume.New(v), nil
 	}
-	if !errors.Is(err, ext4.ErrNot) {
+	if !errors.Is(err, errNoRoot) {
 		return nil, err
 	}
 	parts, err := readTable(r, size)
@@ -45,8 +46,11 @@ func Open(r io.ReaderAt, size int64) (*volume.FS, error) {
 	return assemble(r, parts)
 }
 
+// errNoRoot says that something is no file system that a root may be in.
+var errNoRoot = errors.New("neither ext4 nor squashfs")
+
 // openRoot opens what may be a root file system.
-func openRoot(r io.ReaderAt, size int64) (*ext4.Volume, error) {
+func openRoot(r io.ReaderAt, size int64) (volume.Volume, error) {
 	var magic [6]byte
 	if _, err := r.ReadAt(magic[:], 0); err != nil && err != io.EOF {
 		return nil, err
@@ -54,17 +58,21 @@ func openRoot(r io.ReaderAt, size int64) (*ext4.Volume, error) {
 	if err := Refused(magic[:]); err != nil {
 		return nil, err
 	}
-	return ext4.Open(r, size)
+	if v, err := squashfs.Open(r, size); !errors.Is(err, squashfs.ErrNot) {
+		return v, err
+	}
+	v, err := ext4.Open(r, size)
+	if errors.Is(err, ext4.ErrNot) {
+		err = errNoRoot
+	}
+	return v, err
 }
 
 // Refused says what a file or partition is that begins so, if it is of a kind that is
 // known and cannot be read; else it is nil.
 func Refused(start []byte) error {
-	switch {
-	case bytes.HasPrefix(start, []byte("LUKS\xba\xbe")):
+	if bytes.HasPrefix(start, []byte("LUKS\xba\xbe")) {
 		return errors.New("it is encrypted (LUKS): open it with cryptsetup, mount it, and import the directory")
-	case bytes.HasPrefix(start, []byte("hsqs")):
-		return errors.New("it is a squashfs image, which cannot be imported: unsquashfs it and import the directory")
 	}
 	return nil
 }
@@ -89,7 +97,7 @@ func assemble(r io.ReaderAt, parts []partition) (*volume.FS, error) {
 				return nil, fmt.Errorf("partitions %d and %d both have an /etc: copy the one that is wanted to a file (dd), and import that", rootAt, p.number)
 			}
 			root, rootAt = tree, p.number
-		case !errors.Is(err, ext4.ErrNot):
+		case !errors.Is(err, errNoRoot):
 			reasons = append(reasons, fmt.Errorf("partition %d: %w", p.number, err))
 		default:
 			_, err := fat.Open(part, part.Size(), fat.DefaultOptions)
@@ -101,7 +109,7 @@ func assemble(r io.ReaderAt, parts []partition) (*volume.FS, error) {
 		}
 	}
 	if root == nil {
-		return nil, errors.Join(append([]error{errors.New("no partition has an ext4 file system with an /etc in it")}, reasons...)...)
+		return nil, errors.Join(append([]error{errors.New("no partition has an ext4 or squashfs file system with an /etc in it")}, reasons...)...)
 	}
 	if boot != nil {
 		if err := mountBoot(root, boot); err != nil {

@@ -160,6 +160,23 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestSquashfs finds a root of squashfs in a partition.
+func TestSquashfs(t *testing.T) {
+	need(t, "mksquashfs", "sfdisk")
+	dir, file := t.TempDir(), t.TempDir()+"/img"
+	check(t, os.MkdirAll(dir+"/etc", 0o755))
+	check(t, os.WriteFile(dir+"/etc/hostname", []byte("pi\n"), 0o644))
+	run(t, "", "mksquashfs", dir, dir+"/img", "-quiet", "-no-progress")
+	root, err := os.ReadFile(dir + "/img")
+	check(t, err)
+	check(t, os.WriteFile(file, append(make([]byte, mib), root...), 0o644))
+	check(t, os.Truncate(file, 4*mib))
+	run(t, "label: dos\nstart=2048, type=83\n", "sfdisk", "-q", "--wipe=never", file)
+	if _, err := open(t, file).Lstat("/etc/hostname"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestGPT reads the copy of a GPT that is damaged, and refuses what cannot be.
 func TestGPT(t *testing.T) {
 	img, err := os.ReadFile(makeDisk(t, "gpt", "12", "", 4*mib))

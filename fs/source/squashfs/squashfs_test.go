@@ -1,0 +1,308 @@
+package squashfs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	iofs "io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/squashfs"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+)
+
+func check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func need(t testing.TB, root bool, tools ...string) {
+	t.Helper()
+	all := os.Getenv("ROOTNFSD_TEST_ALL") != ""
+	if root && os.Getuid() != 0 && !all {
+		t.Skip("needs root: makes devices")
+	}
+	for _, tool := range tools {
+		if _, err := exec.LookPath(tool); err != nil && !all {
+			t.Skip("needs " + tool)
+		}
+	}
+}
+
+// mksquashfs makes an image of a directory.
+func mksquashfs(t testing.TB, dir string, args ...string) []byte {
+	t.Helper()
+	img := filepath.Join(t.TempDir(), "img")
+	cmd := exec.Command("mksquashfs", append([]string{dir, img, "-quiet", "-no-progress"}, args...)...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("mksquashfs %q: %v\n%s", args, err, out)
+	}
+	b, err := os.ReadFile(img)
+	check(t, err)
+	return b
+}
+
+func open(b []byte) (*volume.FS, error) {
+	v, err := squashfs.Open(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return nil, err
+	}
+	return volume.New(v), nil
+}
+
+// fill makes in dir what a squashfs image stores in different ways, with times that it
+// can keep.
+func fill(t testing.TB, dir string) {
+	t.Helper()
+	check(t, fstest.Sample().Create(dir))
+	many := dir + "/many" // a listing of several blocks, and inodes in several blocks
+	check(t, os.Mkdir(many, 0o750))
+	for i := range 2500 {
+		check(t, os.WriteFile(fmt.Sprintf("%s/%s%d", many, strings.Repeat("n", 1+i%60), i), fstest.Bytes(i%200), 0o640))
+	}
+	for i, n := range []int{0, 1, 4095, 4096, 4097, 100_000, 131_072, 131_073, 1 << 20, 1<<20 + 1} { // around blocks
+		check(t, os.WriteFile(fmt.Sprintf("%s/file%d", dir, n), fstest.Bytes(n), 0o644))
+		check(t, os.WriteFile(fmt.Sprintf("%s/text%d", dir, n), bytes.Repeat([]byte{byte('a' + i)}, n), 0o644))
+	}
+	f, err := os.Create(dir + "/holes")
+	check(t, err)
+	for _, off := range []int64{0, 3 << 20, 3<<20 + 8192, 64 << 20} {
+		_, err := f.WriteAt([]byte("data"), off)
+		check(t, err)
+	}
+	check(t, f.Close())
+	x := dir + "/xattrs"
+	check(t, os.WriteFile(x, []byte("x"), 0o755))
+	check(t, os.WriteFile(x+"2", []byte("x"), 0o755))
+	for _, p := range []string{x, x + "2"} { // whose values are stored once
+		check(t, unix.Setxattr(p, "user.large", fstest.Bytes(3000), 0))
+	}
+	check(t, unix.Setxattr(x, "user.empty", nil, 0))
+	check(t, unix.Setxattr(dir, "user.root", []byte("value"), 0))
+	check(t, unix.Setxattr(many, "user.dir", []byte("value"), 0))
+	check(t, unix.Setxattr(x, "security.capability", []byte("\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), 0))
+	check(t, unix.Mknod(dir+"/bigdev", unix.S_IFBLK|0o600, int(unix.Mkdev(259, 300000))))
+	check(t, os.WriteFile(dir+"/owner", nil, 0o600))
+	check(t, os.Chown(dir+"/owner", 100000, 2000000000))
+	check(t, filepath.WalkDir(dir, func(path string, _ iofs.DirEntry, err error) error {
+		check(t, err)
+		for _, acl := range []string{"system.posix_acl_access", "system.posix_acl_default"} {
+			if err := unix.Lremovexattr(path, acl); err != nil && err != unix.ENODATA && err != unix.ENOTSUP {
+				t.Fatal(err)
+			}
+		}
+		at := unix.Timespec{Sec: 1_700_000_000 + int64(len(path))}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
+	}))
+}
+
+// TestAsSealed has the same digest come of an image as of the directory in it.
+func TestAsSealed(t *testing.T) {
+	need(t, true, "mksquashfs")
+	dir := t.TempDir()
+	fill(t, dir)
+	s, err := image.OpenStore(t.TempDir())
+	check(t, err)
+	d, err := source.OpenDir(dir)
+	check(t, err)
+	defer d.Close()
+	want, err := s.Seal(t.Context(), "directory", d, image.SealOptions{})
+	check(t, err)
+	for i, args := range []string{
+		"-comp gzip", "-comp xz", "-comp zstd -b 1M", "-comp lz4 -b 4K", "-comp zstd -no-fragments",
+		"-comp gzip -noI -noD -noF -noX", "-comp zstd -always-use-fragments -no-exports -no-duplicates",
+	} {
+		v, err := open(mksquashfs(t, dir, strings.Fields(args)...))
+		check(t, err)
+		name := fmt.Sprintf("v%d", i)
+		got, err := s.Seal(t.Context(), name, v, image.SealOptions{})
+		if err != nil {
+			t.Errorf("%s: %v", args, err)
+			continue
+		}
+		if got.Digest != want.Digest {
+			t.Errorf("%s: the digest is not that of the directory%s", args, differences(t, s, "directory", name))
+		}
+	}
+}
+
+// differences lists what is different in two versions.
+func differences(t *testing.T, s *image.Store, names ...string) string {
+	t.Helper()
+	versions := make([]*image.Version, 2)
+	for i, name := range names {
+		v, err := s.Open(name)
+		check(t, err)
+		versions[i] = v
+	}
+	var b strings.Builder
+	check(t, image.Diff(versions[0], versions[1], func(c *image.Change) error {
+		fmt.Fprintf(&b, "\n%s: %v %+v %+v", c.Path, c.What, c.Before, c.After)
+		return nil
+	}))
+	return b.String()
+}
+
+func TestRefused(t *testing.T) {
+	need(t, false, "mksquashfs")
+	b := small(t, "-comp", "gzip")
+	for want, change := range map[string]func(b []byte){
+		"no squashfs":            func(b []byte) { b[0] = 'x' },
+		"of version 3.0":         func(b []byte) { b[28] = 3 },
+		"compressed by lzo":      func(b []byte) { b[20] = 3 },
+		"compressed by method 9": func(b []byte) { b[20] = 9 },
+		"cut off":                func(b []byte) { b[44] = 1 },
+		"damaged":                func(b []byte) { b[15] = 0xFF },
+	} {
+		c := bytes.Clone(b)
+		change(c)
+		if _, err := open(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Open: %v, want an error about %q", err, want)
+		}
+	}
+}
+
+// TestLoop: a directory is refused in which one above it is found again.
+func TestLoop(t *testing.T) {
+	need(t, false, "mksquashfs")
+	dir := t.TempDir()
+	check(t, os.MkdirAll(dir+"/a/b", 0o755))
+	b := mksquashfs(t, dir, "-noI", "-comp", "gzip", "-no-exports", "-no-xattrs")
+	inodes, root := int(b[64]), int(b[32]) // both are small numbers
+	v, err := open(b)
+	check(t, err)
+	check(t, readTree(v, "/", 0))
+	// The inode of b gets the listing of the root: what is in b is a, then.
+	const start, size, offset = 16, 24, 26
+	record := b[inodes+2:]
+	var inB []byte
+	for at := 0; at < root; at += 32 {
+		if record[at+size] == 3 { // an empty directory
+			inB = record[at:]
+		}
+	}
+	copy(inB[start:start+4], record[root+start:])
+	copy(inB[size:size+4], record[root+size:])
+	v, err = open(b)
+	check(t, err)
+	if err := readTree(v, "/", 0); !errors.Is(err, volume.ErrElsewhere) {
+		t.Errorf("a directory that is in one below it: %v", err)
+	}
+}
+
+// small makes an image that has one of each.
+func small(t testing.TB, args ...string) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	check(t, os.MkdirAll(dir+"/d/e", 0o755))
+	check(t, os.WriteFile(dir+"/d/f", fstest.Bytes(20_000), 0o644))
+	check(t, os.WriteFile(dir+"/d/g", bytes.Repeat([]byte("text"), 3000), 0o644))
+	check(t, os.Link(dir+"/d/f", dir+"/link"))
+	check(t, os.Symlink("d/f", dir+"/symlink"))
+	check(t, os.Truncate(dir+"/d/g", 50_000))
+	if err := unix.Setxattr(dir+"/d/f", "user.x", fstest.Bytes(500), 0); err != nil && err != unix.ENOTSUP {
+		t.Fatal(err)
+	}
+	return mksquashfs(t, dir, append([]string{"-b", "4K"}, args...)...)
+}
+
+// readTree reads all of a tree, but only some of each file.
+func readTree(v *volume.FS, dir string, depth int) error {
+	infos, err := v.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if depth > 100 {
+		return errors.New("directories without end")
+	}
+	for _, info := range infos {
+		p := dir + "/" + info.Name()
+		_, err1 := v.Xattrs(p)
+		var err2 error
+		switch m := source.MetaOf(info); m.Kind {
+		case fs.Directory:
+			err2 = readTree(v, p, depth+1)
+		case fs.Symlink:
+			_, err2 = v.Readlink(p)
+		case fs.Regular:
+			err2 = readFile(v, p)
+		}
+		err = errors.Join(err, err1, err2)
+	}
+	return err
+}
+
+func readFile(v *volume.FS, p string) error {
+	f, err := v.Open(p)
+	if err != nil {
+		return err
+	}
+	finder := f.(source.DataFinder)
+	var buf [4096]byte
+	for off, n := int64(0), 0; n < 64; n++ {
+		from, to, err := finder.NextData(off)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if from < off || to <= from {
+			return fmt.Errorf("NextData(%d) = %d, %d", off, from, to)
+		}
+		if _, err := f.ReadAt(buf[:min(to-from, 4096)], from); err != nil && err != io.EOF {
+			return err
+		}
+		off = to
+	}
+	return nil
+}
+
+// TestDamage changes every byte and cuts at many: nothing but errors or other content
+// comes of it.
+func TestDamage(t *testing.T) {
+	need(t, false, "mksquashfs")
+	img := small(t, "-noI", "-noF", "-noX", "-comp", "gzip")
+	for i := range img {
+		if i > 200 && i < len(img)-3000 && i%61 != 0 { // content
+			continue
+		}
+		for _, x := range []byte{0x01, 0x80, 0xFF} {
+			b := bytes.Clone(img)
+			b[i] ^= x
+			if v, err := open(b); err == nil {
+				_ = readTree(v, "/", 0)
+			}
+		}
+	}
+	for n := 0; n < len(img)-4096; n += 509 { // images are padded to 4 KiB
+		if _, err := open(img[:n]); err == nil {
+			t.Errorf("cut off at %d: no error", n)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	need(f, false, "mksquashfs")
+	for _, args := range [][]string{{"-noI", "-noF", "-noX", "-comp", "zstd"}, {"-comp", "xz"}, {"-noI", "-comp", "lz4"}} {
+		f.Add(small(f, args...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if v, err := open(b); err == nil {
+			_ = readTree(v, "/", 0)
+		}
+	})
+}
