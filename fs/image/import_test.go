@@ -174,6 +174,7 @@ func TestImportRefuses(t *testing.T) {
 		"dotdot":                {func(p *putter) { p.file("a/../b", "") }, `".."`},
 		"below a symlink":       {func(p *putter) { p.symlink("a", "b"); p.file("a/c", "") }, `"/a" is a symlink`},
 		"below a file":          {func(p *putter) { p.file("a", ""); p.file("a/c", "") }, `"/a" is no directory`},
+		"a link out of it":      {func(p *putter) { p.link("a", "../b") }, `".."`},
 		"a link to nothing":     {func(p *putter) { p.link("a", "b") }, "no such object"},
 		"a link to a directory": {func(p *putter) { p.dir("b"); p.link("a", "b") }, "directory"},
 		"a link through a link": {func(p *putter) { p.file("d/f", ""); p.symlink("l", "d"); p.link("a", "l/f") }, `"/l" is a symlink`},
