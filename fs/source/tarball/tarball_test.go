@@ -138,6 +138,24 @@ func TestGNUFormat(t *testing.T) {
 	expect(t, archive, seal(t, out+"/tree"), out+"/tree")
 }
 
+// TestCollisions has names twice in an archive, of objects of different kinds, and
+// absolute ones: what comes of them is what GNU tar makes of them.
+func TestCollisions(t *testing.T) {
+	need(t, os.Getuid() == 0, "root: owners")
+	dir := t.TempDir()
+	script := `umask 022; cd "$1"; mkdir -p 1/empty 1/dir 2/file/below 2/link out
+echo 1 >1/twice; echo 1 >1/file; echo 1 >1/dir/stays; echo 1 >1/name; ln 1/name 1/other; ln -s dir 1/link
+echo 22 >2/twice; echo 2 >2/empty; echo 2 >2/file/below/in; mkdir 2/dir; echo 2 >2/dir/new; echo 2 >2/name; echo 2 >2/link/in
+chmod 700 2/dir; chmod 600 2/twice; find 1 2 -exec touch -h -d @1700000000 {} +
+tar --format=pax --numeric-owner -cf archive -C 1 .
+tar --format=pax --numeric-owner -P --transform='s,^\./,/,' -rf archive -C 2 .
+tar -xpf archive -C out --numeric-owner`
+	if out, err := exec.Command("sh", "-ec", script, "sh", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	expect(t, dir+"/archive", seal(t, dir+"/out"), dir+"/out")
+}
+
 // expect imports an archive, and gets the version that sealing its tree, dir, makes.
 func expect(t *testing.T, archive string, want image.SealResult, dir string) {
 	t.Helper()
