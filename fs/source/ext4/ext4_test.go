@@ -492,6 +492,32 @@ func TestSharedValues(t *testing.T) {
 	}
 }
 
+// TestDeep seals directories in each other, more than there are listings in memory, and
+// refuses a path that is too long for a client.
+func TestDeep(t *testing.T) {
+	need(t, false, "mkfs.ext4", "debugfs")
+	dir := t.TempDir()
+	name := "/" + strings.Repeat("n", 20)
+	if err := os.MkdirAll(dir+strings.Repeat(name, 150), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	img := makeFS(t, 4<<20, "-d", dir, "-b", "1024")
+	seal := func() (image.SealResult, error) {
+		return newStore(t).Seal(t.Context(), "v1", volume.New(openVolume(t, img)), image.SealOptions{})
+	}
+	if r, err := seal(); err != nil || r.Objects < 151 {
+		t.Errorf("%d objects, %v", r.Objects, err)
+	}
+	down := []string{"cd " + strings.Repeat(name, 150)[1:]}
+	for range 50 {
+		down = append(down, "mkdir "+name[1:], "cd "+name[1:])
+	}
+	debugfs(t, img, down...)
+	if _, err := seal(); err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Errorf("a path of more than 4095 bytes: %v", err)
+	}
+}
+
 // TestJournal: an image of a file system that is mounted is refused, with advice.
 func TestJournal(t *testing.T) {
 	need(t, true, "mkfs.ext4")

@@ -61,7 +61,7 @@ type FS struct {
 	base     Volume
 	mounted  Volume // in place of what base has at mountAt; may be nil
 	mountAt  string
-	listings *lru.Cache[string, map[string]uint64]
+	listings *lru.Cache[string, *listing]
 }
 
 var (
@@ -75,7 +75,7 @@ const listed = 64
 
 // New returns v as a source.
 func New(v Volume) *FS {
-	cache, _ := lru.New[string, map[string]uint64](listed) // fails for a size below 1 only
+	cache, _ := lru.New[string, *listing](listed) // fails for a size below 1 only
 	return &FS{base: v, listings: cache}
 }
 
@@ -97,66 +97,70 @@ func (f *FS) Mount(p string, m Volume) error {
 
 // object is what a path leads to.
 type object struct {
-	vol  Volume
-	dev  uint64
-	path string
-	ino  uint64
+	vol    Volume
+	dev    uint64
+	path   string
+	ino    uint64
+	parent uint64 // the directory that it was found in; of a root itself
 }
 
+// listing is the names in a directory.
+type listing struct {
+	dir   object
+	names map[string]uint64
+}
+
+// maxPath is the length of a path for which a client has a name (PATH_MAX).
+const maxPath = 4095
+
+// find goes up to the first directory whose listing is kept, and down again from there.
 func (f *FS) find(p string) (object, error) {
 	p = path.Clean("/" + p)
-	if p == "/" {
-		return object{f.base, 1, p, f.base.Root()}, nil
+	switch {
+	case len(p) > maxPath:
+		return object{}, fmt.Errorf("the path is longer than %d bytes", maxPath)
+	case p == "/":
+		return object{f.base, 1, p, f.base.Root(), f.base.Root()}, nil
+	case f.mounted != nil && p == f.mountAt:
+		return object{f.mounted, 2, p, f.mounted.Root(), f.mounted.Root()}, nil
 	}
-	if f.mounted != nil && p == f.mountAt {
-		return object{f.mounted, 2, p, f.mounted.Root()}, nil
-	}
-	name := path.Base(p)
-	dir, err := f.find(path.Dir(p))
-	if err != nil {
-		return dir, err
-	}
-	names, ok := f.listings.Get(dir.path)
+	in, ok := f.listings.Get(path.Dir(p))
 	if !ok {
-		if names, err = f.list(dir); err != nil {
-			return dir, err
+		dir, err := f.find(path.Dir(p))
+		if err != nil {
+			return object{}, err
+		}
+		if in, err = f.list(dir); err != nil {
+			return object{}, err
 		}
 	}
-	ino, ok := names[name]
+	ino, ok := in.names[path.Base(p)]
 	if !ok {
-		return dir, os.ErrNotExist
+		return object{}, os.ErrNotExist
 	}
-	return object{dir.vol, dir.dev, p, ino}, nil
+	return object{in.dir.vol, in.dir.dev, p, ino, in.dir.ino}, nil
 }
 
 // list reads a directory and keeps the listing.
-func (f *FS) list(dir object) (map[string]uint64, error) {
+func (f *FS) list(dir object) (*listing, error) {
 	// Each directory has one "..", so if that is where it was found, no directory
 	// is in two others, and none below itself.
-	parent := dir.ino
-	if dir.ino != dir.vol.Root() {
-		up, err := f.find(path.Dir(dir.path))
-		if err != nil {
-			return nil, err
-		}
-		parent = up.ino
-	}
-	entries, err := dir.vol.List(dir.ino, parent)
+	entries, err := dir.vol.List(dir.ino, dir.parent)
 	if err != nil {
 		return nil, err
 	}
-	names := make(map[string]uint64, len(entries))
+	l := &listing{dir, make(map[string]uint64, len(entries))}
 	for _, e := range entries {
 		if n, err := fs.ParseName([]byte(e.Name)); err != nil || n.IsDot() || n.IsDotDot() {
 			return nil, fmt.Errorf("damaged: %q cannot be a name", e.Name)
 		}
-		if _, twice := names[e.Name]; twice {
+		if _, twice := l.names[e.Name]; twice {
 			return nil, fmt.Errorf("damaged: %q is there twice", e.Name)
 		}
-		names[e.Name] = e.Ino
+		l.names[e.Name] = e.Ino
 	}
-	f.listings.Add(dir.path, names)
-	return names, nil
+	f.listings.Add(dir.path, l)
+	return l, nil
 }
 
 func (o *object) meta() (source.Meta, error) {
@@ -192,16 +196,16 @@ func (f *FS) Stat(p string) (os.FileInfo, error) { return f.Lstat(p) }
 // ReadDir returns the entries of the directory at p, sorted by name.
 func (f *FS) ReadDir(p string) ([]os.FileInfo, error) {
 	return at(f, "readdir", p, func(dir object) ([]os.FileInfo, error) {
-		names, err := f.list(dir)
+		l, err := f.list(dir)
 		if err != nil {
 			return nil, err
 		}
-		infos := make([]os.FileInfo, 0, len(names))
+		infos := make([]os.FileInfo, 0, len(l.names))
 		dirs := map[uint64]bool{}
-		for name, ino := range names {
-			o := object{dir.vol, dir.dev, path.Join(dir.path, name), ino}
+		for name, ino := range l.names {
+			o := object{dir.vol, dir.dev, path.Join(dir.path, name), ino, dir.ino}
 			if f.mounted != nil && o.path == f.mountAt {
-				o = object{f.mounted, 2, o.path, f.mounted.Root()}
+				o = object{f.mounted, 2, o.path, f.mounted.Root(), f.mounted.Root()}
 			}
 			m, err := o.meta()
 			if err != nil {
