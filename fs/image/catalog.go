@@ -45,11 +45,17 @@ type catalogName struct {
 	text   place64
 	parent uint32 // the directory's name
 	child  uint32 // the last name that was added to this directory
-	next   uint32 // the one that was added to the same directory before
+	next   uint32 // the one that was added to the same directory before, or unlisted
 	object uint32 // 0 if it is gone
 	layer  uint32 // that put it
-	_      uint32
+	// The last layer that cleared it: what is below has been put since, and none of it
+	// is gone.
+	cleared uint32
 }
+
+// unlisted is the next of a name that is gone and in no list of its directory's names,
+// so that these are not gone through over and over.
+const unlisted = math.MaxUint32
 
 // place64 is a place in texts.
 type place64 struct{ at, n uint64 }
@@ -232,9 +238,18 @@ func (c *catalog) assign(name uint32, o *catalogObject) error {
 	if err != nil {
 		return err
 	}
-	n := c.names.at(name)
-	n.object, n.layer = number, c.layer
+	c.give(name, number)
 	return nil
+}
+
+// give gives a name an object.
+func (c *catalog) give(name, object uint32) {
+	n := c.names.at(name)
+	n.object, n.layer = object, c.layer
+	if n.next == unlisted {
+		dir := c.names.at(n.parent)
+		n.next, dir.child = dir.child, name
+	}
 }
 
 // release takes its object away from a name, and all that is below it.
@@ -242,11 +257,31 @@ func (c *catalog) release(n *catalogName) {
 	if n.object == 0 {
 		return
 	}
-	for child := n.child; child != 0; child = c.names.at(child).next {
-		c.release(c.names.at(child))
+	for child := n.child; child != 0; {
+		below := c.names.at(child)
+		c.release(below)
+		child, below.next = below.next, unlisted
 	}
+	n.child = 0
 	c.objects.at(n.object).meta.nlink--
 	n.object = 0
+}
+
+// clear releases what earlier layers have put below a name.
+func (c *catalog) clear(n *catalogName) {
+	if n.cleared == c.layer {
+		return
+	}
+	n.cleared = c.layer
+	child := n.child
+	n.child = 0
+	for child != 0 {
+		below, number := c.names.at(child), child
+		child, below.next = below.next, unlisted
+		if c.prune(below) {
+			below.next, n.child = n.child, number
+		}
+	}
 }
 
 // prune releases what earlier layers have put at a name or below it, and reports
@@ -255,13 +290,12 @@ func (c *catalog) prune(n *catalogName) (left bool) {
 	if n.object == 0 {
 		return false
 	}
-	for child := n.child; child != 0; child = c.names.at(child).next {
-		left = c.prune(c.names.at(child)) || left
-	}
-	if left = left || n.layer == c.layer; !left {
+	c.clear(n)
+	if n.child == 0 && n.layer != c.layer {
 		c.release(n)
+		return false
 	}
-	return left
+	return true
 }
 
 // Put implements source.Sink.
@@ -408,9 +442,8 @@ func (c *catalog) Link(p, old string) (err error) {
 	if n.object != object {
 		c.objects.at(object).meta.nlink++ // before its only name is released
 		c.release(n)
-		n.object = object
 	}
-	n.layer = c.layer
+	c.give(number, object)
 	return nil
 }
 
@@ -475,9 +508,7 @@ func (c *catalog) Clear(p string) (err error) {
 	if err != nil {
 		return err
 	}
-	for child := n.child; child != 0; child = c.names.at(child).next {
-		c.prune(c.names.at(child))
-	}
+	c.clear(n)
 	return nil
 }
 

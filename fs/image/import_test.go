@@ -5,8 +5,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
@@ -129,12 +131,34 @@ func TestImportCollisions(t *testing.T) {
 		fill func(*putter)
 		want tree
 	}{
-		"the last wins":             {func(p *putter) { p.file("a", "1"); p.file("./a", "2"); p.file("//a", "3") }, tree{"/a": "3"}},
-		"missing parents":           {func(p *putter) { p.file("/a/b/c", "1") }, tree{"/a": made, "/a/b": made, "/a/b/c": "1"}},
-		"a directory twice":         {func(p *putter) { p.file("a/b", "1"); p.dir("a/") }, tree{"/a": put, "/a/b": "1"}},
-		"a file for a directory":    {func(p *putter) { p.file("a/b/c", "1"); p.file("a", "2") }, tree{"/a": "2"}},
-		"and a directory again":     {func(p *putter) { p.file("a/b", "1"); p.file("a", "2"); p.dir("a") }, tree{"/a": put}},
-		"a directory for a link":    {func(p *putter) { p.symlink("a", "b"); p.dir("a"); p.file("a/c", "1") }, tree{"/a": put, "/a/c": "1"}},
+		"the last wins":          {func(p *putter) { p.file("a", "1"); p.file("./a", "2"); p.file("//a", "3") }, tree{"/a": "3"}},
+		"missing parents":        {func(p *putter) { p.file("/a/b/c", "1") }, tree{"/a": made, "/a/b": made, "/a/b/c": "1"}},
+		"a directory twice":      {func(p *putter) { p.file("a/b", "1"); p.dir("a/") }, tree{"/a": put, "/a/b": "1"}},
+		"a file for a directory": {func(p *putter) { p.file("a/b/c", "1"); p.file("a", "2") }, tree{"/a": "2"}},
+		"and a directory again":  {func(p *putter) { p.file("a/b", "1"); p.file("a", "2"); p.dir("a") }, tree{"/a": put}},
+		"a directory for a link": {func(p *putter) { p.symlink("a", "b"); p.dir("a"); p.file("a/c", "1") }, tree{"/a": put, "/a/c": "1"}},
+		"names that come back": {func(p *putter) {
+			for _, content := range []string{"1", "2"} {
+				p.file("a/b", content)
+				p.file("a/c/d", content)
+				p.file("a", "a file for all that")
+				p.dir("a")
+			}
+			p.file("a/c/d", "3")
+			p.link("a/b", "a/c/d")
+		}, tree{"/a": put, "/a/b": "3", "/a/c": made, "/a/c/d": "3"}},
+		"gone layer by layer": {func(p *putter) {
+			for _, content := range []string{"1", "2", "3"} {
+				p.Layer()
+				p.err = errors.Join(p.err, p.Clear("a"), p.Clear("a"), p.Remove("a"), p.Clear("b"))
+				p.file("a/x/"+content, content)
+				p.file("a/same", content)
+				p.file("b/"+content, content)
+				p.err = errors.Join(p.err, p.Remove("a/x"), p.Clear("b"))
+			}
+			p.Layer()
+			p.err = errors.Join(p.err, p.Remove("a/x"))
+		}, tree{"/a": made, "/a/same": "3", "/b": made, "/b/3": "3"}},
 		"one of two names replaced": {func(p *putter) { p.file("a", "1"); p.link("b", "a"); p.file("a", "2") }, tree{"/a": "2", "/b": "1"}},
 		"a link to itself":          {func(p *putter) { p.file("a", "1"); p.link("a", "a") }, tree{"/a": "1"}},
 		"a link for a directory":    {func(p *putter) { p.file("a/b", "1"); p.link("a", "a/b") }, tree{"/a": "1"}},
@@ -161,6 +185,36 @@ func TestImportCollisions(t *testing.T) {
 			t.Errorf("%s: %v; want %v", name, got, c.want)
 		}
 		checkStore(t, s)
+	}
+}
+
+// TestImportOverAndOver replaces a directory of many names many times, and says as often
+// that others are gone. All that is in it is looked at once, not each time, which would
+// take minutes.
+func TestImportOverAndOver(t *testing.T) {
+	const many = 50_000
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := newStore(t).Import(ctx, "v1", func(sink source.Sink) error {
+		p := &putter{Sink: sink}
+		for i := range many {
+			p.file("replaced/"+strconv.Itoa(i), "")
+		}
+		for i := 0; i < many && ctx.Err() == nil; i++ {
+			p.file("replaced", "")
+			p.dir("replaced")
+		}
+		p.Layer()
+		for i := range many {
+			p.file("cleared/"+strconv.Itoa(i), "")
+		}
+		for i := 0; i < many && ctx.Err() == nil; i++ {
+			p.err = errors.Join(p.err, p.Clear("cleared"), p.Remove("cleared"))
+		}
+		return errors.Join(p.err, ctx.Err())
+	}, image.ImportOptions{})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
