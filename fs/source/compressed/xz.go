@@ -14,7 +14,7 @@ import (
 	"io"
 	"runtime"
 
-	"github.com/ulikunitz/xz/lzma"
+	"github.com/rootnfsd/rootnfsd/fs/source/compressed/lzma2"
 )
 
 // The format of a stream is here, for a library would allocate whatever dictionary a
@@ -230,7 +230,7 @@ func parseXZHeader(b []byte, window int64) (h xzHeader, err error) {
 	if err != nil {
 		return h, err
 	}
-	if h.dictionary, err = lzma.DecodeDictCap(rest[0]); err != nil {
+	if h.dictionary, err = lzma2.DictionarySize(rest[0]); err != nil {
 		return h, err
 	}
 	if h.dictionary > window {
@@ -401,8 +401,8 @@ func newBlock(r *bufio.Reader, h xzHeader, flags [2]byte, record func(xzHeader, 
 	if b.check, err = newCheck(flags); err != nil {
 		return nil, err
 	}
-	b.content, err = lzma.Reader2Config{DictCap: int(max(h.dictionary, lzma.MinDictCap))}.NewReader2(b.in)
-	return b, err
+	b.content = lzma2.NewReader(b.in, int(h.dictionary))
+	return b, nil
 }
 
 // Read implements io.Reader.
