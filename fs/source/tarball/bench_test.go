@@ -2,6 +2,7 @@ package tarball_test
 
 import (
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 
 // BenchmarkImport imports an archive of Go's own sources and programs, compressed in
 // several ways, into a new store, and tells how its speed is to that of the decompressor
-// alone.
+// alone, the best of each, which run in turn.
 func BenchmarkImport(b *testing.B) {
 	dir := b.TempDir()
 	archive := filepath.Join(dir, "tar")
@@ -33,18 +34,20 @@ func BenchmarkImport(b *testing.B) {
 	} {
 		b.Run(name, func(b *testing.B) {
 			sh(b, c[0]+" -c <"+archive+" >"+archive+"."+name)
-			var alone time.Duration
+			alone, best := time.Duration(math.MaxInt64), time.Duration(math.MaxInt64)
 			b.SetBytes(info.Size())
 			for b.Loop() {
 				b.StopTimer()
 				begun := time.Now()
 				sh(b, c[1]+" <"+archive+"."+name+" >/dev/null")
-				alone += time.Since(begun)
+				alone = min(alone, time.Since(begun))
 				s := newStore(b)
 				b.StartTimer()
+				begun = time.Now()
 				importFile(b, s, archive+"."+name)
+				best = min(best, time.Since(begun))
 			}
-			b.ReportMetric(float64(alone)/float64(b.Elapsed()), "of-alone")
+			b.ReportMetric(float64(alone)/float64(best), "of-alone")
 		})
 	}
 }
