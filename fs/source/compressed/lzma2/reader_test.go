@@ -133,12 +133,15 @@ func TestCorrupt(t *testing.T) {
 	change("first byte", func(b []byte) { b[6] = 1 })
 	change("a byte less than there is", func(b []byte) { binary.BigEndian.PutUint16(b[1:], uint16(len(content)-2)) })
 	change("a byte more than there is", func(b []byte) { binary.BigEndian.PutUint16(b[1:], uint16(len(content))) })
-	// A match where there is nothing to repeat.
-	for _, dict := range []int{0, 1 << 20} {
-		far := append([]byte{0xe0, 0, 99, 0, 20, 93, 0}, bytes.Repeat([]byte{0xff}, 20)...)
-		if got, err := io.ReadAll(lzma2.NewReader(bytes.NewReader(far), dict)); err == nil {
-			t.Errorf("a match with nothing: %d bytes", len(got))
-		}
+	longer := append(bytes.Clone(b[:len(b)-1]), 0, 0) // a byte behind the content, in the chunk
+	binary.BigEndian.PutUint16(longer[3:], binary.BigEndian.Uint16(b[3:])+1)
+	if _, err := io.ReadAll(lzma2.NewReader(bytes.NewReader(longer), 1<<20)); err == nil {
+		t.Error("a chunk that is longer than its content is accepted")
+	}
+	// A match further back than the dictionary reaches.
+	far := encode(t, bytes.Repeat(sample(t)[:8<<10], 2), "preset=0,dict=64KiB")
+	if got, err := io.ReadAll(lzma2.NewReader(bytes.NewReader(far), 4<<10)); err == nil {
+		t.Errorf("a match too far back: %d bytes", len(got))
 	}
 }
 
