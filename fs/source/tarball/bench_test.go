@@ -17,7 +17,12 @@ import (
 
 // BenchmarkImport imports an archive of Go's own sources and programs, compressed in
 // several ways, into a new store, and tells how its speed is to that of the decompressor
-// alone, the best of each, which run in turn.
+// alone, the best of each, which run in turn:
+//
+//	go test ./fs/source/tarball -run - -bench Import -benchtime 4x
+//
+// On two cores that had other work to do: zstd 0.25, gzip 0.64, xz-blocks 0.79. With zstd
+// an import took 0.46 s of processor time and 1.03 s in all: it waits.
 func BenchmarkImport(b *testing.B) {
 	dir := b.TempDir()
 	archive := filepath.Join(dir, "tar")
