@@ -168,7 +168,7 @@ func FuzzReader(f *testing.F) {
 		f.Add(encode(f, content[len(content)-3000:], o))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		const dict, most = 4 << 10, 8 << 20
+		const dict, most = 4 << 10, 64 << 10
 		got, err := io.ReadAll(io.LimitReader(lzma2.NewReader(bytes.NewReader(b), dict), most))
 		if err != nil || len(got) == most {
 			return
