@@ -126,6 +126,10 @@ func (t *Tree) flushMarker() error {
 
 // flush brings what is behind fd to the disk, or everything if that is -1. After a failure
 // the Verifier is another.
+//
+// A thread waits in fsync(2). To have the kernel flush meanwhile (io_submit(2), and an
+// eventfd for the poller) takes more: 311 us of CPU a call against 187 us where small files
+// are made one at a time, and the rate is less (bench homes).
 func (t *Tree) flush(fd int, whole bool) (err error) {
 	switch {
 	case fd < 0 && t.marker >= 0:
