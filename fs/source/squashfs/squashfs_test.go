@@ -104,7 +104,7 @@ func fill(t testing.TB, dir string) {
 				t.Fatal(err)
 			}
 		}
-		at := unix.Timespec{Sec: 1_700_000_000 + int64(len(path))}
+		at := unix.NsecToTimespec((1_700_000_000 + int64(len(path))) * 1e9)
 		return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
 	}))
 }
