@@ -9,8 +9,7 @@ import (
 )
 
 // niceness is what commands run with that work through a whole version: beside a
-// server that has both processors busy they get a tenth of one. Without it the calls
-// of nodes waited up to 90 ms while promote looked through a version.
+// server that has both processors busy they get a tenth of one.
 const niceness = 10
 
 // makingWay has a command leave the processors to the server, which may be busy
