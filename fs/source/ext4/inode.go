@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 )
@@ -117,8 +119,8 @@ func device(b []byte) (major, minor uint32) {
 	if old := le.Uint32(b); old != 0 {
 		return old >> 8 & 0xFF, old & 0xFF
 	}
-	d := le.Uint32(b[4:])
-	return d >> 8 & 0xFFF, d&0xFF | d>>12&0xFFF00
+	d := uint64(le.Uint32(b[4:]))
+	return unix.Major(d), unix.Minor(d)
 }
 
 // maxLink is the length of the longest link text.

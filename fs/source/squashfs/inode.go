@@ -3,6 +3,8 @@ package squashfs
 import (
 	"fmt"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 )
@@ -159,7 +161,7 @@ func (v *Volume) Meta(ino uint64) (m source.Meta, err error) {
 	case typeFile, typeSymlink:
 		m.Size, m.Allocated = n.size, n.size-min(n.sparse, n.size)
 	case typeBlock, typeChar:
-		m.Major, m.Minor = n.device>>8&0xFFF, n.device&0xFF|n.device>>12&0xFFF00
+		m.Major, m.Minor = unix.Major(uint64(n.device)), unix.Minor(uint64(n.device))
 	}
 	if m.Nlink == 0 || m.Size > 1<<62 {
 		return m, errDamaged
