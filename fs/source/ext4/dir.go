@@ -35,13 +35,7 @@ type lister struct {
 	entries []volume.Entry
 }
 
-// maxDir bounds a listing, which is held in memory: there is room for millions of names.
-const maxDir = 256 << 20
-
 func (l *lister) addBlocks(v *Volume, dir uint64, n inode) error {
-	if n.size() > maxDir {
-		return fmt.Errorf("damaged: a directory of %d bytes", n.size())
-	}
 	if err := v.listings.Add(dir, n.size()); err != nil {
 		return err
 	}

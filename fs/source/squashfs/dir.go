@@ -16,8 +16,6 @@ const (
 	maxName   = 256
 	// dots is what the size of a directory counts for "." and "..", which are not listed.
 	dots = 3
-	// maxDir bounds a listing, which is held in memory.
-	maxDir = 256 << 20
 )
 
 // dirRoom returns how large the listings can be in all: the blocks from where their
@@ -54,9 +52,6 @@ func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
 		return nil, nil
 	}
 	size := n.size - dots
-	if size > maxDir {
-		return nil, fmt.Errorf("damaged: a directory of %d bytes", size)
-	}
 	if err := v.listings.Add(dir, size); err != nil {
 		return nil, err
 	}

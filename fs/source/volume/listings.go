@@ -2,6 +2,7 @@ package volume
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 )
 
@@ -19,8 +20,14 @@ func NewListings(size uint64) *Listings {
 	return &Listings{left: size, seen: map[uint64]uint64{}}
 }
 
+// maxDir bounds a listing, which is held in memory: there is room for millions of names.
+const maxDir = 256 << 20
+
 // Add is called before a directory of size bytes is listed, and counts it once.
 func (l *Listings) Add(dir, size uint64) error {
+	if size > maxDir {
+		return fmt.Errorf("damaged: a directory of %d bytes", size)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	word, bit := dir/64, uint64(1)<<(dir%64)
