@@ -17,18 +17,10 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/fs/source/disk"
 	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume/volumetest"
 )
 
 const mib = 1 << 20
-
-func need(t testing.TB, tools ...string) {
-	t.Helper()
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil && os.Getenv("ROOTNFSD_TEST_ALL") == "" {
-			t.Skip("needs " + tool)
-		}
-	}
-}
 
 func run(t testing.TB, stdin, name string, args ...string) {
 	t.Helper()
@@ -62,7 +54,7 @@ func bootFiles() map[string]string {
 // makeDisk makes an image as Raspberry Pi OS has it.
 func makeDisk(t testing.TB, label, fatBits, fstab string, fatSize int64) string {
 	t.Helper()
-	need(t, "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+	volumetest.Need(t, false, "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
 	dir := t.TempDir()
 	img, boot, root := dir+"/disk.img", dir+"/boot.img", dir+"/root"
 	from := dir + "/from"
@@ -162,7 +154,7 @@ func TestRefused(t *testing.T) {
 
 // TestSquashfs finds a root of squashfs in a partition.
 func TestSquashfs(t *testing.T) {
-	need(t, "mksquashfs", "sfdisk")
+	volumetest.Need(t, false, "mksquashfs", "sfdisk")
 	dir, file := t.TempDir(), t.TempDir()+"/img"
 	check(t, os.MkdirAll(dir+"/etc", 0o755))
 	check(t, os.WriteFile(dir+"/etc/hostname", []byte("pi\n"), 0o644))

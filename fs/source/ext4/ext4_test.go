@@ -15,31 +15,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/image/imagetest"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/fs/source/ext4"
 	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume/volumetest"
 )
 
 func run(t testing.TB, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
-	}
-}
-
-func need(t testing.TB, root bool, tools ...string) {
-	t.Helper()
-	all := os.Getenv("ROOTNFSD_TEST_ALL") != ""
-	if root && os.Getuid() != 0 && !all {
-		t.Skip("needs root: mounts images")
-	}
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil && !all {
-			t.Skip("needs " + tool)
-		}
 	}
 }
 
@@ -166,7 +154,7 @@ func fill(t *testing.T, dir string) {
 // TestAsTheKernelReads holds what is read of file systems of many kinds against what
 // the kernel makes of them.
 func TestAsTheKernelReads(t *testing.T) {
-	need(t, true, "mkfs.ext4")
+	volumetest.Need(t, true, "mkfs.ext4")
 	for name, args := range map[string][]string{
 		"4k": {"-b", "4096", "-I", "256"},
 		"1k": {"-b", "1024", "-I", "256"},
@@ -203,37 +191,16 @@ func TestAsTheKernelReads(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got.Digest != want.Digest {
-				t.Errorf("the digest is not that of what the kernel shows%s", differences(t, s))
+				t.Errorf("the digest is not that of what the kernel shows%s", imagetest.Differences(t, s, "kernel", "ours"))
 			}
 		})
 	}
 }
 
-// differences lists what is different in the versions kernel and ours.
-func differences(t *testing.T, s *image.Store) string {
-	t.Helper()
-	versions := make([]*image.Version, 2)
-	for i, name := range []string{"kernel", "ours"} {
-		v, err := s.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		versions[i] = v
-	}
-	var b strings.Builder
-	if err := image.Diff(versions[0], versions[1], func(c *image.Change) error {
-		fmt.Fprintf(&b, "\n%s: %v %+v %+v", c.Path, c.What, c.Before, c.After)
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
-	return b.String()
-}
-
 // TestPopulated compares a directory with the file system that mkfs made of it, which
 // needs no mount.
 func TestPopulated(t *testing.T) {
-	need(t, false, "mkfs.ext4")
+	volumetest.Need(t, false, "mkfs.ext4")
 	dir := t.TempDir()
 	if err := os.Mkdir(dir+"/lost+found", 0o700); err != nil {
 		t.Fatal(err)
@@ -265,7 +232,7 @@ func TestPopulated(t *testing.T) {
 
 // TestRefused: what cannot be read is refused by name.
 func TestRefused(t *testing.T) {
-	need(t, false, "mkfs.ext4")
+	volumetest.Need(t, false, "mkfs.ext4")
 	img, err := os.ReadFile(makeFS(t, 4<<20, "-O", "^metadata_csum"))
 	if err != nil {
 		t.Fatal(err)
@@ -295,58 +262,6 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// readTree reads all of a tree, at most limit bytes of each file.
-func readTree(v *volume.FS, dir string, depth int) error {
-	infos, err := v.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if depth > 100 {
-		return errors.New("directories without end")
-	}
-	for _, info := range infos {
-		p := dir + "/" + info.Name()
-		_, err1 := v.Xattrs(p)
-		var err2 error
-		switch m := source.MetaOf(info); m.Kind {
-		case fs.Directory:
-			err2 = readTree(v, p, depth+1)
-		case fs.Symlink:
-			_, err2 = v.Readlink(p)
-		case fs.Regular:
-			err2 = readFile(v, p)
-		}
-		err = errors.Join(err, err1, err2)
-	}
-	return err
-}
-
-func readFile(v *volume.FS, p string) error {
-	f, err := v.Open(p)
-	if err != nil {
-		return err
-	}
-	finder := f.(source.DataFinder)
-	var buf [4096]byte
-	for off, n := int64(0), 0; n < 64; n++ {
-		from, to, err := finder.NextData(off)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if from < off || to <= from {
-			return fmt.Errorf("NextData(%d) = %d, %d", off, from, to)
-		}
-		if _, err := f.ReadAt(buf[:min(to-from, 4096)], from); err != nil && err != io.EOF {
-			return err
-		}
-		off = to
-	}
-	return nil
-}
-
 // small makes a small file system that has one of each.
 func small(t testing.TB, args ...string) []byte {
 	dir := t.TempDir()
@@ -368,14 +283,14 @@ func small(t testing.TB, args ...string) []byte {
 
 // TestDamage: whatever bytes change, reading ends, without a panic.
 func TestDamage(t *testing.T) {
-	need(t, false, "mkfs.ext4")
+	volumetest.Need(t, false, "mkfs.ext4")
 	for _, args := range [][]string{nil, {"-O", "inline_data", "-I", "256"}, {"-O", "^extents,^64bit"}} {
 		img := small(t, args...)
 		v, err := ext4.Open(bytes.NewReader(img), int64(len(img)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := readTree(volume.New(v), "/", 0); err != nil {
+		if err := volumetest.ReadTree(volume.New(v)); err != nil {
 			t.Fatalf("undamaged: %v", err)
 		}
 		random := rand.New(rand.NewPCG(1, 2))
@@ -385,7 +300,7 @@ func TestDamage(t *testing.T) {
 			for range 1 + random.IntN(8) {
 				b[random.IntN(64<<10)] = byte(random.Uint32()) // metadata are there
 			}
-			if v, err := ext4.Open(bytes.NewReader(b), int64(len(b))); err != nil || readTree(volume.New(v), "/", 0) != nil {
+			if v, err := ext4.Open(bytes.NewReader(b), int64(len(b))); err != nil || volumetest.ReadTree(volume.New(v)) != nil {
 				failed++
 			}
 		}
@@ -415,7 +330,7 @@ func debugfs(t *testing.T, img string, commands ...string) string {
 // TestSharedBlocks has directories share their blocks, by which a small image could
 // have listings without end.
 func TestSharedBlocks(t *testing.T) {
-	need(t, false, "mkfs.ext4", "debugfs")
+	volumetest.Need(t, false, "mkfs.ext4", "debugfs")
 	const dirs, blocks, size = 30, 12, 256 << 10
 	dir := t.TempDir()
 	for i := range dirs {
@@ -424,7 +339,7 @@ func TestSharedBlocks(t *testing.T) {
 		}
 	}
 	img := makeFS(t, size, "-d", dir, "-b", "1024", "-N", "64", "-O", "^has_journal,^resize_inode,^metadata_csum,^extents,^64bit")
-	readAll := func() error { return readTree(volume.New(openVolume(t, img)), "/", 0) }
+	readAll := func() error { return volumetest.ReadTree(volume.New(openVolume(t, img))) }
 	if err := readAll(); err != nil {
 		t.Fatalf("as mkfs made it: %v", err)
 	}
@@ -457,7 +372,7 @@ func TestSharedBlocks(t *testing.T) {
 // TestSharedValues has attributes share a value, by which a block could have more of
 // them than fits in memory.
 func TestSharedValues(t *testing.T) {
-	need(t, false, "mkfs.ext4")
+	volumetest.Need(t, false, "mkfs.ext4")
 	const block = 64 << 10
 	dir := t.TempDir()
 	err := errors.Join(os.WriteFile(dir+"/f", nil, 0o644), unix.Setxattr(dir+"/f", "user.x", fstest.Bytes(1000), 0))
@@ -495,7 +410,7 @@ func TestSharedValues(t *testing.T) {
 // TestDeep seals directories in each other, more than there are listings in memory, and
 // refuses a path that is too long for a client.
 func TestDeep(t *testing.T) {
-	need(t, false, "mkfs.ext4", "debugfs")
+	volumetest.Need(t, false, "mkfs.ext4", "debugfs")
 	dir := t.TempDir()
 	name := "/" + strings.Repeat("n", 20)
 	if err := os.MkdirAll(dir+strings.Repeat(name, 150), 0o755); err != nil {
@@ -520,7 +435,7 @@ func TestDeep(t *testing.T) {
 
 // TestJournal: an image of a file system that is mounted is refused, with advice.
 func TestJournal(t *testing.T) {
-	need(t, true, "mkfs.ext4")
+	volumetest.Need(t, true, "mkfs.ext4")
 	img := makeFS(t, 16<<20)
 	mounted(t, img, "rw", func(dir string) {
 		f, err := os.Create(dir + "/f")
@@ -541,14 +456,14 @@ func TestJournal(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	need(f, false, "mkfs.ext4")
+	volumetest.Need(f, false, "mkfs.ext4")
 	img := small(f, "-O", "inline_data", "-I", "256")
 	f.Add(uint32(1024+0x60), []byte{4, 0, 0, 0})
 	f.Add(uint32(6<<10), []byte{0xFF, 0xFF})
 	f.Fuzz(func(t *testing.T, at uint32, change []byte) {
 		r := &patched{img, int64(at % (64 << 10)), change}
 		if v, err := ext4.Open(r, int64(len(img))); err == nil {
-			readTree(volume.New(v), "/", 0)
+			volumetest.ReadTree(volume.New(v))
 		}
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/image/imagetest"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/fs/source/overlay"
 )
@@ -191,20 +191,8 @@ func TestSeal(t *testing.T) {
 	}
 	if digests[1] == digests[0] || digests[2] != digests[1] || digests[3] != digests[0] || digests[4] != digests[1] {
 		t.Errorf("digests: unchanged %s, changed %s, again %s, without changes %s, by hand %s", digests[0], digests[1], digests[2], digests[3], digests[4])
-		_ = image.Diff(open(t, store, "v2"), open(t, store, "v5"), func(c *image.Change) error {
-			t.Log(c.Path, strings.Join(c.What.Names(), " "))
-			return nil
-		})
+		t.Log(imagetest.Differences(t, store, "v2", "v5"))
 	}
-}
-
-func open(t *testing.T, s *image.Store, name string) *image.Version {
-	t.Helper()
-	v, err := s.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 // lutimes sets the time of the last change of the object at p itself.

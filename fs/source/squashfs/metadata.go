@@ -57,7 +57,7 @@ func unpackZlib(dst, src []byte) (int, error) {
 }
 
 func unpackXZ(dst, src []byte) (int, error) {
-	// The dictionary is no larger than a block, but of at least this.
+	// mksquashfs makes no dictionary that is larger than a block.
 	return readInto(dst, compressed.XZ(bufio.NewReader(bytes.NewReader(src)), maxBlockSize))
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	iofs "io/fs"
 	"os"
 	"os/exec"
@@ -14,31 +13,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/fs/image/imagetest"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 	"github.com/rootnfsd/rootnfsd/fs/source/squashfs"
 	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume/volumetest"
 )
 
 func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func need(t testing.TB, root bool, tools ...string) {
-	t.Helper()
-	all := os.Getenv("ROOTNFSD_TEST_ALL") != ""
-	if root && os.Getuid() != 0 && !all {
-		t.Skip("needs root: makes devices")
-	}
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil && !all {
-			t.Skip("needs " + tool)
-		}
 	}
 }
 
@@ -111,7 +98,7 @@ func fill(t testing.TB, dir string) {
 
 // TestAsSealed has the same digest come of an image as of the directory in it.
 func TestAsSealed(t *testing.T) {
-	need(t, true, "mksquashfs")
+	volumetest.Need(t, true, "mksquashfs")
 	dir := t.TempDir()
 	fill(t, dir)
 	s, err := image.OpenStore(t.TempDir())
@@ -134,30 +121,13 @@ func TestAsSealed(t *testing.T) {
 			continue
 		}
 		if got.Digest != want.Digest {
-			t.Errorf("%s: the digest is not that of the directory%s", args, differences(t, s, "directory", name))
+			t.Errorf("%s: the digest is not that of the directory%s", args, imagetest.Differences(t, s, "directory", name))
 		}
 	}
 }
 
-// differences lists what is different in two versions.
-func differences(t *testing.T, s *image.Store, names ...string) string {
-	t.Helper()
-	versions := make([]*image.Version, 2)
-	for i, name := range names {
-		v, err := s.Open(name)
-		check(t, err)
-		versions[i] = v
-	}
-	var b strings.Builder
-	check(t, image.Diff(versions[0], versions[1], func(c *image.Change) error {
-		fmt.Fprintf(&b, "\n%s: %v %+v %+v", c.Path, c.What, c.Before, c.After)
-		return nil
-	}))
-	return b.String()
-}
-
 func TestRefused(t *testing.T) {
-	need(t, false, "mksquashfs")
+	volumetest.Need(t, false, "mksquashfs")
 	b := small(t, "-comp", "gzip")
 	for want, change := range map[string]func(b []byte){
 		"no squashfs":            func(b []byte) { b[0] = 'x' },
@@ -177,14 +147,14 @@ func TestRefused(t *testing.T) {
 
 // TestLoop: a directory is refused in which one above it is found again.
 func TestLoop(t *testing.T) {
-	need(t, false, "mksquashfs")
+	volumetest.Need(t, false, "mksquashfs")
 	dir := t.TempDir()
 	check(t, os.MkdirAll(dir+"/a/b", 0o755))
 	b := mksquashfs(t, dir, "-noI", "-comp", "gzip", "-no-exports", "-no-xattrs")
 	inodes, root := int(b[64]), int(b[32]) // both are small numbers
 	v, err := open(b)
 	check(t, err)
-	check(t, readTree(v, "/", 0))
+	check(t, volumetest.ReadTree(v))
 	// The inode of b gets the listing of the root: what is in b is a, then.
 	const start, size, offset = 16, 24, 26
 	record := b[inodes+2:]
@@ -198,7 +168,7 @@ func TestLoop(t *testing.T) {
 	copy(inB[size:size+4], record[root+size:])
 	v, err = open(b)
 	check(t, err)
-	if err := readTree(v, "/", 0); !errors.Is(err, volume.ErrElsewhere) {
+	if err := volumetest.ReadTree(v); !errors.Is(err, volume.ErrElsewhere) {
 		t.Errorf("a directory that is in one below it: %v", err)
 	}
 }
@@ -219,62 +189,10 @@ func small(t testing.TB, args ...string) []byte {
 	return mksquashfs(t, dir, append([]string{"-b", "4K"}, args...)...)
 }
 
-// readTree reads all of a tree, but only some of each file.
-func readTree(v *volume.FS, dir string, depth int) error {
-	infos, err := v.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if depth > 100 {
-		return errors.New("directories without end")
-	}
-	for _, info := range infos {
-		p := dir + "/" + info.Name()
-		_, err1 := v.Xattrs(p)
-		var err2 error
-		switch m := source.MetaOf(info); m.Kind {
-		case fs.Directory:
-			err2 = readTree(v, p, depth+1)
-		case fs.Symlink:
-			_, err2 = v.Readlink(p)
-		case fs.Regular:
-			err2 = readFile(v, p)
-		}
-		err = errors.Join(err, err1, err2)
-	}
-	return err
-}
-
-func readFile(v *volume.FS, p string) error {
-	f, err := v.Open(p)
-	if err != nil {
-		return err
-	}
-	finder := f.(source.DataFinder)
-	var buf [4096]byte
-	for off, n := int64(0), 0; n < 64; n++ {
-		from, to, err := finder.NextData(off)
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if from < off || to <= from {
-			return fmt.Errorf("NextData(%d) = %d, %d", off, from, to)
-		}
-		if _, err := f.ReadAt(buf[:min(to-from, 4096)], from); err != nil && err != io.EOF {
-			return err
-		}
-		off = to
-	}
-	return nil
-}
-
 // TestDamage changes every byte and cuts at many: nothing but errors or other content
 // comes of it.
 func TestDamage(t *testing.T) {
-	need(t, false, "mksquashfs")
+	volumetest.Need(t, false, "mksquashfs")
 	img := small(t, "-noI", "-noF", "-noX", "-comp", "gzip")
 	for i := range img {
 		if i > 200 && i < len(img)-3000 && i%61 != 0 { // content
@@ -284,7 +202,7 @@ func TestDamage(t *testing.T) {
 			b := bytes.Clone(img)
 			b[i] ^= x
 			if v, err := open(b); err == nil {
-				_ = readTree(v, "/", 0)
+				_ = volumetest.ReadTree(v)
 			}
 		}
 	}
@@ -296,13 +214,13 @@ func TestDamage(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	need(f, false, "mksquashfs")
+	volumetest.Need(f, false, "mksquashfs")
 	for _, args := range [][]string{{"-noI", "-noF", "-noX", "-comp", "zstd"}, {"-comp", "xz"}, {"-noI", "-comp", "lz4"}} {
 		f.Add(small(f, args...))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if v, err := open(b); err == nil {
-			_ = readTree(v, "/", 0)
+			_ = volumetest.ReadTree(v)
 		}
 	})
 }
