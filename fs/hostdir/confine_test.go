@@ -223,3 +223,30 @@ func TestRightsAreFresh(t *testing.T) {
 		}
 	}
 }
+
+// TestBoundTree has a tree whose mount shows no more of its file system, as a container
+// has it: what is moved out of it is gone, like anywhere else.
+func TestBoundTree(t *testing.T) {
+	needRoot(t)
+	dir, bound := tempDir(t), tempDir(t)
+	if err := os.Mkdir(dir+"/tree", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(dir+"/tree", bound, "", unix.MS_BIND, ""); err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { unix.Unmount(bound, unix.MNT_DETACH) })
+	w := openWorld(t, bound)
+	stays, goes := w.mkdir(root, "stays", 0o755), w.mkdir(root, "goes", 0o755)
+	if err := os.Rename(dir+"/tree/goes", dir+"/goes"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(trust)
+	var a fs.Attr
+	if err := w.Getattr(stays, &a); err != nil {
+		t.Error(err)
+	}
+	if w.ByHandle() {
+		wantErr(t, "a directory that was moved out", w.Getattr(goes, &a), fs.ErrStale)
+	}
+}

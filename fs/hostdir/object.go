@@ -245,6 +245,9 @@ func (t *Tree) contains(dir int) error {
 		}
 		last = at
 		parent, err := unix.Openat(up, "..", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err == unix.ENOENT {
+			break // beyond what a bind mount shows (path_connected in fs/namei.c)
+		}
 		if err != nil {
 			return failure(err)
 		}
