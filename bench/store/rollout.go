@@ -25,8 +25,8 @@ const (
 	nodes        = 64
 )
 
-// Rollout promotes two versions in turn, so many times, while nodes call on the
-// server, and adds to a report how long it takes and what the nodes notice of it.
+// Rollout promotes two versions in turn, so many times in each run, while nodes call
+// on the server, and adds to a report how long it takes and what the nodes notice of it.
 // A promote is done as a user does it, content checked first; how long that takes
 // depends on the tree and is told apart.
 func (b *Bench) Rollout(ctx context.Context, promotes int, report *bench.Report) error {
@@ -47,7 +47,12 @@ func (b *Bench) Rollout(ctx context.Context, promotes int, report *bench.Report)
 	if err := r.mountAll(s); err != nil {
 		return err
 	}
-	return r.underLoad(ctx, s, promotes)
+	for i := range b.Runs {
+		if err := r.underLoad(ctx, s, i, promotes); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rollout is a store with versions v1, which is promoted, and v2.
@@ -103,8 +108,8 @@ func (r *rollout) mountAll(s *peer.Server) (err error) {
 	return nil
 }
 
-// underLoad promotes while nodes that run v1 make calls.
-func (r *rollout) underLoad(ctx context.Context, s *peer.Server, promotes int) error {
+// underLoad promotes while nodes that run v1 make calls: a run, counted from 0.
+func (r *rollout) underLoad(ctx context.Context, s *peer.Server, n, promotes int) error {
 	fleet, err := newNodes(s.Addr, r.roots[0])
 	if err != nil {
 		return err
@@ -114,7 +119,7 @@ func (r *rollout) underLoad(ctx context.Context, s *peer.Server, promotes int) e
 	came := make(chan error, 1)
 	go func() { came <- fleet.run(stop) }()
 	highest := peer.Watch(s)
-	failed := r.promotes(ctx, promotes)
+	failed := r.promotes(ctx, n, promotes)
 	resident := highest()
 	close(stop)
 	if err := errors.Join(failed, <-came); err != nil {
@@ -128,10 +133,11 @@ func (r *rollout) underLoad(ctx context.Context, s *peer.Server, promotes int) e
 	return nil
 }
 
-func (r *rollout) promotes(ctx context.Context, n int) error {
-	for i := range n {
-		r.Say(fmt.Sprintf("promoting under load: %d of %d", i+1, n))
-		if err := r.promote(ctx, (i+1)%2); err != nil {
+// promotes promotes each time the version that is not promoted.
+func (r *rollout) promotes(ctx context.Context, n, promotes int) error {
+	for i := range promotes {
+		r.Say(fmt.Sprintf("promoting under load: %d of %d, run %d of %d", i+1, promotes, n+1, r.Runs))
+		if err := r.promote(ctx, (n*promotes+i+1)%2); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ Examples:
 			&cli.StringFlag{Name: "objects", Value: "10000,200000,2000000", Usage: "sizes of trees: `N,…`"},
 			&cli.IntFlag{Name: "runs", Value: 5, Usage: "repeat everything `N` times"},
 			&cli.DurationFlag{Name: "duration", Value: 500 * time.Millisecond, Usage: "make calls for `TIME`"},
-			&cli.IntFlag{Name: "promotes", Value: 100, Usage: "promote `N` times"},
+			&cli.IntFlag{Name: "promotes", Value: 100, Usage: "promote `N` times in each run"},
 			&cli.BoolFlag{Name: "cold", Value: load.CanDropCaches(), Usage: "also seal with the page cache dropped, for which root is needed"},
 			&cli.StringFlag{Name: "json", Usage: "write the results to `FILE`, - being standard output"},
 		},
