@@ -85,7 +85,7 @@ func New(cfg Config) (*Exports, error) {
 			return nil, fmt.Errorf("two stores would both be served as /%s and /%s with the same handles: name one of them differently with --export NAME=DIR", other, img.name)
 		}
 		seen[img.id] = img.name
-		first.images = append(first.images, &imageView{image: img})
+		first.images = append(first.images, &imageView{image: img, inventory: new(Inventory)})
 	}
 	if cfg.Homes != nil {
 		h, err := newHomes(*cfg.Homes, first.images)
@@ -144,7 +144,7 @@ func (x *Exports) promoteOnly() error {
 			continue
 		}
 		only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
-		if _, err := img.state.Promote(only, "rootnfsd serve: the only version", func() error { return nil }); err != nil {
+		if _, _, err := img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, func() error { return nil }); err != nil {
 			return err
 		}
 		x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
@@ -173,6 +173,7 @@ func (x *Exports) Run(ctx context.Context) {
 			}
 			x.nodes.save(x.table.Load().images, x.log, false)
 			x.refreshIfPromoted()
+			x.watchRollouts(time.Now())
 		}
 	}
 }
@@ -185,14 +186,14 @@ func (x *Exports) Refresh() error {
 	return x.refresh()
 }
 
-// refreshIfPromoted refreshes if a rollout file was replaced since the table
+// refreshIfPromoted refreshes if a rollout or an inventory was replaced since the table
 // was made. Where that fails the exports stay as they were, which serves the
 // nodes better than nothing.
 func (x *Exports) refreshIfPromoted() {
 	x.refreshing.Lock()
 	defer x.refreshing.Unlock()
 	for _, img := range x.table.Load().images {
-		if !img.state.changed(img.rollout.stamp) {
+		if !img.state.replaced(rolloutFile, img.rollout.stamp) && !img.state.replaced(inventoryFile, img.inventory.stamp) {
 			continue
 		}
 		err := x.refresh()
@@ -260,7 +261,12 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := &imageView{image: img, rollout: rollout}
+	view := &imageView{image: img, rollout: rollout, inventory: old.imageOf(img.id).inventory}
+	if img.state.replaced(inventoryFile, view.inventory.stamp) {
+		if view.inventory, err = img.state.Inventory(); err != nil {
+			return nil, err
+		}
+	}
 	for _, l := range listed {
 		if l.Err != nil {
 			view.damaged = true
@@ -285,13 +291,7 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	if !ok {
 		return view, nil
 	}
-	for _, v := range view.versions {
-		// The digest decides: a version that was sealed again since has the
-		// promoted content under another name.
-		if v.digest == ref.Digest && (view.promoted == nil || v.name == ref.Version) {
-			view.promoted = v
-		}
-	}
+	view.promoted = view.holding(ref)
 	if view.promoted != nil {
 		return view, nil
 	}
@@ -304,12 +304,14 @@ type Object struct {
 	Tree fs.Tree
 	ID   fs.NodeID
 	ver  *version
+	part *tallyPart
 	boot *bootLog // nil unless whoever presented the handle is booting
 }
 
-// NoteRead notes that content of the object is being read, so that the next
-// version can have it ready (BootSet). It allocates nothing and takes no lock.
+// NoteRead notes that content of the object is being read: for what is told of the node,
+// and so that the next version can have it ready (BootSet). It allocates nothing and takes no lock.
 func (o *Object) NoteRead(off uint64, count uint32) {
+	o.part.read(count)
 	if o.boot != nil {
 		o.boot.note(o.ID, off, count)
 	}
@@ -350,7 +352,8 @@ func (x *Exports) resolved(p *Peer, v *version, handle []byte, o *Object) error 
 	if err != nil {
 		return err
 	}
-	o.Tree, o.ID, o.ver, o.boot = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v, p.touch(v)
+	o.Tree, o.ID, o.ver = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v
+	o.part, o.boot = p.touch(v)
 	return nil
 }
 

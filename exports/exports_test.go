@@ -110,7 +110,7 @@ func (s *served) promote(t *testing.T, name string) {
 	versions, _ := s.store.Versions()
 	for _, v := range versions {
 		if v.Name == name {
-			if _, err := OpenState(s.stateDir).Promote(Ref{v.Name, v.Digest}, "test", sure); err != nil {
+			if _, _, err := OpenState(s.stateDir).Promote(Promotion{Ref: Ref{v.Name, v.Digest}, By: "test"}, sure); err != nil {
 				t.Fatal(err)
 			}
 			return

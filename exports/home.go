@@ -486,6 +486,7 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 	object, err := walkHome(tree, names)
 	switch kind := fs.KindOf(err); kind {
 	case 0:
+		p.mountedHome()
 		o := HomeObject{Tree: tree, home: home}
 		return o.AppendHandle(nil, object), "", nil
 	case fs.ErrNotExist:

@@ -3,6 +3,7 @@ package exports
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"path"
 	"slices"
 	"strings"
@@ -74,7 +75,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	}
 	x.refreshIfPromoted()
 	t := x.table.Load()
-	target := t.find(names)
+	target := t.find(names, p.addr)
 	id, err := target.walk()
 	if errors.Is(err, fs.ErrNotExist) {
 		// Sealed a moment ago, perhaps.
@@ -82,7 +83,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return refuse(fs.ErrIO, "%v", err)
 		}
 		t = x.table.Load()
-		target = t.find(names)
+		target = t.find(names, p.addr)
 		id, err = target.walk()
 	}
 	switch kind := fs.KindOf(err); {
@@ -158,21 +159,22 @@ type target struct {
 	image   *imageView
 	version *version
 	wanted  string // the version that was asked for by name, if one was
+	promise *Ref   // the version that this node is promised, and others are not
 	rest    []string
 }
 
-// find interprets a mount path. These are the forms, in order:
+// find interprets a mount path of the node at an address. These are the forms, in order:
 //
 //	<store's directory>@v1/…, <store's directory>/v1/…   exactly v1, as on the server's disk
-//	<store's directory>/…                                the promoted version
+//	<store's directory>/…                                the version that the node is promised
 //	/<image>@v1/…, /@v1/…                                exactly v1
-//	/<image>/…, /…                                       the promoted version
-func (t *table) find(names []string) target {
+//	/<image>/…, /…                                       the version that the node is promised
+func (t *table) find(names []string, addr netip.Addr) target {
 	if img, wanted, rest := t.cutStores(names); img != nil {
 		if wanted == "" && len(rest) > 0 && img.named(rest[0]) != nil {
 			wanted, rest = rest[0], rest[1:]
 		}
-		return img.target(wanted, rest)
+		return img.target(wanted, rest, addr)
 	}
 	if len(t.images) == 0 {
 		return target{}
@@ -181,14 +183,14 @@ func (t *table) find(names []string) target {
 		name, wanted, _ := strings.Cut(names[0], "@")
 		for _, img := range t.images {
 			if name == img.name {
-				return img.target(wanted, names[1:])
+				return img.target(wanted, names[1:], addr)
 			}
 		}
 		if name == "" {
-			return t.images[0].target(wanted, names[1:])
+			return t.images[0].target(wanted, names[1:], addr)
 		}
 	}
-	return t.images[0].target("", names)
+	return t.images[0].target("", names, addr)
 }
 
 // isStore reports whether a mount path begins with a store's directory.
@@ -231,17 +233,24 @@ func cutStore(names []string, store string) (rest []string, wanted string, ok bo
 	return names[last+1:], wanted, true
 }
 
-func (v *imageView) target(wanted string, rest []string) target {
+func (v *imageView) target(wanted string, rest []string, addr netip.Addr) target {
 	if wanted != "" {
 		return target{image: v, version: v.named(wanted), wanted: wanted, rest: rest}
 	}
-	return target{image: v, version: v.promoted, rest: rest}
+	to := target{image: v, version: v.promoted, rest: rest}
+	if ref, why := v.rollout.Promise(v.inventory.Member(addr)); why != ByRollout {
+		to.version, to.promise = v.holding(ref), &ref
+	}
+	return to
 }
 
 // hint says what would have worked, for the log line of a mount that did not.
 func (t *table) hint(to target) string {
 	if to.image == nil {
 		return "nothing is exported"
+	}
+	if to.promise != nil && to.version == nil {
+		return fmt.Sprintf("the node is promised %s, which is gone: rootnfsd unpin, or rootnfsd rollback", to.promise.Version)
 	}
 	if to.wanted == "" && to.version == nil {
 		return fmt.Sprintf("no version of %s is promoted: rootnfsd promote VERSION", to.image.name)

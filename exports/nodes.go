@@ -21,8 +21,9 @@ import (
 // removing a version can be refused while the server is down, and so that a
 // server that was killed knows its nodes again.
 type nodes struct {
-	now   atomic.Int64 // seconds since the epoch, ticked once a second: calls need no finer clock
-	dirty atomic.Bool  // somebody is new, or mounted or unmounted something
+	now   atomic.Int64  // seconds since the epoch, ticked once a second: calls need no finer clock
+	dirty atomic.Bool   // somebody is new, or mounted or unmounted something
+	peers atomic.Uint32 // how many there have been
 
 	mu     sync.Mutex // guards byAddr, and the making of uses
 	byAddr map[netip.Addr]*node
@@ -35,6 +36,8 @@ type node struct {
 	addr netip.Addr
 	// uses is copied on write, so that calls read it without a lock.
 	uses atomic.Pointer[[]*use]
+	good atomic.Int64 // when it last said that it is up; 0 if it never did
+	home atomic.Int64 // when it last mounted its home; 0 as above
 }
 
 // use is a node's use of one version. Times are in seconds since the epoch.
@@ -46,7 +49,9 @@ type use struct {
 	mounted atomic.Int64           // when the node last mounted it; 0 if that was not seen
 	booted  atomic.Int64           // when it last did so while booting; 0 as above
 	last    atomic.Int64           // when it last made a call with one of its handles
+	boots   atomic.Int64           // how often it began with it
 	exact   atomic.Bool            // it asked for this version, not for the promoted one
+	tally   *tally                 // what it did with it, which outlives a new name of the version
 	path    atomic.Pointer[string] // what was mounted, until it is unmounted
 
 	// boot is where it is noted what the node reads; nil unless it is booting.
@@ -55,8 +60,8 @@ type use struct {
 }
 
 const (
-	mostNodes = 4096 // beyond, the one that was silent for longest is forgotten
-	mostUses  = 8    // versions remembered of one node: it runs one and may look at another
+	mostNodes = 16384 // beyond, the one that was silent for longest is forgotten
+	mostUses  = 8     // versions remembered of one node: it runs one and may look at another
 )
 
 // tick sets the clock. It never goes back: a Pi without a clock of its own
@@ -127,7 +132,7 @@ func (nd *node) lastCall() int64 {
 // use returns nd's use of v, making it if it is new. The caller holds nodes.mu.
 func (nd *node) use(v *version, now int64) *use {
 	uses := slices.Clone(*nd.uses.Load())
-	fresh := &use{version: v, image: v.image.name, ref: Ref{Version: v.name, Digest: v.digest}, first: now}
+	fresh := &use{version: v, image: v.image.name, ref: Ref{Version: v.name, Digest: v.digest}, first: now, tally: new(tally)}
 	i := slices.IndexFunc(uses, func(u *use) bool { return u.image == fresh.image && u.ref.Digest == fresh.ref.Digest })
 	switch {
 	case i < 0:
@@ -139,6 +144,8 @@ func (nd *node) use(v *version, now int64) *use {
 		fresh.first = uses[i].first
 		fresh.mounted.Store(uses[i].mounted.Load())
 		fresh.booted.Store(uses[i].booted.Load())
+		fresh.boots.Store(uses[i].boots.Load())
+		fresh.tally = uses[i].tally
 		fresh.exact.Store(uses[i].exact.Load())
 		fresh.last.Store(uses[i].last.Load())
 		fresh.path.Store(uses[i].path.Load())
@@ -158,6 +165,8 @@ func (nd *node) use(v *version, now int64) *use {
 type Node struct {
 	Addr netip.Addr `json:"address"`
 	Uses []Use      `json:"uses"`
+	Good time.Time  `json:"good,omitzero"` // when it last said that it is up
+	Home time.Time  `json:"home,omitzero"` // when it last mounted its home
 }
 
 // Use is what is known of a node's use of one version.
@@ -169,6 +178,8 @@ type Use struct {
 	Mounted   time.Time `json:"mounted,omitzero"`
 	Booted    time.Time `json:"booted,omitzero"` // the last mount from an initramfs
 	LastCall  time.Time `json:"last_call,omitzero"`
+	Boots     int64     `json:"boots,omitempty"` // how often it booted this version
+	Tally
 }
 
 // A node that reboots says nothing: it mounts, and its calls then carry other
@@ -274,12 +285,16 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 				n.now.Store(max(n.now.Load(), u.seen().Unix()))
 			}
 			nd.uses.Store(&uses)
+			nd.good.Store(max(nd.good.Load(), seconds(s.Good)))
+			nd.home.Store(max(nd.home.Load(), seconds(s.Home)))
 		}
 	}
 }
 
 func restoreUse(image string, saved Use) *use {
-	u := &use{image: image, ref: saved.Ref, first: seconds(saved.FirstSeen)}
+	u := &use{image: image, ref: saved.Ref, first: seconds(saved.FirstSeen), tally: new(tally)}
+	u.tally.set(saved.Tally)
+	u.boots.Store(saved.Boots)
 	u.mounted.Store(seconds(saved.Mounted))
 	u.booted.Store(seconds(saved.Booted))
 	u.last.Store(seconds(saved.LastCall))
@@ -318,7 +333,7 @@ func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 func usersOf(image string, all []*node) []Node {
 	list := []Node{}
 	for _, nd := range all {
-		saved := Node{Addr: nd.addr}
+		saved := Node{Addr: nd.addr, Good: instant(nd.good.Load()), Home: instant(nd.home.Load())}
 		for _, u := range *nd.uses.Load() {
 			if u.image == image {
 				saved.Uses = append(saved.Uses, u.export())
@@ -339,6 +354,8 @@ func (u *use) export() Use {
 		Mounted:   instant(u.mounted.Load()),
 		Booted:    instant(u.booted.Load()),
 		LastCall:  instant(u.last.Load()),
+		Boots:     u.boots.Load(),
+		Tally:     u.tally.sum(),
 	}
 	if path := u.path.Load(); path != nil {
 		e.Path = *path

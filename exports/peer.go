@@ -14,6 +14,7 @@ type Peer struct {
 	allowed  bool
 	reserved bool // its port is one that only the node's root can have
 	nodes    *nodes
+	part     uint32               // of tallies, to count in
 	node     atomic.Pointer[node] // nil until the address has used something
 }
 
@@ -26,6 +27,7 @@ const reservedPorts = 1024
 func (x *Exports) Peer(from netip.AddrPort) *Peer {
 	addr := from.Addr().Unmap().WithZone("")
 	p := &Peer{addr: addr, allowed: allows(x.allow, addr), reserved: from.Port() < reservedPorts, nodes: &x.nodes}
+	p.part = x.nodes.peers.Add(1) % tallyParts
 	p.node.Store(x.nodes.get(addr))
 	return p
 }
@@ -46,9 +48,9 @@ func (p *Peer) homeID(shared bool) uint64 {
 }
 
 // touch notes that p made a call with a handle of v. It is on the path of every
-// call: where nothing new is learnt it loads a few words and stores none. It
-// returns where to note what p reads, nil if p is not booting.
-func (p *Peer) touch(v *version) *bootLog {
+// call: where nothing new is learnt it loads a few words and adds to one. It
+// returns where to count, and where to note, what p reads; the latter is nil if p is not booting.
+func (p *Peer) touch(v *version) (*tallyPart, *bootLog) {
 	now := p.nodes.now.Load()
 	if n := p.node.Load(); n != nil {
 		for _, u := range *n.uses.Load() {
@@ -56,12 +58,17 @@ func (p *Peer) touch(v *version) *bootLog {
 				if u.last.Load() != now {
 					u.last.Store(now)
 				}
-				return u.bootLog(now)
+				part := &u.tally.parts[p.part]
+				part.calls.Add(1)
+				return part, u.bootLog(now)
 			}
 		}
 	}
-	p.nodes.use(p, v).last.Store(now)
-	return nil
+	u := p.nodes.use(p, v)
+	u.last.Store(now)
+	part := &u.tally.parts[p.part]
+	part.calls.Add(1)
+	return part, nil
 }
 
 // bootLog returns where to note what is read at the time now.
@@ -78,15 +85,51 @@ func (u *use) bootLog(now int64) *bootLog {
 func (p *Peer) mounted(to target, path string, booting bool) {
 	u := p.nodes.use(p, to.version)
 	now := p.nodes.now.Load()
+	log := to.version.bootLogFor(booting)
+	if log != nil && u.begins(now) {
+		u.boots.Add(1)
+		u.tally.set(Tally{})
+	}
 	u.mounted.Store(now)
 	if booting {
 		u.booted.Store(now)
 	}
 	u.bootEnd.Store(now + int64(bootTime/time.Second))
-	u.boot.Store(to.version.bootLogFor(booting))
+	u.boot.Store(log)
 	u.exact.Store(to.wanted != "")
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)
+}
+
+// retryTime is how long an initramfs may try to mount its root again without calls on it that
+// would show another boot.
+const retryTime = 10
+
+// begins reports whether a mount at the time now is the first of a boot. Nfsmount repeats one whose
+// reply was lost, or that the kernel did not take.
+func (u *use) begins(now int64) bool {
+	before := u.mounted.Load()
+	return before == 0 || u.last.Load() >= before && now-before >= retryTime
+}
+
+// mountedHome notes that p mounted its home, which a node does when it is up.
+func (p *Peer) mountedHome() {
+	if n := p.node.Load(); n != nil {
+		n.home.Store(p.nodes.now.Load())
+		p.nodes.dirty.Store(true)
+	}
+}
+
+// MarkGood notes that the node at an address says that it is up and well. It reports whether
+// the node is known: it has to have mounted a version.
+func (x *Exports) MarkGood(addr netip.Addr) bool {
+	n := x.nodes.get(addr.Unmap().WithZone(""))
+	if n == nil || len(*n.uses.Load()) == 0 {
+		return false
+	}
+	n.good.Store(x.nodes.now.Load())
+	x.nodes.dirty.Store(true)
+	return true
 }
 
 // MountEntry is one line of showmount -a.

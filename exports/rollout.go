@@ -7,11 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/durable"
+	"github.com/rootnfsd/rootnfsd/hostlist"
 )
 
 // Ref names a version by both its name and its digest. The digest decides what
@@ -37,6 +39,10 @@ type Rollout struct {
 	// Stack holds the promoted version last and what was promoted before it
 	// below; a rollback takes the last one away.
 	Stack []Ref `json:"stack"`
+	// Partial is a version that some nodes get already, nil if there is none.
+	Partial *Partial `json:"partial,omitempty"`
+	// Watch is the rollout that is watched, nil if none is.
+	Watch *Watch `json:"watch,omitempty"`
 	// History is what was done, the oldest first, bounded to the last 1000.
 	History []Event `json:"history"`
 
@@ -47,13 +53,17 @@ type Rollout struct {
 type Event struct {
 	Time   time.Time `json:"time"`
 	By     string    `json:"by"`
-	Action string    `json:"action"` // promote, rollback, remove or gc, which is about no version
+	Action string    `json:"action"` // promote, rollback, good, pin, unpin, remove or gc, which is about no version
 	Ref
+	Nodes string `json:"nodes,omitempty"` // whom it was about, if not all
+	Note  string `json:"note,omitempty"`  // how it went, or why
 }
 
 const (
-	rolloutFile   = "rollout.json"
+	rolloutFile = "rollout.json"
+	// A rollout with a part that older programs would lose has the newer format.
 	rolloutFormat = 1
+	partialFormat = 2
 	mostHistory   = 1000
 	mostStack     = 100
 )
@@ -97,8 +107,9 @@ func (r *Rollout) before(exists func(Ref) bool) int {
 	return -1
 }
 
-func (r *Rollout) note(by, action string, ref Ref) {
-	r.History = append(r.History, Event{Time: time.Now().UTC().Truncate(time.Millisecond), By: by, Action: action, Ref: ref})
+func (r *Rollout) note(e Event) {
+	e.Time = time.Now().UTC().Truncate(time.Millisecond)
+	r.History = append(r.History, e)
 	r.History = r.History[max(0, len(r.History)-mostHistory):]
 }
 
@@ -146,8 +157,8 @@ func decodeRollout(from io.Reader) (Rollout, error) {
 	if err := json.NewDecoder(from).Decode(&r); err != nil {
 		return r, fmt.Errorf("not a rollout state: %w", err)
 	}
-	if r.Format != rolloutFormat {
-		return r, fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", r.Format, rolloutFormat)
+	if r.Format != rolloutFormat && r.Format != partialFormat {
+		return r, fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", r.Format, partialFormat)
 	}
 	return r, nil
 }
@@ -160,34 +171,108 @@ func stampOf(info os.FileInfo) stamp {
 	return st
 }
 
-// changed reports whether the rollout on disk is another one than that with
-// stamp last.
-func (s *State) changed(last stamp) bool {
-	info, err := os.Stat(filepath.Join(s.dir, rolloutFile))
+// replaced reports whether a file is another one than that with stamp last.
+func (s *State) replaced(file string, last stamp) bool {
+	info, err := os.Stat(filepath.Join(s.dir, file))
 	if err != nil {
 		return last != stamp{} && errors.Is(err, os.ErrNotExist)
 	}
 	return stampOf(info) != last
 }
 
-// Promote makes ref what new mounts get, unless check, which nobody can remove a
-// version during, says that it is not there. It returns what was promoted
-// before; promoting that again changes nothing.
-func (s *State) Promote(ref Ref, by string, check func() error) (before Ref, err error) {
+// Promotion is what is to be promoted, for whom, and by whom.
+type Promotion struct {
+	Ref
+	// To chooses the nodes; nil is all of them. Its own Ref is not looked at.
+	To *Partial
+	// Good and MaxBad are those of the Watch that the rollout is to have; it has none
+	// if Good is zero.
+	Good   time.Duration
+	MaxBad int
+	By     string
+}
+
+// ErrNothingForAll is the error of promoting a version for some nodes while there is none
+// that the others get.
+var ErrNothingForAll = errors.New("nothing is promoted for all nodes yet: promote a version for all first")
+
+// Promote makes a version what new mounts get: those of all nodes, which ends what some
+// nodes alone had got, or those of some. What was promoted for some nodes before and is promoted for
+// others now is promoted for both. It fails if check, which nobody can remove a
+// version during, says that the version is not there. It returns what all nodes got before, and whether
+// anything changed: promoting again what is promoted does not.
+func (s *State) Promote(p Promotion, check func() error) (before Ref, changed bool, err error) {
 	err = s.update(func(r *Rollout) (bool, error) {
 		if err := check(); err != nil {
 			return false, err
 		}
 		before, _ = r.Promoted()
-		if before == ref {
-			return false, nil
-		}
-		r.Stack = append(r.Stack, ref)
-		r.Stack = r.Stack[max(0, len(r.Stack)-mostStack):]
-		r.note(by, "promote", ref)
-		return true, nil
+		changed, err = r.promote(p)
+		return changed, err
 	})
-	return before, err
+	return before, changed, err
+}
+
+// With returns what the rollout would be after a promotion, or why it cannot be.
+func (r Rollout) With(p Promotion) (Rollout, error) {
+	r.Stack, r.History = slices.Clone(r.Stack), slices.Clone(r.History)
+	_, err := r.promote(p)
+	return r, err
+}
+
+// promote reports whether it changed anything.
+func (r *Rollout) promote(p Promotion) (bool, error) {
+	if p.To != nil {
+		return r.promoteFor(p)
+	}
+	before, _ := r.Promoted()
+	if before == p.Ref && r.Partial == nil && p.Good == 0 {
+		return false, nil
+	}
+	if before != p.Ref {
+		r.Stack = append(r.Stack, p.Ref)
+		r.Stack = r.Stack[max(0, len(r.Stack)-mostStack):]
+	}
+	r.Partial = nil
+	r.watch(p)
+	r.note(Event{By: p.By, Action: "promote", Ref: p.Ref})
+	return true, nil
+}
+
+// promoteFor promotes a version for some nodes.
+func (r *Rollout) promoteFor(p Promotion) (bool, error) {
+	promoted, ok := r.Promoted()
+	switch {
+	case !ok:
+		return false, ErrNothingForAll
+	case p.Ref.Is(promoted):
+		return false, fmt.Errorf("%s is what all nodes get already", p.Version)
+	case r.Partial != nil && !p.Ref.Is(r.Partial.Ref):
+		return false, fmt.Errorf("%s is promoted for some nodes (%s): promote that for all first (rootnfsd promote %s) or take it back (rootnfsd rollback)", r.Partial.Version, r.Partial, r.Partial.Version)
+	}
+	wider := Partial{Ref: p.Ref}
+	if r.Partial != nil {
+		wider = *r.Partial
+	}
+	wider.widen(*p.To)
+	if r.Partial != nil && wider.String() == r.Partial.String() && p.Good == 0 {
+		return false, nil
+	}
+	r.Partial = &wider
+	r.watch(p)
+	r.note(Event{By: p.By, Action: "promote", Ref: p.Ref, Nodes: p.To.String()})
+	return true, nil
+}
+
+// watch begins to watch a promotion if that is wanted. A watch over the same version that
+// is there already goes on, with what it saw.
+func (r *Rollout) watch(p Promotion) {
+	switch {
+	case p.Good > 0:
+		r.Watch = &Watch{Ref: p.Ref, Since: time.Now().UTC().Truncate(time.Second), By: p.By, Good: p.Good, MaxBad: p.MaxBad}
+	case r.Watch != nil && !r.Watch.Is(p.Ref):
+		r.Watch = nil
+	}
 }
 
 // ErrNothingBefore is the error of a rollback that has nowhere to go.
@@ -196,31 +281,96 @@ var ErrNothingBefore = errors.New("no version was promoted before this one")
 // ErrPromoted is the error of removing what new mounts get.
 var ErrPromoted = errors.New("it is promoted: promote another version first")
 
-// Rollback makes what was promoted before the promoted version what new mounts
-// get, and returns both. Versions for which exists is false, because they were
+// Rollback takes the last promotion back: one for some nodes, if there is one, else it
+// makes what was promoted before the promoted version what new mounts
+// get. It returns both versions. Versions for which exists is false, because they were
 // removed since, are passed over; nobody can remove one meanwhile.
 func (s *State) Rollback(by string, exists func(Ref) bool) (from, to Ref, err error) {
 	err = s.update(func(r *Rollout) (bool, error) {
-		from, _ = r.Promoted()
-		i := r.before(exists)
-		if i < 0 {
-			return false, ErrNothingBefore
-		}
-		to = r.Stack[i]
-		r.Stack = r.Stack[:i+1]
-		r.note(by, "rollback", to)
-		return true, nil
+		from, to, err = r.rollback(by, "", exists)
+		return err == nil, err
 	})
 	return from, to, err
 }
 
+func (r *Rollout) rollback(by, why string, exists func(Ref) bool) (from, to Ref, err error) {
+	from, _ = r.Promoted()
+	if r.Partial != nil {
+		r.note(Event{By: by, Action: "rollback", Ref: from, Nodes: r.Partial.String(), Note: why})
+		from, to = r.Partial.Ref, from
+		r.Partial, r.Watch = nil, nil
+		return from, to, nil
+	}
+	i := r.before(exists)
+	if i < 0 {
+		return from, to, ErrNothingBefore
+	}
+	to = r.Stack[i]
+	r.Stack, r.Watch = r.Stack[:i+1], nil
+	r.note(Event{By: by, Action: "rollback", Ref: to, Note: why})
+	return from, to, nil
+}
+
+// ErrPinned is the error of removing what a node is pinned to.
+var ErrPinned = errors.New("nodes are pinned to it: unpin them first")
+
+// Pin makes a version what nodes get whatever is promoted, unless check, which nobody can
+// remove a version during, says that it is not there. The nodes must be named;
+// an *UnknownNode says which one is not. Without a version they are unpinned.
+func (s *State) Pin(names []string, ref *Ref, by string, check func() error) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if ref != nil {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	err = s.updateInventory(func(inv *Inventory) error {
+		for _, name := range names {
+			e := inv.Named(name)
+			if e == nil {
+				return &UnknownNode{name}
+			}
+			e.Pin = ref
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return s.updateLocked(func(r *Rollout) (bool, error) {
+		e := Event{By: by, Action: "unpin", Nodes: hostlist.Compress(names)}
+		if ref != nil {
+			e.Action, e.Ref = "pin", *ref
+		}
+		r.note(e)
+		return true, nil
+	})
+}
+
+// UnknownNode is the error for a name that no node has.
+type UnknownNode struct{ Name string }
+
+// Error says it in one line.
+func (e *UnknownNode) Error() string { return "there is no node " + e.Name }
+
 // Remove calls delete to remove a version from the store and notes it, unless
-// it is promoted: that is ErrPromoted. No promote can come between the check and
-// the deletion. Without delete it only checks.
+// it is promoted, which is ErrPromoted, or a node is pinned to it, which is ErrPinned. No promote
+// can come between the check and the deletion. Without delete it only checks.
 func (s *State) Remove(ref Ref, by string, delete func() error) error {
 	return s.update(func(r *Rollout) (bool, error) {
-		if promoted, ok := r.Promoted(); ok && ref.Is(promoted) {
+		if promoted, ok := r.Promoted(); ok && ref.Is(promoted) || r.Partial != nil && ref.Is(r.Partial.Ref) {
 			return false, ErrPromoted
+		}
+		inv, err := s.Inventory()
+		if err != nil {
+			return false, err
+		}
+		if len(inv.PinnedTo(ref)) > 0 {
+			return false, ErrPinned
 		}
 		if delete == nil {
 			return false, nil
@@ -228,7 +378,7 @@ func (s *State) Remove(ref Ref, by string, delete func() error) error {
 		if err := delete(); err != nil {
 			return false, err
 		}
-		r.note(by, "remove", ref)
+		r.note(Event{By: by, Action: "remove", Ref: ref})
 		return true, nil
 	})
 }
@@ -237,7 +387,7 @@ func (s *State) Remove(ref Ref, by string, delete func() error) error {
 // finds the versions where they lie now, as after a promote.
 func (s *State) Compacted(by string) error {
 	return s.update(func(r *Rollout) (bool, error) {
-		r.note(by, "gc", Ref{})
+		r.note(Event{By: by, Action: "gc"})
 		return true, nil
 	})
 }
@@ -250,12 +400,20 @@ func (s *State) update(change func(*Rollout) (bool, error)) error {
 		return err
 	}
 	defer unlock()
+	return s.updateLocked(change)
+}
+
+// updateLocked is update for who holds the lock.
+func (s *State) updateLocked(change func(*Rollout) (bool, error)) error {
 	r, err := s.Rollout()
 	if err != nil {
 		return err
 	}
 	if changed, err := change(&r); !changed || err != nil {
 		return err
+	}
+	if r.Format = rolloutFormat; r.Partial != nil || r.Watch != nil {
+		r.Format = partialFormat
 	}
 	return replaceJSON(filepath.Join(s.dir, rolloutFile), r)
 }

@@ -33,7 +33,7 @@ func TestPromoteAndRollback(t *testing.T) {
 		t.Errorf("rollback of nothing: %v", err)
 	}
 	for _, v := range []string{"v1", "v2", "v2", "v3"} {
-		if _, err := s.Promote(ref(v), "me", sure); err != nil {
+		if _, _, err := s.Promote(Promotion{Ref: ref(v), By: "me"}, sure); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -61,7 +61,7 @@ func TestPromoteAndRollback(t *testing.T) {
 func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 	s := OpenState(t.TempDir())
 	for _, v := range []string{"v1", "v2", "v3"} {
-		s.Promote(ref(v), "me", sure)
+		s.Promote(Promotion{Ref: ref(v), By: "me"}, sure)
 	}
 	r, err := s.Rollout()
 	if err != nil {
@@ -84,11 +84,11 @@ func TestRollbackPassesOverWhatIsGone(t *testing.T) {
 
 func TestRemoveOfPromoted(t *testing.T) {
 	s := OpenState(t.TempDir())
-	s.Promote(ref("v1"), "me", sure)
+	s.Promote(Promotion{Ref: ref("v1"), By: "me"}, sure)
 	if err := s.Remove(ref("v1"), "me", func() error { t.Error("it was deleted"); return nil }); err == nil {
 		t.Error("the promoted version was removed")
 	}
-	if _, err := s.Promote(ref("v3"), "me", func() error { return errors.New("gone") }); err == nil || promoted(t, s) != "v1" {
+	if _, _, err := s.Promote(Promotion{Ref: ref("v3"), By: "me"}, func() error { return errors.New("gone") }); err == nil || promoted(t, s) != "v1" {
 		t.Errorf("a version that is gone was promoted: %v, %s", err, promoted(t, s))
 	}
 	deleted := false
@@ -103,7 +103,7 @@ func TestOperatorsAtOnceLoseNothing(t *testing.T) {
 	for i := range 8 {
 		wait.Go(func() {
 			for k := range 10 {
-				if _, err := OpenState(dir).Promote(ref(fmt.Sprintf("v%d-%d", i, k)), "me", sure); err != nil {
+				if _, _, err := OpenState(dir).Promote(Promotion{Ref: ref(fmt.Sprintf("v%d-%d", i, k)), By: "me"}, sure); err != nil {
 					t.Error(err)
 				}
 			}
@@ -120,7 +120,7 @@ func TestStateFilesThatAreNotOurs(t *testing.T) {
 	for _, c := range []struct{ name, content, want string }{
 		{"cut", `{"format":1,"stack":[{"ver`, "not a rollout state"},
 		{"empty", ``, "not a rollout state"},
-		{"newer", `{"format":2}`, "format 2"},
+		{"newer", `{"format": 3}`, "format 3"},
 		{"bad digest", `{"format":1,"stack":[{"version":"v1","digest":"xyz"}]}`, "digest"},
 	} {
 		dir := t.TempDir()
@@ -132,7 +132,7 @@ func TestStateFilesThatAreNotOurs(t *testing.T) {
 		if _, err := s.Rollout(); err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), path) {
 			t.Errorf("%s: %v; want an error with the file's path and %q", c.name, err, c.want)
 		}
-		if _, err := s.Promote(ref("v1"), "me", sure); err == nil {
+		if _, _, err := s.Promote(Promotion{Ref: ref("v1"), By: "me"}, sure); err == nil {
 			t.Errorf("%s: promote went over a state that it could not read", c.name)
 		}
 		if b, _ := os.ReadFile(path); string(b) != c.content {
@@ -144,7 +144,7 @@ func TestStateFilesThatAreNotOurs(t *testing.T) {
 func TestHistoryIsBounded(t *testing.T) {
 	var r Rollout
 	for i := range 2 * mostHistory {
-		r.note("me", "promote", ref(fmt.Sprintf("v%d", i)))
+		r.note(Event{By: "me", Action: "promote", Ref: ref(fmt.Sprintf("v%d", i))})
 	}
 	if len(r.History) != mostHistory || r.History[mostHistory-1].Version != fmt.Sprintf("v%d", 2*mostHistory-1) {
 		t.Errorf("%d events, the last %s; want the last %d", len(r.History), r.History[len(r.History)-1].Version, mostHistory)

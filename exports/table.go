@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -47,6 +48,8 @@ type image struct {
 	state *State
 	store Store
 
+	trialsSaved time.Time // used by watchRollouts alone
+
 	booting   sync.Mutex // guards the making of boot logs, and initramfs
 	initramfs bool       // nodes of this image boot by an initramfs that tells (Caller.Booting)
 }
@@ -54,10 +57,22 @@ type image struct {
 // imageView is an image in one table.
 type imageView struct {
 	*image
-	rollout  Rollout
-	versions []*version
-	promoted *version // what a mount of the bare name gets; nil if nothing is
-	damaged  bool     // there is a version that cannot be read
+	rollout   Rollout
+	inventory *Inventory
+	versions  []*version
+	promoted  *version // what a mount of the bare name gets, unless the node is promised another; nil if nothing is
+	damaged   bool     // there is a version that cannot be read
+}
+
+// holding returns the version that a Ref means, or nil. The digest decides: a version that
+// was sealed again since has the content under another name.
+func (v *imageView) holding(ref Ref) (found *version) {
+	for _, ver := range v.versions {
+		if ver.digest == ref.Digest && (found == nil || ver.name == ref.Version) {
+			found = ver
+		}
+	}
+	return found
 }
 
 // named returns the version of that name, or nil.

@@ -187,7 +187,7 @@ func (out *gcJSON) removed() []string {
 
 // holders returns what tells what needs a version.
 func (s *openedStore) holders(now time.Time) (func(image.Info) []string, error) {
-	rollout, nodes, err := s.known()
+	rollout, inv, nodes, err := s.known()
 	if err != nil {
 		return nil, err
 	}
@@ -199,10 +199,16 @@ func (s *openedStore) holders(now time.Time) (func(image.Info) []string, error) 
 		if anything && ref.Is(promoted) {
 			held = append(held, "promoted")
 		}
+		if p := rollout.Partial; p != nil && ref.Is(p.Ref) {
+			held = append(held, "promoted for "+p.String())
+		}
+		if names := inv.PinnedTo(ref); len(names) > 0 {
+			held = append(held, nodesNamed(names)+" pinned to it")
+		}
 		if slices.ContainsFunc(before, ref.Is) {
 			held = append(held, "a rollback returns to it")
 		}
-		if addrs := runningOn(nodes, ref, now); len(addrs) > 0 {
+		if addrs := runningOn(inv, nodes, ref, now); len(addrs) > 0 {
 			held = append(held, "runs on "+nodesNamed(addrs))
 		}
 		return held
@@ -231,7 +237,7 @@ func (s *openedStore) removeAll(ctx context.Context, out *gcJSON) error {
 			}
 			return s.RemoveOnly(v.Name, v.info.Digest)
 		})
-		if errors.Is(err, errHeld) || errors.Is(err, exports.ErrPromoted) {
+		if errors.Is(err, errHeld) || errors.Is(err, exports.ErrPromoted) || errors.Is(err, exports.ErrPinned) {
 			v.Removed, v.Frees = false, 0
 			continue
 		}

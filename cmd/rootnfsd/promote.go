@@ -29,8 +29,21 @@ VERSION; nodes that are up stay on what they booted until they reboot.
 
 A version that nodes cannot boot, as rootnfsd lint says, is refused.
 
+With --nodes, --label or --percent some nodes get VERSION first, and the others what
+they got before. Promoting it for others widens it; without any of these it is for
+all, but for nodes that are pinned. A part in percent is the same nodes each time, and
+a larger one has the smaller one in it.
+
+With --wait-good the server watches each node that is to get VERSION for that long from
+its boot. One that boots again, or is not up by then, is bad; more of them than
+--max-bad, and the promotion is taken back. The command follows until that is decided;
+interrupted, it leaves the server to go on.
+
 Examples:
    rootnfsd promote v2
+   rootnfsd promote v2 --nodes pi-[01-03] --dry-run
+   rootnfsd promote v2 --label canary --wait-good 5m
+   rootnfsd promote v2 --percent 10
    rootnfsd promote v2 --no-verify    do not read the whole version again first
    rootnfsd promote v2 --force        though nodes may not be able to boot it
    rootnfsd promote v2 --no-warm      the first nodes that boot wait for the disk`,
@@ -39,8 +52,21 @@ Examples:
 			&cli.BoolFlag{Name: "no-verify", Usage: "do not check the stored content first"},
 			&cli.BoolFlag{Name: "force", Usage: "promote what lint finds errors in"},
 			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot"},
+			&cli.StringSliceFlag{Name: "nodes", Usage: "for these `NODES` first: names or addresses, with ranges; may repeat"},
+			&cli.StringSliceFlag{Name: "label", Usage: "for nodes with this `LABEL` first; may repeat"},
+			&cli.Float64Flag{Name: "percent", Usage: "for this `PART` of all nodes first, in percent"},
+			&cli.DurationFlag{Name: "wait-good", Usage: "watch each node for this `TIME` from its boot, and take the promotion back if it fails"},
+			&cli.IntFlag{Name: "max-bad", Usage: "so many nodes may fail: `N`"},
+			&cli.BoolFlag{Name: "dry-run", Usage: "only say what would be done"},
 		},
 		Action: onVersion(func(c *cli.Context, s *openedStore, name string) error {
+			p, err := s.promotion(c)
+			if err != nil {
+				return err
+			}
+			if c.Bool("dry-run") {
+				return s.previewPromote(c, name, p)
+			}
 			info, err := s.ready(c.Context, c.App.ErrWriter, name, !c.Bool("no-verify"))
 			if err != nil {
 				return err
@@ -55,11 +81,18 @@ Examples:
 					return err
 				}
 			}
-			before, err := s.state.Promote(refOf(info), operator(), func() error { return s.holds(refOf(info)) })
-			if err != nil {
+			p.Ref = refOf(info)
+			if err := s.announceSwitch(c, p); err != nil {
 				return err
 			}
-			return s.reportSwitch(c, before.Version, info.Name, before == refOf(info))
+			before, changed, err := s.state.Promote(p, func() error { return s.holds(p.Ref) })
+			if err != nil {
+				return explainPromote(err)
+			}
+			if err := s.reportSwitch(c, before.Version, info.Name, !changed, p.To); err != nil || p.Good == 0 {
+				return err
+			}
+			return s.follow(c, p.Ref)
 		}),
 	}
 }
@@ -165,41 +198,4 @@ func (s *openedStore) warm(ctx context.Context, info image.Info) error {
 		p.update(image.Progress{Bytes: done, TotalBytes: total})
 	})
 	return err
-}
-
-// switchJSON is what promote and rollback print with --json.
-type switchJSON struct {
-	Before       string   `json:"before"`
-	Promoted     string   `json:"promoted"`
-	Changed      bool     `json:"changed"`
-	RebootNeeded []string `json:"reboot_needed"` // addresses of nodes on another version
-}
-
-// reportSwitch says what is promoted now, and who has to reboot for it.
-func (s *openedStore) reportSwitch(c *cli.Context, before, after string, same bool) error {
-	nodes, err := s.nodes(time.Now())
-	if err != nil {
-		return err
-	}
-	out := switchJSON{Before: before, Promoted: after, Changed: !same, RebootNeeded: []string{}}
-	for _, n := range nodes {
-		if n.RebootNeeded {
-			out.RebootNeeded = append(out.RebootNeeded, n.Address.String())
-		}
-	}
-	if c.Bool("json") {
-		return writeJSON(c.App.Writer, out)
-	}
-	switch {
-	case same:
-		fmt.Fprintf(c.App.Writer, "%s is promoted already\n", after)
-	case before == "":
-		fmt.Fprintf(c.App.Writer, "promoted %s\n", after)
-	default:
-		fmt.Fprintf(c.App.Writer, "promoted %s (before: %s)\n", after, before)
-	}
-	if n := len(out.RebootNeeded); n > 0 {
-		fmt.Fprintf(c.App.Writer, "%s running another version until rebooted (rootnfsd nodes)\n", plural(n, "node")+map[bool]string{true: " is", false: " are"}[n == 1])
-	}
-	return nil
 }

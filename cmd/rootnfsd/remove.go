@@ -19,7 +19,7 @@ func removeCommand() *cli.Command {
 		Name:      "remove",
 		Usage:     "delete a version that nobody needs",
 		ArgsUsage: "VERSION",
-		Description: `Refuses if VERSION is promoted, or if a node runs it: its files would be gone
+		Description: `Refuses if VERSION is promoted, a node is pinned to it, or one runs it: its files would be gone
 under it. A node counts until it has booted another version, or was silent for a
 week. (One that boots without an initramfs counts for a day after it mounted
 another version: that may have been just a look.) The golden tree <store>/VERSION is yours and stays.
@@ -76,11 +76,11 @@ func (s *openedStore) removable(name string) (image.Info, error) {
 
 // refuseRunning refuses a version that nodes run, and names them.
 func (s *openedStore) refuseRunning(info image.Info, force bool) error {
-	nodes, err := s.state.Nodes()
+	_, inv, nodes, err := s.known()
 	if err != nil {
 		return err
 	}
-	addrs := runningOn(nodes, refOf(info), time.Now())
+	addrs := runningOn(inv, nodes, refOf(info), time.Now())
 	if len(addrs) == 0 || force {
 		return nil
 	}
@@ -107,7 +107,7 @@ func (s *openedStore) remove(info image.Info, force, dryRun bool) (r image.Remov
 		remove = nil
 	}
 	err = s.state.Remove(refOf(info), operator(), remove)
-	if errors.Is(err, exports.ErrPromoted) {
+	if errors.Is(err, exports.ErrPromoted) || errors.Is(err, exports.ErrPinned) {
 		err = fmt.Errorf("%s stays: %w", info.Name, err)
 	}
 	return r, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/urfave/cli/v2"
 
@@ -12,14 +13,19 @@ func rollbackCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "rollback",
 		Usage: "return to the version that was promoted before",
-		Description: `Each rollback goes back one more promote. Nodes that are up stay on what they
-booted until they reboot.
+		Description: `Takes back what is promoted for some nodes alone, if there is such a version; else
+each rollback goes back one more promote. Pinned nodes keep their version. Nodes that
+are up stay on what they booted until they reboot.
 
 Examples:
    rootnfsd rollback
    rootnfsd rollback --export /srv/images --json`,
 		Flags: []cli.Flag{exportFlag(), configFlag(), jsonFlag()},
 		Action: onStore(func(c *cli.Context, s *openedStore) error {
+			before, err := s.state.Rollout()
+			if err != nil {
+				return err
+			}
 			from, to, err := s.state.Rollback(operator(), func(ref exports.Ref) bool { return s.holds(ref) == nil })
 			if errors.Is(err, exports.ErrNothingBefore) {
 				return errors.New("there is nothing to go back to: no version that still exists was promoted before (rootnfsd versions lists those that can be promoted)")
@@ -27,7 +33,10 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return s.reportSwitch(c, from.Version, to.Version, false)
+			if before.Partial != nil && !c.Bool("json") {
+				fmt.Fprintf(c.App.ErrWriter, "%s is taken back from those that had it first: %s\n", from.Version, before.Partial)
+			}
+			return s.reportSwitch(c, from.Version, to.Version, false, nil)
 		}),
 	}
 }

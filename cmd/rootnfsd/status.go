@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"time"
@@ -28,7 +29,7 @@ func statusCommand() *cli.Command {
 			}
 			all := []storeStatus{}
 			for _, s := range stores {
-				status, err := s.status(time.Now())
+				status, err := s.status(c.Context, time.Now())
 				if err != nil {
 					return err
 				}
@@ -49,19 +50,22 @@ func statusCommand() *cli.Command {
 
 // storeStatus is all there is to say of a store.
 type storeStatus struct {
-	Image    string          `json:"image"`
-	Dir      string          `json:"dir"`
-	ServedBy int             `json:"served_by_pid"` // 0 if nobody serves it
-	Promoted string          `json:"promoted"`
-	Digest   string          `json:"digest"`
-	Since    exports.Event   `json:"since"`
-	Versions []versionUse    `json:"versions"`
-	Unsealed []string        `json:"unsealed_trees"`
-	Nodes    []nodeStatus    `json:"nodes"`
-	History  []exports.Event `json:"history"`
+	Image    string        `json:"image"`
+	Dir      string        `json:"dir"`
+	ServedBy int           `json:"served_by_pid"` // 0 if nobody serves it
+	Promoted string        `json:"promoted"`
+	Digest   string        `json:"digest"`
+	Since    exports.Event `json:"since"`
+	Versions []versionUse  `json:"versions"`
+	Unsealed []string      `json:"unsealed_trees"`
+	// Partial is what is promoted for some nodes alone, and Watch what is being watched.
+	Partial *exports.Partial     `json:"partial,omitempty"`
+	Watch   *exports.Watch       `json:"watch,omitempty"`
+	Nodes   []exports.NodeStatus `json:"nodes"`
+	History []exports.Event      `json:"history"`
 }
 
-func (s *openedStore) status(now time.Time) (storeStatus, error) {
+func (s *openedStore) status(ctx context.Context, now time.Time) (storeStatus, error) {
 	st := storeStatus{Image: s.name, Dir: s.Dir(), ServedBy: servedBy(s.StateDir())}
 	rollout, err := s.state.Rollout()
 	if err != nil {
@@ -70,9 +74,9 @@ func (s *openedStore) status(now time.Time) (storeStatus, error) {
 	if promoted, ok := rollout.Promoted(); ok {
 		st.Promoted, st.Digest = promoted.Version, promoted.Digest.String()
 	}
-	st.History = rollout.History
+	st.History, st.Partial, st.Watch = rollout.History, rollout.Partial, rollout.Watch
 	for _, e := range rollout.History {
-		if e.Action == "promote" || e.Action == "rollback" {
+		if (e.Action == "promote" || e.Action == "rollback") && e.Nodes == "" {
 			st.Since = e
 		}
 	}
@@ -82,7 +86,7 @@ func (s *openedStore) status(now time.Time) (storeStatus, error) {
 	if st.Unsealed, err = s.unsealed(); err != nil {
 		return st, err
 	}
-	st.Nodes, err = s.nodes(now)
+	st.Nodes, err = s.fleet(ctx)
 	return st, err
 }
 
@@ -97,6 +101,13 @@ func (st *storeStatus) print(w io.Writer) error {
 	} else {
 		fmt.Fprintf(w, "promoted: %s  %s  %s by %s\n", st.Promoted, st.Digest[:12], when(st.Since.Time), st.Since.By)
 	}
+	if st.Partial != nil {
+		fmt.Fprintf(w, "promoted for %s: %s  %s\n", st.Partial, st.Partial.Version, st.Partial.Digest.String()[:12])
+	}
+	if st.Watch != nil {
+		booted, good, bad := st.Watch.Tally()
+		fmt.Fprintf(w, "watched: %s since %s; %d booted it, %d good, %d bad, of whom there may be %d\n", st.Watch.Version, when(st.Watch.Since), booted, good, bad, st.Watch.MaxBad)
+	}
 	fmt.Fprintln(w)
 	if err := versionTable(w, st.Versions); err != nil {
 		return err
@@ -105,6 +116,11 @@ func (st *storeStatus) print(w io.Writer) error {
 		fmt.Fprintf(w, "%s  not sealed yet (rootnfsd seal %s)\n", tree, tree)
 	}
 	if len(st.Nodes) == 0 {
+		return nil
+	}
+	const few = 20
+	if len(st.Nodes) > few {
+		fmt.Fprintf(w, "\n%s (rootnfsd nodes)\n", fleetLine(st.Nodes))
 		return nil
 	}
 	fmt.Fprintln(w)

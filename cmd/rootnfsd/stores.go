@@ -168,14 +168,16 @@ func nearest(name string, names []string) []string {
 	return near
 }
 
-// known returns what is promoted, and what nodes are known to run.
-func (s *openedStore) known() (exports.Rollout, []exports.Node, error) {
-	rollout, err := s.state.Rollout()
-	if err != nil {
-		return rollout, nil, err
+// known returns what is promoted, which nodes have names, and what nodes are known to run.
+func (s *openedStore) known() (rollout exports.Rollout, inv *exports.Inventory, seen []exports.Node, err error) {
+	if rollout, err = s.state.Rollout(); err != nil {
+		return rollout, nil, nil, err
 	}
-	nodes, err := s.state.Nodes()
-	return rollout, nodes, err
+	if inv, err = s.state.Inventory(); err != nil {
+		return rollout, nil, nil, err
+	}
+	seen, err = s.state.Nodes()
+	return rollout, inv, seen, err
 }
 
 // hasTree reports whether the store holds a golden tree of that name.

@@ -44,8 +44,10 @@ Examples:
 // versionUse is a version, and what is made of it.
 type versionUse struct {
 	versionJSON
-	Promoted bool     `json:"promoted"`
-	Nodes    []string `json:"nodes"` // the addresses of those that run it
+	Promoted    bool     `json:"promoted"`
+	PromotedFor string   `json:"promoted_for,omitempty"` // some nodes alone
+	Pinned      []string `json:"pinned,omitempty"`       // nodes that are pinned to it
+	Nodes       []string `json:"nodes"`                  // those that run it, by name or address
 }
 
 // overview lists the versions with who runs them.
@@ -54,7 +56,7 @@ func (s *openedStore) overview(now time.Time) ([]versionUse, error) {
 	if err != nil {
 		return nil, err
 	}
-	rollout, nodes, err := s.known()
+	rollout, inv, nodes, err := s.known()
 	if err != nil {
 		return nil, err
 	}
@@ -68,8 +70,12 @@ func (s *openedStore) overview(now time.Time) ([]versionUse, error) {
 			// Another name for the same content is not what was promoted, but
 			// where that name is gone it is what is served.
 			Promoted: ref.Is(promoted) && (ref == promoted || !byName),
-			Nodes:    runningOn(nodes, ref, now),
+			Pinned:   inv.PinnedTo(ref),
+			Nodes:    runningOn(inv, nodes, ref, now),
 		})
+		if p := rollout.Partial; p != nil && ref.Is(p.Ref) {
+			uses[len(uses)-1].PromotedFor = p.String()
+		}
 	}
 	return uses, nil
 }
@@ -81,11 +87,17 @@ func versionTable(w io.Writer, versions []versionUse) error {
 			rows = append(rows, []string{v.Name, "-", "-", "-", "-", "-", "damaged: " + v.Error})
 			continue
 		}
-		note := ""
+		var notes []string
 		if v.Promoted {
-			note = "promoted"
+			notes = append(notes, "promoted")
 		}
-		rows = append(rows, []string{v.Name, v.Digest[:12], strconv.FormatUint(v.Objects, 10), size(v.Bytes), when(v.Sealed), nodeCount(v.Nodes), note})
+		if v.PromotedFor != "" {
+			notes = append(notes, "promoted for "+v.PromotedFor)
+		}
+		if len(v.Pinned) > 0 {
+			notes = append(notes, nodesNamed(v.Pinned)+" pinned to it")
+		}
+		rows = append(rows, []string{v.Name, v.Digest[:12], strconv.FormatUint(v.Objects, 10), size(v.Bytes), when(v.Sealed), nodeCount(v.Nodes), strings.Join(notes, "; ")})
 	}
 	return table(w, rows)
 }

@@ -1,0 +1,237 @@
+package exports
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// NodeState is how far a node has come.
+type NodeState string
+
+// The states of nodes.
+const (
+	StateNew     NodeState = "new"     // it was named, or it asked for something, but never booted
+	StateBooting NodeState = "booting" // it mounted a version a short while ago
+	StateUp      NodeState = "up"      // it mounted its home, said so, or went on calling after its boot
+	StateSilent  NodeState = "silent"  // it has not called for a while, and may be off, or idle with all in its caches
+)
+
+const (
+	// bootLimit is how long a node counts as booting that shows no sign of being up.
+	bootLimit = 5 * time.Minute
+	// upAfter is how long after its boot a node's calls show that it is up.
+	upAfter = 90 * time.Second
+	// silence is how long a node that is up may be quiet until it is called silent.
+	silence = 15 * time.Minute
+)
+
+// NodeStatus is all there is to say of a node: what operators said of it, what it
+// does, and what it will get.
+type NodeStatus struct {
+	// Name is empty for a node that nobody named.
+	Name     string       `json:"name"`
+	Address  netip.Addr   `json:"address,omitzero"` // where it was seen last, or else its first
+	Others   []netip.Addr `json:"other_addresses,omitempty"`
+	MAC      string       `json:"mac,omitempty"`
+	Serial   string       `json:"serial,omitempty"`
+	Hostname string       `json:"hostname,omitempty"`
+	Labels   []string     `json:"labels,omitempty"`
+
+	State   NodeState `json:"state"`
+	Running string    `json:"running"` // the version; empty if that is not known
+	Digest  string    `json:"digest"`
+	Also    []string  `json:"also,omitempty"` // other versions that it may have in use
+	// Promised is the version that it gets at its next boot, and Why says why.
+	Promised       string `json:"promised"`
+	PromisedDigest string `json:"promised_digest"`
+	Why            Why    `json:"why,omitempty"`
+	RebootNeeded   bool   `json:"reboot_needed"`
+
+	Mounted  time.Time `json:"mounted,omitzero"` // the boot, or what is known of it
+	LastCall time.Time `json:"last_call,omitzero"`
+	Boots    int64     `json:"boots,omitempty"` // of the version that it runs
+	Good     time.Time `json:"good,omitzero"`   // when it last said that it is up
+	Tally              // of the version that it runs
+	// Hints say what should be mended on the node.
+	Hints []string `json:"hints,omitempty"`
+
+	booted  *Use // what it runs; nil if that is not known
+	promise Ref
+}
+
+// Key is the node's name, or its address if it has none.
+func (n *NodeStatus) Key() string {
+	if n.Name != "" {
+		return n.Name
+	}
+	return n.Address.String()
+}
+
+// ByCommandLine is the reason where a node's own command line names the version.
+const ByCommandLine Why = "its command line"
+
+// Fleet puts together what is known of all nodes at the time now: those that were seen, and those that
+// were named. They come sorted by key, named ones first.
+func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus {
+	byKey := map[string][]Node{}
+	var keys []string
+	for _, n := range seen {
+		key := inv.Member(n.Addr).Key
+		if byKey[key] == nil {
+			keys = append(keys, key)
+		}
+		byKey[key] = append(byKey[key], n)
+	}
+	for _, e := range inv.Entries {
+		if byKey[e.Name] == nil {
+			keys = append(keys, e.Name)
+		}
+	}
+	fleet := make([]NodeStatus, 0, len(keys))
+	for _, key := range keys {
+		fleet = append(fleet, statusOf(r, inv.Named(key), byKey[key], now))
+	}
+	slices.SortFunc(fleet, func(a, b NodeStatus) int {
+		if c := cmp.Or(-cmp.Compare(min(len(a.Name), 1), min(len(b.Name), 1)), strings.Compare(a.Name, b.Name)); c != 0 {
+			return c
+		}
+		return a.Address.Compare(b.Address)
+	})
+	return fleet
+}
+
+// statusOf puts together what is known of one node: the entry of a node with a name, else
+// nil, and what was seen at its addresses.
+func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
+	n := merge(seen)
+	status := NodeStatus{Address: n.Addr, Good: n.Good, State: StateNew}
+	member := memberOf(e, n.Addr)
+	if e != nil {
+		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels
+		for _, a := range e.Addresses {
+			if !status.Address.IsValid() {
+				status.Address = a
+			} else if a != status.Address {
+				status.Others = append(status.Others, a)
+			}
+		}
+	}
+	promised, why := r.Promise(member)
+	status.promise, status.Why = promised, why
+	for _, u := range n.Uses {
+		if u.LastCall.After(status.LastCall) {
+			status.LastCall = u.LastCall
+		}
+	}
+	for i, u := range n.Running(now) {
+		if i > 0 {
+			if u.Digest != status.booted.Digest && !slices.Contains(status.Also, u.Version) {
+				status.Also = append(status.Also, u.Version)
+			}
+			continue
+		}
+		status.booted = &u
+		status.Running, status.Digest, status.Mounted, status.Boots, status.Tally = u.Version, u.Digest.String(), u.Mounted, u.Boots, u.Tally
+		if u.Exact { // its command line names the version: it will get that again
+			status.promise, status.Why = u.Ref, ByCommandLine
+		} else {
+			status.RebootNeeded = promised.Version != "" && !promised.Is(u.Ref)
+		}
+	}
+	if status.promise.Version != "" {
+		status.Promised, status.PromisedDigest = status.promise.Version, status.promise.Digest.String()
+	}
+	if len(n.Uses) > 0 {
+		status.State = n.state(&status, now)
+	}
+	status.Hints = hints(&status)
+	return status
+}
+
+// merge makes one record of those of a node with several addresses.
+func merge(seen []Node) Node {
+	var n Node
+	var last time.Time
+	for _, s := range seen {
+		for _, u := range s.Uses {
+			if !n.Addr.IsValid() || u.seen().After(last) {
+				n.Addr, last = s.Addr, u.seen()
+			}
+		}
+		if !n.Addr.IsValid() {
+			n.Addr = s.Addr
+		}
+		n.Uses = append(n.Uses, s.Uses...)
+		n.Good = later(n.Good, s.Good)
+		n.Home = later(n.Home, s.Home)
+	}
+	return n
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// state is how far the node has come with what it runs.
+func (n *Node) state(s *NodeStatus, now time.Time) NodeState {
+	switch {
+	case s.booted == nil || now.Sub(s.booted.seen()) > silence && now.Sub(s.LastCall) > silence:
+		return StateSilent
+	case n.up(*s.booted):
+		return StateUp
+	case now.Sub(s.booted.Mounted) < bootLimit:
+		return StateBooting
+	}
+	return StateSilent
+}
+
+// up reports whether the node has shown that it is up since it booted a version.
+func (n *Node) up(u Use) bool {
+	return u.Mounted.IsZero() || // it was up before this server knew it
+		!n.Good.Before(u.Mounted) ||
+		!n.Home.Before(u.Mounted) ||
+		u.LastCall.Sub(u.Mounted) >= upAfter
+}
+
+func hints(s *NodeStatus) []string {
+	var list []string
+	if s.SmallReads() {
+		list = append(list, "it reads in pieces of 4 KiB: add rsize=1048576 to its nfsroot= options")
+	}
+	return list
+}
+
+// Fleet is what is known of the nodes of an image right now; nil for an image that is not
+// served.
+func (x *Exports) Fleet(image string) []NodeStatus {
+	for _, img := range x.table.Load().images {
+		if img.name == image {
+			return Fleet(&img.rollout, img.inventory, usersOf(image, x.nodes.all()), time.Now())
+		}
+	}
+	return nil
+}
+
+// Fleet is what is known of the nodes from what is on disk: the server writes that
+// within a second for what is new, and within minutes for counts.
+func (s *State) Fleet(now time.Time) ([]NodeStatus, error) {
+	r, err := s.Rollout()
+	if err != nil {
+		return nil, err
+	}
+	inv, err := s.Inventory()
+	if err != nil {
+		return nil, err
+	}
+	seen, err := s.Nodes()
+	if err != nil {
+		return nil, err
+	}
+	return Fleet(&r, inv, seen, now), nil
+}

@@ -1,0 +1,309 @@
+package exports
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Inventory is what operators have said of nodes: their names, where they are
+// found, and what they shall run. It is what inventory.json holds. Nodes that
+// nobody has named work too; they go by their address.
+type Inventory struct {
+	Format int `json:"format"`
+	// Entries are sorted by name.
+	Entries []Entry `json:"nodes"`
+
+	stamp  stamp
+	byName map[string]int // places in Entries
+	byAddr map[netip.Addr]int
+}
+
+// Entry is a node that has a name.
+type Entry struct {
+	// Name is the node's name: a host name of at most 63 letters, digits, dots,
+	// dashes and underscores that is no address.
+	Name string `json:"name"`
+	// Addresses are those that the node has; no other node has them.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// MAC is written as in dc:a6:32:01:36:c2, Serial as the last eight
+	// hexadecimal digits of a Raspberry Pi's. No two nodes have the same.
+	MAC    string `json:"mac,omitempty"`
+	Serial string `json:"serial,omitempty"`
+	// Labels are sorted words, by which nodes are chosen.
+	Labels []string `json:"labels,omitempty"`
+	// Hostname is what the node calls itself, if that is not its name.
+	Hostname string `json:"hostname,omitempty"`
+	// Pin is the version that the node gets whatever is promoted.
+	Pin *Ref `json:"pin,omitempty"`
+}
+
+const (
+	inventoryFile   = "inventory.json"
+	inventoryFormat = 1
+	// MostEntries is how many nodes an inventory may have.
+	MostEntries   = 65536
+	mostInventory = 64 << 20 // bytes that are read of one
+	mostPerEntry  = 64       // labels, and addresses
+)
+
+// Named returns the entry of that name, or nil. It is not to be changed, and good until the
+// inventory is.
+func (inv *Inventory) Named(name string) *Entry {
+	if i, ok := inv.byName[name]; ok {
+		return &inv.Entries[i]
+	}
+	return nil
+}
+
+// At returns the entry of the node with an address, or nil, as Named does.
+func (inv *Inventory) At(addr netip.Addr) *Entry {
+	if i, ok := inv.byAddr[addr]; ok {
+		return &inv.Entries[i]
+	}
+	return nil
+}
+
+// PinnedTo returns the names of the nodes that are pinned to a version.
+func (inv *Inventory) PinnedTo(ref Ref) []string {
+	var names []string
+	for _, e := range inv.Entries {
+		if e.Pin != nil && ref.Is(*e.Pin) {
+			names = append(names, e.Name)
+		}
+	}
+	return names
+}
+
+// Set puts an entry in place of the one with its name, or adds it. The entries are in order
+// again, and addresses find the new one, after Check.
+func (inv *Inventory) Set(e Entry) {
+	if i, ok := inv.byName[e.Name]; ok {
+		inv.Entries[i] = e
+		return
+	}
+	if inv.byName == nil {
+		inv.byName = map[string]int{}
+	}
+	inv.byName[e.Name] = len(inv.Entries)
+	inv.Entries = append(inv.Entries, e)
+}
+
+// Remove takes the entries of those names out, where there are any.
+func (inv *Inventory) Remove(names []string) {
+	gone := make(map[string]bool, len(names))
+	for _, name := range names {
+		gone[name] = true
+	}
+	inv.Entries = slices.DeleteFunc(inv.Entries, func(e Entry) bool { return gone[e.Name] })
+	inv.index()
+}
+
+func (inv *Inventory) index() {
+	inv.byName = make(map[string]int, len(inv.Entries))
+	inv.byAddr = make(map[netip.Addr]int, len(inv.Entries))
+	for i, e := range inv.Entries {
+		inv.byName[e.Name] = i
+		for _, a := range e.Addresses {
+			inv.byAddr[a] = i
+		}
+	}
+}
+
+// EntryError says what is wrong with a node's entry.
+type EntryError struct {
+	Name string
+	Err  error
+}
+
+// Error names the node.
+func (e *EntryError) Error() string { return "node " + e.Name + ": " + e.Err.Error() }
+
+// Unwrap returns what is wrong.
+func (e *EntryError) Unwrap() error { return e.Err }
+
+// Check brings all entries into their one form and order. If there is something wrong with one, or
+// two cannot be there together, it returns an *EntryError.
+func (inv *Inventory) Check() error {
+	if len(inv.Entries) > MostEntries {
+		return fmt.Errorf("there are %d nodes, and at most %d can be named", len(inv.Entries), MostEntries)
+	}
+	slices.SortStableFunc(inv.Entries, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	taken := map[string]string{} // what is one node's only, and whose it is
+	for i := range inv.Entries {
+		e := &inv.Entries[i]
+		if err := e.Check(); err != nil {
+			return err
+		}
+		if i > 0 && inv.Entries[i-1].Name == e.Name {
+			return &EntryError{e.Name, errors.New("it is there twice")}
+		}
+		for _, mark := range e.marks() {
+			if other, ok := taken[mark]; ok {
+				return &EntryError{e.Name, fmt.Errorf("the %s is that of node %s", mark, other)}
+			}
+			taken[mark] = e.Name
+		}
+	}
+	inv.index()
+	return nil
+}
+
+// marks are what no other node may have.
+func (e *Entry) marks() []string {
+	var marks []string
+	for _, a := range e.Addresses {
+		marks = append(marks, "address "+a.String())
+	}
+	if e.MAC != "" {
+		marks = append(marks, "MAC address "+e.MAC)
+	}
+	if e.Serial != "" {
+		marks = append(marks, "serial number "+e.Serial)
+	}
+	return marks
+}
+
+var (
+	nameForm     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$`)
+	hostnameForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?$`)
+	serialForm   = regexp.MustCompile(`^[0-9a-f]{8}$`)
+)
+
+// Check brings an entry into its one form, or says what is wrong with it by an *EntryError.
+func (e *Entry) Check() error {
+	fail := func(format string, args ...any) error { return &EntryError{e.Name, fmt.Errorf(format, args...)} }
+	if err := checkNodeName(e.Name); err != nil {
+		return &EntryError{e.Name, err}
+	}
+	e.Addresses = slices.Clone(e.Addresses)
+	for i, a := range e.Addresses {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+			return fail("%s is no address that a node can have", a)
+		}
+		e.Addresses[i] = a.Unmap().WithZone("")
+	}
+	slices.SortFunc(e.Addresses, netip.Addr.Compare)
+	e.Addresses = slices.Compact(e.Addresses)
+	if e.MAC != "" {
+		mac, err := net.ParseMAC(e.MAC)
+		if err != nil || len(mac) != 6 {
+			return fail("%q is no MAC address, such as dc:a6:32:01:36:c2", e.MAC)
+		}
+		e.MAC = mac.String()
+	}
+	if e.Serial != "" {
+		serial := strings.ToLower(strings.TrimPrefix(e.Serial, "0x"))
+		if len(serial) == 16 {
+			serial = serial[8:]
+		}
+		if !serialForm.MatchString(serial) {
+			return fail("%q is no serial number of a Raspberry Pi, which has 8 or 16 hexadecimal digits (grep Serial /proc/cpuinfo)", e.Serial)
+		}
+		e.Serial = serial
+	}
+	for _, l := range e.Labels {
+		if !nameForm.MatchString(l) {
+			return fail("%q is no label: letters, digits, dots, dashes and underscores", l)
+		}
+	}
+	e.Labels = slices.Clone(e.Labels)
+	slices.Sort(e.Labels)
+	e.Labels = slices.Compact(e.Labels)
+	if len(e.Labels) > mostPerEntry || len(e.Addresses) > mostPerEntry {
+		return fail("it has more than %d labels or addresses", mostPerEntry)
+	}
+	if e.Hostname != "" && !hostnameForm.MatchString(e.Hostname) {
+		return fail("%q is no host name: letters, digits, dots and dashes, 64 at most", e.Hostname)
+	}
+	return nil
+}
+
+func checkNodeName(name string) error {
+	if !nameForm.MatchString(name) {
+		return errors.New("that is no name for a node: 1 to 63 letters, digits, dots, dashes and underscores, first and last a letter or digit")
+	}
+	if _, err := netip.ParseAddr(name); err == nil {
+		return errors.New("that is no name for a node but an address, by which it goes without a name")
+	}
+	return nil
+}
+
+// Inventory reads the inventory. A store in which nobody named a node has an
+// empty one.
+func (s *State) Inventory() (*Inventory, error) {
+	empty := &Inventory{Format: inventoryFormat}
+	f, err := os.Open(filepath.Join(s.dir, inventoryFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return empty, nil
+	}
+	if err != nil {
+		return empty, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return empty, err
+	}
+	inv, err := decodeInventory(io.LimitReader(f, mostInventory))
+	if err != nil {
+		return empty, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	inv.stamp = stampOf(info)
+	return inv, nil
+}
+
+func decodeInventory(from io.Reader) (*Inventory, error) {
+	inv := new(Inventory)
+	if err := json.NewDecoder(from).Decode(inv); err != nil {
+		return nil, fmt.Errorf("not an inventory of nodes: %w; restore it from a backup, or move it away and name the nodes again", err)
+	}
+	if inv.Format != inventoryFormat {
+		return nil, fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", inv.Format, inventoryFormat)
+	}
+	return inv, inv.Check()
+}
+
+// UpdateInventory changes the inventory under the lock that promotes take, too,
+// and replaces it durably. Nothing is written if change changes nothing, or leaves
+// behind what is wrong, which is the error then.
+func (s *State) UpdateInventory(change func(*Inventory) error) error {
+	unlock, err := s.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.updateInventory(change)
+}
+
+// updateInventory is UpdateInventory for who holds the lock.
+func (s *State) updateInventory(change func(*Inventory) error) error {
+	inv, err := s.Inventory()
+	if err != nil {
+		return err
+	}
+	before, err := json.Marshal(inv)
+	if err != nil {
+		return err
+	}
+	if err := change(inv); err != nil {
+		return err
+	}
+	if err := inv.Check(); err != nil {
+		return err
+	}
+	after, err := json.Marshal(inv)
+	if err != nil || bytes.Equal(before, after) {
+		return err
+	}
+	return replaceJSON(filepath.Join(s.dir, inventoryFile), inv)
+}

@@ -1,0 +1,143 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// nodeRow is a node in the output of nodes --json.
+type nodeRow struct {
+	Name, Address, Running, Promised, Why, State string
+	Labels                                       []string
+	RebootNeeded                                 bool `json:"reboot_needed"`
+	Calls, Boots                                 int
+	Digest                                       string
+}
+
+// TestNodeCommands names nodes, and promotes and pins versions for some of them.
+func TestNodeCommands(t *testing.T) {
+	store := newStore(t, map[string]files{"v1": smallTree, "v2": {"etc/hostname": "golden\n"}, "v3": {"etc/hostname": "third\n"}})
+	at := "--export=" + store
+	promise := func(when, want string) {
+		t.Helper()
+		var got []string
+		for _, n := range cliJSON[[]nodeRow](t, "nodes", at) {
+			got = append(got, n.Name+"="+n.Promised)
+			if n.State != "new" || n.Running != "" {
+				t.Errorf("%s: %+v: it never booted", when, n)
+			}
+		}
+		if s := strings.Join(got, " "); s != want {
+			t.Errorf("%s: %s; want %s", when, s, want)
+		}
+	}
+	cli(t, "seal", at)
+	cli(t, "node", "set", "pi-[01-03]", "--label", "rack1", at)
+	cli(t, "node", "set", "pi-01", at, "--address", "192.0.2.1", "--label", "canary", "--mac", "02-00-00-00-00-01")
+	promise("nothing is promoted", "pi-01= pi-02= pi-03=")
+	expectFailure(t, []string{"promote", "v2", "--force", "--label", "canary", at}, "for all")
+	cli(t, "promote", "v1", "--force", at)
+	promise("for all", "pi-01=v1 pi-02=v1 pi-03=v1")
+
+	expectFailure(t, []string{"promote", "v2", "--label", "canari", at}, "no label canari", "did you mean canary")
+	expectFailure(t, []string{"promote", "v2", "--nodes", "pi-[01-04]", at}, "no node pi-04", "did you mean")
+	expectFailure(t, []string{"promote", "v2", "--nodes", "pi-[01", at}, "pi-[01", "without its ']'")
+	expectFailure(t, []string{"promote", "v2", "--percent", "101", at}, "percent", "100")
+	expectFailure(t, []string{"promote", "v2", "--wait-good", "5m", at}, "none serves this store")
+	expectFailure(t, []string{"promote", "v2", "--max-bad", "1", at}, "--wait-good")
+
+	if out := cli(t, "promote", "v2", "--force", "--label", "canary", "--dry-run", at); !strings.Contains(out, "1 known node will get another version than now (pi-01)") {
+		t.Errorf("a dry run: %s", out)
+	}
+	promise("a dry run", "pi-01=v1 pi-02=v1 pi-03=v1")
+	cli(t, "promote", "v2", "--force", "--label", "canary", at)
+	promise("for canaries", "pi-01=v2 pi-02=v1 pi-03=v1")
+	expectFailure(t, []string{"promote", "v3", "--force", "--nodes", "pi-03", at}, "v2 is promoted for some nodes", "rootnfsd rollback")
+	cli(t, "promote", "v2", "--force", "--nodes", "pi-03", at)
+	promise("wider", "pi-01=v2 pi-02=v1 pi-03=v2")
+	expectFailure(t, []string{"remove", "v2", at}, "promoted")
+	cli(t, "rollback", at)
+	promise("taken back", "pi-01=v1 pi-02=v1 pi-03=v1")
+
+	cli(t, "pin", "pi-[02-03]", "v3", at)
+	promise("pinned", "pi-01=v1 pi-02=v3 pi-03=v3")
+	expectFailure(t, []string{"remove", "v3", at}, "pinned", "unpin")
+	if out := cli(t, "gc", "--keep", "1", "--dry-run", at); !strings.Contains(out, "pi-02, pi-03 pinned to it") {
+		t.Errorf("gc does not say what holds v3: %s", out)
+	}
+	cli(t, "unpin", "pi-03", at)
+	promise("one unpinned", "pi-01=v1 pi-02=v3 pi-03=v1")
+	expectFailure(t, []string{"pin", "192.0.2.9", "v1", at}, "node set NAME --address 192.0.2.9")
+	cli(t, "node", "set", "pi-02", "--pin", "", "--no-label", "rack1", at)
+	if n := cliJSON[[]nodeRow](t, "node", "show", "pi-02", at); len(n) != 1 || n[0].Promised != "v1" || len(n[0].Labels) != 0 {
+		t.Errorf("pi-02: %+v", n)
+	}
+
+	var did []string
+	for _, e := range cliJSON[[]struct{ Action, Version, Nodes string }](t, "history", at) {
+		did = append(did, strings.Trim(e.Action+" "+e.Version+" "+e.Nodes, " "))
+	}
+	if got, want := strings.Join(did, ", "), "promote v1, promote v2 label canary, promote v2 pi-03, rollback v1 pi-03 and label canary, pin v3 pi-[02-03], unpin  pi-03, unpin  pi-02"; got != want {
+		t.Errorf("history: %s; want %s", got, want)
+	}
+	for _, args := range [][]string{{"node", "list"}, {"node", "show", "pi-01"}, {"history"}, {"nodes", "--sort", "seen"}, {"nodes", "pi-[01-02]", "--state", "new"}} {
+		if out := cli(t, append(args, at)...); !strings.Contains(out, "pi-0") {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+	cli(t, "node", "remove", "pi-[01-03]", at)
+	promise("none has a name", "")
+}
+
+// TestNodeImport takes nodes from CSV files, good ones and bad ones.
+func TestNodeImport(t *testing.T) {
+	store := newStore(t, map[string]files{"v1": smallTree})
+	at := "--export=" + store
+	cli(t, "seal", at)
+	cli(t, "node", "set", "pi-01", "--hostname", "kept", "--label", "old", at)
+	csv := filepath.Join(t.TempDir(), "nodes.csv")
+	write(t, csv, "\ufeffName, address, labels, pin\r\npi-01,192.0.2.1,canary rack1,v1\r\n\"pi-02\",\"192.0.2.2 2001:db8::2\",,\r\n# a comment\r\n")
+	if out := cli(t, "node", "import", csv, "--dry-run", at); !strings.Contains(out, "1 node added, 1 changed") {
+		t.Errorf("a dry run: %s", out)
+	}
+	if n := len(cliJSON[[]any](t, "node", "list", at)); n != 1 {
+		t.Errorf("a dry run left %d nodes", n)
+	}
+	cli(t, "node", "import", csv, at)
+	type entry struct {
+		Name, Hostname    string
+		Addresses, Labels []string
+		Pin               struct{ Version string }
+	}
+	list := cliJSON[[]entry](t, "node", "list", at)
+	if len(list) != 2 || list[0].Hostname != "kept" || strings.Join(list[0].Labels, " ") != "canary rack1" || list[0].Pin.Version != "v1" || strings.Join(list[1].Addresses, " ") != "192.0.2.2 2001:db8::2" {
+		t.Errorf("%+v", list)
+	}
+	before, err := os.ReadFile(filepath.Join(store, ".rootnfsd/inventory.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for content, words := range map[string][]string{
+		"":                                  {"is empty"},
+		"name,addres\n":                     {"line 1", "addres", "labels"},
+		"address\n192.0.2.3\n":              {"line 1", "no column name"},
+		"name,name\n":                       {"line 1", "twice"},
+		"name,mac\npi-03\n":                 {"line 2", "wrong number of fields"},
+		"name\npi-03\n\"pi":                 {"line 3"},
+		"name\npi-03\npi-04\npi-03\n":       {"line 4", "pi-03 is in line 2"},
+		"name,address\npi-03,192.0.2.300\n": {"line 2", "192.0.2.300"},
+		"name,address\npi-03,\npi-04,192.0.2.1\n": {"line 3", "pi-04", "that of node pi-01"},
+		"name,mac\npi-03,02:00\n":                 {"line 2", "MAC"},
+		"name,pin\npi-03,v9\n":                    {"line 2", "no version v9"},
+		"name\n../etc\n":                          {"line 2", "no name for a node"},
+	} {
+		write(t, csv, content)
+		expectFailure(t, []string{"node", "import", csv, at}, words...)
+	}
+	if after, err := os.ReadFile(filepath.Join(store, ".rootnfsd/inventory.json")); err != nil || string(after) != string(before) {
+		t.Errorf("what was refused changed the inventory: %v", err)
+	}
+	expectFailure(t, []string{"node", "import", csv + "x", at}, "no such file")
+}
