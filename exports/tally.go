@@ -61,14 +61,6 @@ func (t *tally) set(to Tally) {
 	}
 }
 
-// add adds what another use of the same version counted.
-func (s *Tally) add(other Tally) {
-	s.Calls += other.Calls
-	s.Reads += other.Reads
-	s.ReadBytes += other.ReadBytes
-	s.LargestRead = max(s.LargestRead, other.LargestRead)
-}
-
 // A kernel that mounts its root without rsize= reads in pieces of 4 KiB (NFS_DEF_OPTIONS in
 // fs/nfs/nfsroot.c). It takes a boot's worth of READs to tell that from small files.
 const (
