@@ -85,6 +85,21 @@ func BenchmarkLookup(b *testing.B) {
 				}
 			}
 		})
+		// As many objects as a boot wants, from all over the tree.
+		b.Run(fmt.Sprintf("in-use/%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			var names []fs.Name
+			for i := range 100 {
+				names = append(names, fs.Name(fmt.Sprintf("file-%d.conf", i)))
+			}
+			const few = 98 // directories
+			for i := 0; b.Loop(); i++ {
+				k := i * 7919 % (few * len(names))
+				if _, err := v.Lookup(root, dirs[k/len(names)*len(dirs)/few], names[k%len(names)]); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 		b.Run(fmt.Sprintf("getattr/%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			var a fs.Attr
