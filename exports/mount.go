@@ -97,8 +97,8 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	default:
 		return refuse(kind, "%v", err)
 	}
-	if !from.Datagram {
-		p.mounted(target, path.Clean(dir), from.Booting)
+	if !from.Datagram && p.mounted(target, path.Clean(dir), from.Booting) {
+		x.nodes.saveBoot(t.images, x.log)
 	}
 	return appendHandle(nil, target.version, id), nil
 }

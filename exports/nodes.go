@@ -28,7 +28,10 @@ type nodes struct {
 	mu     sync.Mutex // guards byAddr, and the making of uses
 	byAddr map[netip.Addr]*node
 
-	lastSave, lastFailure int64 // of save, which uses them alone
+	boots                 atomic.Uint64 // how many began
+	saving                sync.Mutex    // guards what follows, and the files
+	saved                 uint64        // boots that are on the disk
+	lastSave, lastFailure int64
 }
 
 // node is a client that has used a version.
@@ -204,9 +207,19 @@ func (n *Node) Running(now time.Time) []Use {
 		}
 	}
 	slices.SortStableFunc(running, func(a, b Use) int {
-		return cmp.Or(b.Booted.Compare(a.Booted), b.Mounted.Compare(a.Mounted))
+		return cmp.Or(b.booted().Compare(a.booted()), b.Mounted.Compare(a.Mounted))
 	})
 	return running
+}
+
+// booted is when the node booted the version as far as that is known. A version that nobody saw it
+// mount was mounted while the server was down, or so shortly before it was killed that it was
+// not saved.
+func (u Use) booted() time.Time {
+	if u.Mounted.IsZero() {
+		return u.FirstSeen
+	}
+	return u.Booted
 }
 
 func (n *Node) runs(u Use, now time.Time) bool {
@@ -234,9 +247,11 @@ func (u Use) seen() time.Time {
 const (
 	nodesFile   = "nodes.json"
 	nodesFormat = 1
-	// saveInterval is how old the times on disk may be while calls come in. A
-	// node or mount that is new is saved within a second.
+	// saveInterval is how old, in seconds, times and counts on disk may be while calls come
+	// in, for so many nodes: flash cards wear. A boot is saved before it goes on, and what is new
+	// otherwise within a second.
 	saveInterval = 15
+	saveNodes    = 250
 )
 
 // nodesOnDisk is what nodes.json holds.
@@ -246,7 +261,7 @@ type nodesOnDisk struct {
 }
 
 // Nodes reads who uses the store, as the server last saved it: at most a second
-// ago for what is new, 15 seconds for the time of the last call.
+// ago for what is new, some seconds to a minute for the time of the last call.
 func (s *State) Nodes() ([]Node, error) {
 	path := filepath.Join(s.dir, nodesFile)
 	b, err := os.ReadFile(path)
@@ -305,26 +320,49 @@ func restoreUse(image string, saved Use) *use {
 	return u
 }
 
+// saveBoot saves that a node booted before it gets its root: a version that it runs must not be removed
+// because the server was killed a moment later. Nodes that boot at once share the writing. If that
+// fails, which is logged, they boot all the same.
+func (n *nodes) saveBoot(images []*imageView, log *zap.Logger) {
+	mine := n.boots.Add(1)
+	n.saving.Lock()
+	defer n.saving.Unlock()
+	if n.saved < mine {
+		n.saved = n.boots.Load()
+		n.write(images, log)
+	}
+}
+
 // save writes the record to each image's store, if there is news.
 func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
+	n.saving.Lock()
+	defer n.saving.Unlock()
 	at := n.now.Load()
-	if !now && at-n.lastFailure < saveInterval {
+	all := n.all()
+	interval := int64(saveInterval * (1 + len(all)/saveNodes))
+	if !now && at-n.lastFailure < interval {
 		return // a full disk is not emptied within a second
 	}
-	fresh := n.dirty.Swap(false)
-	if !now && !fresh && at-n.lastSave < saveInterval {
+	fresh := n.dirty.Load()
+	if !now && !fresh && at-n.lastSave < interval {
 		return
 	}
-	all := n.all()
 	if !now && !fresh && !slices.ContainsFunc(all, func(nd *node) bool { return nd.lastCall() >= n.lastSave }) {
 		return
 	}
-	n.lastSave = at
+	n.write(images, log)
+}
+
+// write writes the record. The caller holds n.saving.
+func (n *nodes) write(images []*imageView, log *zap.Logger) {
+	n.lastSave = n.now.Load()
+	n.dirty.Store(false)
+	all := n.all()
 	for _, img := range images {
 		disk := nodesOnDisk{Format: nodesFormat, Nodes: usersOf(img.name, all)}
 		if err := replaceJSON(filepath.Join(img.state.dir, nodesFile), disk); err != nil {
 			n.dirty.Store(true)
-			n.lastFailure = at
+			n.lastFailure = n.lastSave
 			log.Error("cannot save the record of nodes", zap.String("image", img.name), zap.Error(err))
 		}
 	}

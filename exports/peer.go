@@ -3,6 +3,7 @@ package exports
 import (
 	"net/netip"
 	"path"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -81,12 +82,13 @@ func (u *use) bootLog(now int64) *bootLog {
 	return l
 }
 
-// mounted notes that p mounted path, which led to the target.
-func (p *Peer) mounted(to target, path string, booting bool) {
+// mounted notes that p mounted path, which led to the target, and reports whether that began a boot.
+func (p *Peer) mounted(to target, path string, booting bool) (began bool) {
 	u := p.nodes.use(p, to.version)
 	now := p.nodes.now.Load()
 	log := to.version.bootLogFor(booting)
-	if log != nil && u.begins(now) {
+	if log != nil && p.node.Load().begins(u, now) {
+		began = true
 		u.boots.Add(1)
 		u.tally.set(Tally{})
 	}
@@ -99,17 +101,21 @@ func (p *Peer) mounted(to target, path string, booting bool) {
 	u.exact.Store(to.wanted != "")
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)
+	return began
 }
 
 // retryTime is how long an initramfs may try to mount its root again without calls on it that
 // would show another boot.
 const retryTime = 10
 
-// begins reports whether a mount at the time now is the first of a boot. Nfsmount repeats one whose
-// reply was lost, or that the kernel did not take.
-func (u *use) begins(now int64) bool {
+// begins reports whether a mount of u's version at the time now is the first of a boot. Nfsmount repeats
+// one whose reply was lost, or that the kernel did not take.
+func (n *node) begins(u *use, now int64) bool {
 	before := u.mounted.Load()
-	return before == 0 || u.last.Load() >= before && now-before >= retryTime
+	if before == 0 || u.last.Load() >= before && now-before >= retryTime {
+		return true
+	}
+	return slices.ContainsFunc(*n.uses.Load(), func(other *use) bool { return other != u && other.mounted.Load() >= before })
 }
 
 // mountedHome notes that p mounted its home, which a node does when it is up.
