@@ -103,7 +103,7 @@ func (t *Trial) judge(n *NodeStatus, now time.Time, limit time.Duration) (over b
 // verdict says in a line what became of the nodes.
 func (w *Watch) verdict() string {
 	booted, good, bad := w.Tally()
-	s := fmt.Sprintf("%d booted it, %d are good, %d bad", booted, good, bad)
+	s := fmt.Sprintf("%d booted it, %d good, %d bad", booted, good, bad)
 	var names []string
 	for name, t := range w.Nodes {
 		if t.Bad != "" {

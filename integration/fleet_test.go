@@ -159,7 +159,7 @@ func (f *fleet) nameSome() {
 }
 
 // start starts the server, at the same address each time.
-func (f *fleet) start() {
+func (f *fleet) start(flags ...string) {
 	f.t.Helper()
 	if f.addr == "" {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -176,6 +176,7 @@ func (f *fleet) start() {
 		})
 	}
 	f.serve = exec.Command(rootnfsd, "serve", f.at, "--listen", f.addr, "--portmap", "off", "--log-level", "warn")
+	f.serve.Args = append(f.serve.Args, flags...)
 	var log bytes.Buffer
 	f.serve.Stderr = &log
 	if err := f.serve.Start(); err != nil {

@@ -1,10 +1,15 @@
 package integration
 
 import (
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/rootnfsd/rootnfsd/bench/rpc"
 )
 
 // nodeRow is a node in the output of nodes --json.
@@ -140,4 +145,62 @@ func TestNodeImport(t *testing.T) {
 		t.Errorf("what was refused changed the inventory: %v", err)
 	}
 	expectFailure(t, []string{"node", "import", csv + "x", at}, "no such file")
+}
+
+// TestWatchedRollout promotes for a canary that comes up, and for one that does not.
+func TestWatchedRollout(t *testing.T) {
+	f := &fleet{t: t, store: newStore(t, map[string]files{"v1": {"etc/issue": "v1"}, "v2": {"etc/issue": "v2"}, "v3": {"etc/issue": "v3"}})}
+	f.at = "--export=" + f.store
+	cli(t, "seal", f.at)
+	cli(t, "promote", "v1", "--force", f.at)
+	n := &fleetNode{address: netip.MustParseAddr("127.1.0.1"), name: "pi-1"}
+	cli(t, "node", "set", n.name, "--address", n.address.String(), "--label", "canary", f.at)
+	f.nodes = []*fleetNode{n}
+	f.start("--home", t.TempDir(), "--home-ports", "any")
+	boots := func(version string) {
+		t.Helper()
+		if got, err := f.bootOne(n); err != nil || got != version {
+			t.Fatalf("it booted %s, %v; want %s", got, err, version)
+		}
+	}
+	// follow promotes a version for the canary and follows it while do is done.
+	follow := func(version string, do func()) result {
+		t.Helper()
+		done := make(chan result)
+		go func() {
+			done <- finish(t, exec.Command(rootnfsd, "promote", version, "--force", "--label", "canary", "--wait-good", "2s", f.at))
+		}()
+		for {
+			nodes := cliJSON[[]nodeRow](t, "nodes", f.at)
+			if nodes[0].Promised == version {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		do()
+		return <-done
+	}
+	boots("v1")
+	time.Sleep(time.Second) // times are kept in seconds
+	r := follow("v2", func() {
+		boots("v2")
+		if _, err := rpc.Mount(f.addr, "/home", rpc.Options{Local: n.address}); err != nil { // as it does when it is up
+			t.Fatal(err)
+		}
+	})
+	if r.status != 0 || !strings.Contains(r.stdout, "v2 is good: 1 booted it, 1 good, 0 bad") {
+		t.Errorf("a canary that is up: status %d\n%s%s", r.status, r.stdout, r.stderr)
+	}
+	cli(t, "promote", "v2", "--force", f.at)
+	time.Sleep(time.Second)
+	r = follow("v3", func() { boots("v3") })
+	if r.status != 1 || !strings.Contains(r.stderr, "pi-1: it was not up after 2s") {
+		t.Errorf("a canary that does not come up: status %d\n%s%s", r.status, r.stdout, r.stderr)
+	}
+	boots("v2")
+	type event struct{ Action, Version, By, Note string }
+	events := cliJSON[[]event](t, "history", f.at)
+	if last := events[len(events)-1]; last.Action != "rollback" || last.By != "rootnfsd serve" || !strings.Contains(last.Note, "pi-1") {
+		t.Errorf("history: %+v", last)
+	}
 }
