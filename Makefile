@@ -1,6 +1,6 @@
 # make            build ./rootnfsd
-# make check      gofmt, vet, staticcheck, tests under the race detector, short fuzzing
-# make test       install what the tests need (Debian, root), then run all of them, QEMU boots included
+# make check      gofmt, vet, staticcheck, the packages' tests under the race detector, short fuzzing
+# make test       install what the black-box tests need (Debian, root), then run them: real clients, QEMU boots
 # make test-long  the same, and the long ones
 # make demo       boot two diskless Debian nodes in QEMU, promote, reboot one
 # make cross      static binaries for all platforms, in dist/
@@ -38,21 +38,22 @@ vet:
 staticcheck:
 	$(GO) run $(STATICCHECK) ./...
 
-# The race detector needs cgo.
+# The race detector needs cgo. It stands in the way of counting allocations.
 race:
 	CGO_ENABLED=1 $(GO) test -vet=off -race $(PACKAGES)
+	$(GO) test -vet=off -run Allocate ./nfs
 
 fuzz:
 	@git grep -o '^func Fuzz[A-Za-z0-9]*' -- '*_test.go' | sed 's,/[^/]*:func , ,' | while read -r dir target; do \
 		echo "$$dir $$target"; \
-		$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "./$$dir" </dev/null || exit 1; \
+		$(GO) test -vet=off -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "./$$dir" </dev/null || exit 1; \
 	done
 
 setup:
 	sh integration/setup.sh
 
 test: setup build
-	ROOTNFSD_TEST_ALL=1 $(GO) test -vet=off -timeout 25m ./...
+	ROOTNFSD_TEST_ALL=1 $(GO) test -vet=off -timeout 25m ./integration/...
 
 test-long: build
 	sh integration/setup.sh --long
