@@ -115,6 +115,7 @@ func newImage(c Image) (*image, error) {
 		key:       key,
 		state:     state,
 		store:     c.Versions,
+		journal:   journal{dir: c.StateDir},
 		initramfs: state.initramfs(),
 	}, nil
 }

@@ -53,7 +53,7 @@ func TestFleet(t *testing.T) {
 		t.Fatal(err)
 	}
 	use := func(v string, mounted time.Duration, exact bool) Use {
-		return Use{Ref: ref(v), Mounted: ago(mounted), Booted: ago(mounted), LastCall: ago(mounted/100), Exact: exact, Tally: Tally{Calls: 7}}
+		return Use{Ref: ref(v), Mounted: ago(mounted), Booted: ago(mounted), LastCall: ago(mounted / 100), Exact: exact, Tally: Tally{Calls: 7}}
 	}
 	seen := []Node{
 		{Addr: netip.MustParseAddr("10.0.0.2"), Uses: []Use{use("v1", 48*time.Hour, false)}},

@@ -97,8 +97,10 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	default:
 		return refuse(kind, "%v", err)
 	}
-	if !from.Datagram && p.mounted(target, path.Clean(dir), from.Booting) {
-		x.nodes.saveBoot(t.images, x.log)
+	if !from.Datagram {
+		if u, began := p.mounted(target, path.Clean(dir), from.Booting); began {
+			x.nodes.saveBoot(p.node.Load(), u, x.log)
+		}
 	}
 	return appendHandle(nil, target.version, id), nil
 }

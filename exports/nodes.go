@@ -28,10 +28,7 @@ type nodes struct {
 	mu     sync.Mutex // guards byAddr, and the making of uses
 	byAddr map[netip.Addr]*node
 
-	boots                 atomic.Uint64 // how many began
-	saving                sync.Mutex    // guards what follows, and the files
-	saved                 uint64        // boots that are on the disk
-	lastSave, lastFailure int64
+	lastSave, lastFailure int64 // of save, which uses them alone
 }
 
 // node is a client that has used a version.
@@ -260,9 +257,17 @@ type nodesOnDisk struct {
 	Nodes  []Node `json:"nodes"`
 }
 
-// Nodes reads who uses the store, as the server last saved it: at most a second
-// ago for what is new, some seconds to a minute for the time of the last call.
+// Nodes reads who uses the store, as the server last saved it: before it went on for a boot,
+// at most a second ago for what else is new, some seconds to a minute for the time of the last call.
 func (s *State) Nodes() ([]Node, error) {
+	nodes, err := s.savedNodes()
+	if err != nil {
+		return nil, err
+	}
+	return replay(s.dir, nodes)
+}
+
+func (s *State) savedNodes() ([]Node, error) {
 	path := filepath.Join(s.dir, nodesFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -291,6 +296,7 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 		if err != nil {
 			path := filepath.Join(img.state.dir, nodesFile)
 			log.Error("starting with no record of nodes, and keeping the old one beside it", zap.Error(err), zap.NamedError("rename", os.Rename(path, path+".damaged")))
+			saved, _ = img.state.Nodes() // what the journal says
 		}
 		for _, s := range saved {
 			nd := n.node(s.Addr)
@@ -320,23 +326,20 @@ func restoreUse(image string, saved Use) *use {
 	return u
 }
 
-// saveBoot saves that a node booted before it gets its root: a version that it runs must not be removed
-// because the server was killed a moment later. Nodes that boot at once share the writing. If that
-// fails, which is logged, they boot all the same.
-func (n *nodes) saveBoot(images []*imageView, log *zap.Logger) {
-	mine := n.boots.Add(1)
-	n.saving.Lock()
-	defer n.saving.Unlock()
-	if n.saved < mine {
-		n.saved = n.boots.Load()
-		n.write(images, log)
+// saveBoot makes it durable that the node booted a version. That it cannot is logged, and no
+// reason for the node not to boot.
+func (n *nodes) saveBoot(nd *node, u *use, log *zap.Logger) {
+	line := lineOf(nd.addr, u)
+	if line == nil {
+		return
+	}
+	if err := u.version.image.journal.add(line); err != nil {
+		log.Error("cannot save that a node booted", zap.Stringer("node", nd.addr), zap.Error(err))
 	}
 }
 
 // save writes the record to each image's store, if there is news.
 func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
-	n.saving.Lock()
-	defer n.saving.Unlock()
 	at := n.now.Load()
 	all := n.all()
 	interval := int64(saveInterval * (1 + len(all)/saveNodes))
@@ -350,19 +353,16 @@ func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 	if !now && !fresh && !slices.ContainsFunc(all, func(nd *node) bool { return nd.lastCall() >= n.lastSave }) {
 		return
 	}
-	n.write(images, log)
-}
-
-// write writes the record. The caller holds n.saving.
-func (n *nodes) write(images []*imageView, log *zap.Logger) {
-	n.lastSave = n.now.Load()
+	n.lastSave = at
 	n.dirty.Store(false)
-	all := n.all()
 	for _, img := range images {
-		disk := nodesOnDisk{Format: nodesFormat, Nodes: usersOf(img.name, all)}
-		if err := replaceJSON(filepath.Join(img.state.dir, nodesFile), disk); err != nil {
+		err := img.journal.replacing(func() error {
+			disk := nodesOnDisk{Format: nodesFormat, Nodes: usersOf(img.name, n.all())}
+			return replaceJSON(filepath.Join(img.state.dir, nodesFile), disk)
+		})
+		if err != nil {
 			n.dirty.Store(true)
-			n.lastFailure = n.lastSave
+			n.lastFailure = at
 			log.Error("cannot save the record of nodes", zap.String("image", img.name), zap.Error(err))
 		}
 	}

@@ -83,8 +83,8 @@ func (u *use) bootLog(now int64) *bootLog {
 }
 
 // mounted notes that p mounted path, which led to the target, and reports whether that began a boot.
-func (p *Peer) mounted(to target, path string, booting bool) (began bool) {
-	u := p.nodes.use(p, to.version)
+func (p *Peer) mounted(to target, path string, booting bool) (u *use, began bool) {
+	u = p.nodes.use(p, to.version)
 	now := p.nodes.now.Load()
 	log := to.version.bootLogFor(booting)
 	if log != nil && p.node.Load().begins(u, now) {
@@ -101,7 +101,7 @@ func (p *Peer) mounted(to target, path string, booting bool) (began bool) {
 	u.exact.Store(to.wanted != "")
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)
-	return began
+	return u, began
 }
 
 // retryTime is how long an initramfs may try to mount its root again without calls on it that

@@ -48,6 +48,7 @@ type image struct {
 	state *State
 	store Store
 
+	journal     journal
 	trialsSaved time.Time // used by watchRollouts alone
 
 	booting   sync.Mutex // guards the making of boot logs, and initramfs
