@@ -14,9 +14,10 @@ import (
 // Member is a node as a rollout sees it: by its name, or by its address if nobody
 // has named it.
 type Member struct {
-	Key    string
-	Labels []string // sorted
-	Pin    *Ref
+	Key       string
+	Addresses []netip.Addr
+	Labels    []string
+	Pin       *Ref
 }
 
 // memberOf returns the node with an entry or, where e is nil, at an address.
@@ -24,7 +25,7 @@ func memberOf(e *Entry, addr netip.Addr) Member {
 	if e == nil {
 		return Member{Key: addr.String()}
 	}
-	return Member{Key: e.Name, Labels: e.Labels, Pin: e.Pin}
+	return Member{Key: e.Name, Addresses: e.Addresses, Labels: e.Labels, Pin: e.Pin}
 }
 
 // Member returns the node at an address.
@@ -39,12 +40,13 @@ type Partial struct {
 	Percent float64  `json:"percent,omitempty"` // of all nodes, chosen by Share
 }
 
-// Chooses reports whether a node gets the version.
+// Chooses reports whether a node gets the version. One that was chosen by its address still is when
+// it has got a name.
 func (p *Partial) Chooses(m Member) bool {
-	return slices.Contains(p.Nodes, m.Key) || p.Percent > 0 && Share(m.Key) < p.Percent || slices.ContainsFunc(p.Labels, func(l string) bool {
-		_, found := slices.BinarySearch(m.Labels, l)
-		return found
-	})
+	named := func(a netip.Addr) bool { return slices.Contains(p.Nodes, a.String()) }
+	labelled := func(l string) bool { return slices.Contains(m.Labels, l) }
+	return slices.Contains(p.Nodes, m.Key) || slices.ContainsFunc(m.Addresses, named) ||
+		slices.ContainsFunc(p.Labels, labelled) || p.Percent > 0 && Share(m.Key) < p.Percent
 }
 
 // Share is where a node comes when a part of all is chosen, in percent: at least 0 and

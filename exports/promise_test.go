@@ -53,7 +53,14 @@ func TestPromoteForSome(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("and for canaries", "v2", "v2", "v1")
-	if err := some("v3", Partial{Nodes: []string{"c"}}); err == nil || !strings.Contains(err.Error(), "v2 is promoted for some nodes (a and label canary)") {
+	if err := some("v2", Partial{Nodes: []string{"10.0.0.9"}}); err != nil {
+		t.Fatal(err)
+	}
+	named := memberOf(&Entry{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}, netip.Addr{})
+	if got := gets(t, s, named); got != "v2" {
+		t.Errorf("a node that was chosen by its address and then named gets %s", got)
+	}
+	if err := some("v3", Partial{Nodes: []string{"c"}}); err == nil || !strings.Contains(err.Error(), "v2 is promoted for some nodes (10.0.0.9,a and label canary)") {
 		t.Errorf("another one: %v", err)
 	}
 	if err := some("v1", Partial{Nodes: []string{"c"}}); err == nil || !strings.Contains(err.Error(), "already") {
