@@ -398,7 +398,7 @@ func (s *stress) underLoad(t *testing.T, dir, flags string, interval time.Durati
 	s.mkdir(t, dir+"/files2")
 	stops := 0
 	out := s.both(t, fmt.Sprintf(`%s >/tmp/storm 2>&1 &
-/data/exerciser files -dir /tmp/home/%s/files$N -processes 3 -time %ds 2>&1
+/data/exerciser files -dir /tmp/home/%s/files$N -processes 3 -restarts -time %ds 2>&1
 files=$?
 wait $! && cat /tmp/storm && exit $files
 cat /tmp/storm

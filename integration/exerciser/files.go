@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -19,6 +20,7 @@ func files(flags *flag.FlagSet, args []string) error {
 	ops := flags.Int("ops", 0, "operations of each process; 0 is no limit")
 	duration := flags.Duration("time", time.Minute, "how long it takes at most")
 	seed := flags.Uint64("seed", 0, "of the first process; 0 is a random one")
+	restarts := flags.Bool("restarts", false, "the server may be stopped meanwhile")
 	flags.Parse(args)
 	if *seed == 0 {
 		*seed = rand.Uint64N(1 << 32)
@@ -31,7 +33,7 @@ func files(flags *flag.FlagSet, args []string) error {
 	var running sync.WaitGroup
 	for i := range failed {
 		cmd := exec.Command(self, "file", "-path", filepath.Join(*dir, fmt.Sprint("file", i)),
-			"-ops", fmt.Sprint(*ops), "-time", duration.String(), "-seed", fmt.Sprint(*seed+uint64(i)))
+			"-ops", fmt.Sprint(*ops), "-time", duration.String(), "-seed", fmt.Sprint(*seed+uint64(i)), "-restarts="+strconv.FormatBool(*restarts))
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		running.Go(func() { failed[i] = cmd.Run() })
 	}
@@ -45,6 +47,7 @@ func file(flags *flag.FlagSet, args []string) error {
 	ops := flags.Int("ops", 0, "operations; 0 is no limit")
 	duration := flags.Duration("time", time.Minute, "how long it takes at most")
 	seed := flags.Uint64("seed", 1, "what the operations follow from")
+	restarts := flags.Bool("restarts", false, "the server may be stopped meanwhile")
 	flags.Parse(args)
 	fmt.Printf("seed %d\n", *seed)
 	e, err := newExerciser(*path, *seed)
@@ -52,6 +55,7 @@ func file(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	defer e.close()
+	e.restarts = *restarts
 	for end := time.Now().Add(*duration); time.Now().Before(end) && (*ops == 0 || e.done < *ops); {
 		if err := e.step(); err != nil {
 			return err
