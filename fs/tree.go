@@ -65,7 +65,8 @@ type Spanner interface {
 	// copying them. It covers as much of [off, off+count) as the file has and
 	// len(spans) can describe; n is the number of spans filled, and eof tells
 	// whether they reach the end of the file. Rights, errors and nowait are
-	// those of Read.
+	// those of Read. A file that lies in no host file is ErrNotSupported: it is
+	// to be Read.
 	Spans(c *Cred, id NodeID, off uint64, count uint32, spans []Span, nowait bool) (n int, eof bool, err error)
 }
 

@@ -33,6 +33,7 @@ var importRules = []importRule{
 	{"fs/fstab", "", "a table is read from text"},
 	{"fs/lint", "fs fs/fstab fs/source fs/source/compressed fs/source/overlay", "what is wrong with a tree is read from any billy.Filesystem"},
 	{"fs/fstest", "fs", "the suite that every tree must pass knows none of them"},
+	{"fs/layer", "fs", "what is laid over a tree does not know whose it is"},
 	{"fs/durable", "", "replacing a file durably is below everything"},
 	{"fs/pagecache", "", "reading what is in memory is below everything"},
 	{"fs", "", "the vocabulary is below everything, so that no cycle can pass through it"},

@@ -120,8 +120,8 @@ var errBadSpans = errors.New("the tree gave spans that are not what was asked fo
 func (c *call) readSpans(tree fs.Spanner) wire.AcceptStat {
 	n, eof, err := tree.Spans(&c.cred, c.obj.ID, c.read.off, c.read.count, c.spans[:], true)
 	if err != nil {
-		if errors.Is(err, fs.ErrWouldBlock) {
-			return c.wait()
+		if errors.Is(err, fs.ErrWouldBlock) || errors.Is(err, fs.ErrNotSupported) {
+			return c.wait() // for the disk, or for a buffer as above
 		}
 		return c.fail(err)
 	}
