@@ -44,6 +44,7 @@ type Image struct {
 	Dir      string // absolute path of the store, mounted by this too
 	StateDir string // where rollout.json, nodes.json and the key are kept
 	Versions Store
+	Files    NodeFiles // makes what differs from node to node; nil for nothing
 }
 
 // Config is what New needs.
@@ -65,6 +66,9 @@ type Exports struct {
 	homes *homes // nil if there are none
 	table atomic.Pointer[table]
 
+	layers     layers
+	neighbours string // file of the kernel's neighbour table
+
 	refreshing  sync.Mutex // guards the making of a new table, not its use, and what follows
 	lastRefresh time.Time  // of a refresh asked for by a handle
 	lastFailure string     // of a refresh, so that it is logged once
@@ -73,7 +77,8 @@ type Exports struct {
 // New reads the state of the images and makes the first table. An image with
 // exactly one version and nothing promoted gets that version promoted.
 func New(cfg Config) (*Exports, error) {
-	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log}
+	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp"}
+	x.layers.limit = mostLayerBytes
 	first := &table{}
 	seen := map[uint32]string{}
 	for _, c := range cfg.Images {
@@ -115,6 +120,7 @@ func newImage(c Image) (*image, error) {
 		key:       key,
 		state:     state,
 		store:     c.Versions,
+		files:     c.Files,
 		journal:   journal{dir: c.StateDir},
 		initramfs: state.initramfs(),
 	}, nil
@@ -175,6 +181,7 @@ func (x *Exports) Run(ctx context.Context) {
 			x.nodes.save(x.table.Load().images, x.log, false)
 			x.refreshIfPromoted()
 			x.watchRollouts(time.Now())
+			x.sweepLayers(time.Now())
 		}
 	}
 }
@@ -249,6 +256,7 @@ func (x *Exports) refresh() error {
 			v.retire()
 		}
 	}
+	x.layers.letGo(next)
 	return nil
 }
 
@@ -302,18 +310,20 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 
 // Object is what a handle names.
 type Object struct {
-	Tree fs.Tree
-	ID   fs.NodeID
-	ver  *version
-	part *tallyPart
-	boot *bootLog // nil unless whoever presented the handle is booting
+	Tree  fs.Tree
+	ID    fs.NodeID
+	ver   *version
+	layer uint64 // 0 for none
+	own   bool   // it is of the layer, not of the version
+	part  *tallyPart
+	boot  *bootLog // nil unless whoever presented the handle is booting
 }
 
 // NoteRead notes that content of the object is being read: for what is told of the node,
 // and so that the next version can have it ready (BootSet). It allocates nothing and takes no lock.
 func (o *Object) NoteRead(off uint64, count uint32) {
 	o.part.read(count)
-	if o.boot != nil {
+	if o.boot != nil && !o.own {
 		o.boot.note(o.ID, off, count)
 	}
 }
@@ -321,16 +331,20 @@ func (o *Object) NoteRead(off uint64, count uint32) {
 // AppendHandle appends the handle of another object of the same tree to b. It
 // takes at most MaxHandle bytes.
 func (o *Object) AppendHandle(b []byte, id fs.NodeID) []byte {
+	if o.layer != 0 {
+		return appendLayerHandle(b, o.ver, o.layer, id)
+	}
 	return appendHandle(b, o.ver, id)
 }
 
-// Resolve fills o with what a handle names that p presents. Once a version is
-// open it allocates nothing and takes no lock. Errors: fs.ErrBadHandle for a
+// Resolve fills o with what a handle names that p presents. Once a version, and the layer that a node has
+// over it, is open it allocates nothing and takes no lock. Errors: fs.ErrBadHandle for a
 // handle that this server never made, fs.ErrStale where the version is gone,
-// fs.ErrAccess where the address of p may not use it, fs.ErrIO where the
-// version cannot be opened, fs.ErrWouldBlock where it is to be asked for later.
+// fs.ErrAccess where the address of p may not use it, or the object is one of another node's
+// own, fs.ErrIO where the version cannot be opened or a node's own files are damaged,
+// fs.ErrWouldBlock where it is to be asked for later.
 func (x *Exports) Resolve(p *Peer, handle []byte, o *Object) error {
-	if len(handle) != versionHandle || handle[0] != handleFormat || handle[1] != kindVersion {
+	if !isVersion(handle) {
 		return fs.ErrBadHandle
 	}
 	if !p.allowed {
@@ -342,18 +356,24 @@ func (x *Exports) Resolve(p *Peer, handle []byte, o *Object) error {
 	if v == nil {
 		return x.resolveMissing(p, handle, o, key)
 	}
-	if v.image.key.sum(handle[:tagOffset]) != binary.BigEndian.Uint64(handle[tagOffset:]) {
+	if !v.image.key.signed(handle) {
 		return fs.ErrBadHandle
 	}
-	return x.resolved(p, v, handle, o)
+	return x.resolved(p, t, v, handle, o)
 }
 
-func (x *Exports) resolved(p *Peer, v *version, handle []byte, o *Object) error {
+func (x *Exports) resolved(p *Peer, t *table, v *version, handle []byte, o *Object) error {
 	tree, err := v.Tree()
 	if err != nil {
 		return err
 	}
-	o.Tree, o.ID, o.ver = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v
+	o.Tree, o.ID, o.ver, o.layer, o.own = tree, fs.NodeID(binary.BigEndian.Uint64(handle[16:])), v, 0, false
+	if handle[1] == kindLayer {
+		o.layer = binary.BigEndian.Uint64(handle[layerOffset:])
+		if err := x.resolveLayer(p, t, o); err != nil {
+			return err
+		}
+	}
 	o.part, o.boot = p.touch(v)
 	return nil
 }
@@ -362,7 +382,7 @@ func (x *Exports) resolved(p *Peer, v *version, handle []byte, o *Object) error 
 // was sealed after the table was made, one that is gone, or a forgery.
 func (x *Exports) resolveMissing(p *Peer, handle []byte, o *Object, key treeKey) error {
 	img := x.table.Load().imageOf(key.export)
-	if img == nil || img.key.sum(handle[:tagOffset]) != binary.BigEndian.Uint64(handle[tagOffset:]) {
+	if img == nil || !img.key.signed(handle) {
 		return fs.ErrBadHandle
 	}
 	if err := x.refreshForHandle(); err != nil {
@@ -370,7 +390,7 @@ func (x *Exports) resolveMissing(p *Peer, handle []byte, o *Object, key treeKey)
 	}
 	t := x.table.Load()
 	if v := t.trees[key]; v != nil {
-		return x.resolved(p, v, handle, o)
+		return x.resolved(p, t, v, handle, o)
 	}
 	if t.imageOf(key.export).damaged {
 		return fs.ErrIO // it may be the one that cannot be read, and come back

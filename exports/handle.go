@@ -32,6 +32,13 @@ const MaxHandle = 64
 // Numbers are big-endian. A second server with the same store and key makes
 // the same handles.
 //
+// That of an object of a version that a node sees with files of its own:
+//
+//	 0  as above, but for
+//	 1  kind      3 = object of a version with a layer
+//	24  layer     uint64: hash of the node's name or address and of the layer's files
+//	32  tag       as above
+//
 // That of an object in a home, which has no inode number alone that could be
 // trusted:
 //
@@ -47,9 +54,11 @@ const (
 	handleFormat  = 1
 	kindVersion   = 1
 	kindHome      = 2
+	kindLayer     = 3
 	tagSize       = 8
 	versionHandle = 32
-	tagOffset     = versionHandle - tagSize
+	layerHandle   = 40
+	layerOffset   = 24
 	objectOffset  = 20
 )
 
@@ -59,6 +68,24 @@ func exportID(name string) uint32 {
 	return binary.BigEndian.Uint32(h[:])
 }
 
+// isVersion reports whether a handle says that it is of a version. What it says may
+// be a lie.
+func isVersion(handle []byte) bool {
+	switch len(handle) {
+	case versionHandle:
+		return handle[0] == handleFormat && handle[1] == kindVersion
+	case layerHandle:
+		return handle[0] == handleFormat && handle[1] == kindLayer
+	}
+	return false
+}
+
+// signed reports whether a handle's tag was made with the key.
+func (k sipKey) signed(handle []byte) bool {
+	body := handle[:len(handle)-tagSize]
+	return k.sum(body) == binary.BigEndian.Uint64(handle[len(body):])
+}
+
 // appendHandle appends the handle of object id in the tree of v.
 func appendHandle(b []byte, v *version, id fs.NodeID) []byte {
 	start := len(b)
@@ -66,6 +93,17 @@ func appendHandle(b []byte, v *version, id fs.NodeID) []byte {
 	b = binary.BigEndian.AppendUint32(b, v.image.id)
 	b = binary.BigEndian.AppendUint64(b, v.treeID)
 	b = binary.BigEndian.AppendUint64(b, uint64(id))
+	return binary.BigEndian.AppendUint64(b, v.image.key.sum(b[start:]))
+}
+
+// appendLayerHandle appends the handle of object id in the tree of v with a layer.
+func appendLayerHandle(b []byte, v *version, layer uint64, id fs.NodeID) []byte {
+	start := len(b)
+	b = append(b, handleFormat, kindLayer, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, v.image.id)
+	b = binary.BigEndian.AppendUint64(b, v.treeID)
+	b = binary.BigEndian.AppendUint64(b, uint64(id))
+	b = binary.BigEndian.AppendUint64(b, layer)
 	return binary.BigEndian.AppendUint64(b, v.image.key.sum(b[start:]))
 }
 

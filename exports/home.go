@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -435,14 +436,7 @@ func (h *homes) trusts(p *Peer) bool {
 
 // signed reports whether the tag of a handle is one that this server makes.
 func (h *homes) signed(handle []byte) bool {
-	body := handle[:len(handle)-tagSize]
-	tag := binary.BigEndian.Uint64(handle[len(body):])
-	for _, key := range h.keys {
-		if key.sum(body) == tag {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(h.keys, func(key sipKey) bool { return key.signed(handle) })
 }
 
 // cut cuts what homes are mounted as off the front of a mount path: /home, or

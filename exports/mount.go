@@ -41,7 +41,7 @@ type Caller struct {
 	// mounts later on a node says who it is.
 	Booting bool
 	// Datagram is set for a call whose source nobody has checked. It leaves no
-	// record: the first call that uses the handle will.
+	// record: the first call that uses the handle will. It gets no files of a node's own.
 	Datagram bool
 }
 
@@ -97,12 +97,15 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	default:
 		return refuse(kind, "%v", err)
 	}
-	if !from.Datagram {
-		if u, began := p.mounted(target, path.Clean(dir), from.Booting); began {
-			x.nodes.saveBoot(p.node.Load(), u, x.log)
-		}
+	if from.Datagram {
+		return appendHandle(nil, target.version, id), nil
 	}
-	return appendHandle(nil, target.version, id), nil
+	layer := x.layerFor(p, &target)
+	if u, began := p.mounted(target, path.Clean(dir), from.Booting, layer); began {
+		x.nodes.saveBoot(p.node.Load(), u, x.log)
+	}
+	o := Object{ver: target.version, layer: layer}
+	return o.AppendHandle(nil, id), nil
 }
 
 // splitPath cuts a mount path into its components, leaving out empty ones and

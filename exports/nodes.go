@@ -50,6 +50,7 @@ type use struct {
 	booted  atomic.Int64           // when it last did so while booting; 0 as above
 	last    atomic.Int64           // when it last made a call with one of its handles
 	boots   atomic.Int64           // how often it began with it
+	layer   atomic.Uint64          // what it booted it with, or else mounted it with last; 0 for none
 	exact   atomic.Bool            // it asked for this version, not for the promoted one
 	tally   *tally                 // what it did with it, which outlives a new name of the version
 	path    atomic.Pointer[string] // what was mounted, until it is unmounted
@@ -145,6 +146,7 @@ func (nd *node) use(v *version, now int64) *use {
 		fresh.mounted.Store(uses[i].mounted.Load())
 		fresh.booted.Store(uses[i].booted.Load())
 		fresh.boots.Store(uses[i].boots.Load())
+		fresh.layer.Store(uses[i].layer.Load())
 		fresh.tally = uses[i].tally
 		fresh.exact.Store(uses[i].exact.Load())
 		fresh.last.Store(uses[i].last.Load())
@@ -179,6 +181,7 @@ type Use struct {
 	Booted    time.Time `json:"booted,omitzero"` // the last mount from an initramfs
 	LastCall  time.Time `json:"last_call,omitzero"`
 	Boots     int64     `json:"boots,omitempty"` // how often it booted this version
+	Layer     uint64    `json:"layer,omitempty"` // that has the node's own files; 0 for none
 	Tally
 }
 
@@ -316,6 +319,7 @@ func restoreUse(image string, saved Use) *use {
 	u := &use{image: image, ref: saved.Ref, first: seconds(saved.FirstSeen), tally: new(tally)}
 	u.tally.set(saved.Tally)
 	u.boots.Store(saved.Boots)
+	u.layer.Store(saved.Layer)
 	u.mounted.Store(seconds(saved.Mounted))
 	u.booted.Store(seconds(saved.Booted))
 	u.last.Store(seconds(saved.LastCall))
@@ -393,6 +397,7 @@ func (u *use) export() Use {
 		Booted:    instant(u.booted.Load()),
 		LastCall:  instant(u.last.Load()),
 		Boots:     u.boots.Load(),
+		Layer:     u.layer.Load(),
 		Tally:     u.tally.sum(),
 	}
 	if path := u.path.Load(); path != nil {

@@ -82,8 +82,9 @@ func (u *use) bootLog(now int64) *bootLog {
 	return l
 }
 
-// mounted notes that p mounted path, which led to the target, and reports whether that began a boot.
-func (p *Peer) mounted(to target, path string, booting bool) (u *use, began bool) {
+// mounted notes that p mounted path, which led to the target, with a layer, if that is not 0, and reports
+// whether that began a boot.
+func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *use, began bool) {
 	u = p.nodes.use(p, to.version)
 	now := p.nodes.now.Load()
 	log := to.version.bootLogFor(booting)
@@ -91,6 +92,9 @@ func (p *Peer) mounted(to target, path string, booting bool) (u *use, began bool
 		began = true
 		u.boots.Add(1)
 		u.tally.set(Tally{})
+	}
+	if booting || u.booted.Load() == 0 {
+		u.layer.Store(layer)
 	}
 	u.mounted.Store(now)
 	if booting {

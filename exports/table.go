@@ -47,6 +47,7 @@ type image struct {
 	key   sipKey
 	state *State
 	store Store
+	files NodeFiles // nil if nodes have none
 
 	journal     journal
 	trialsSaved time.Time // used by watchRollouts alone
