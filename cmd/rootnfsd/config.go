@@ -25,6 +25,8 @@ type config struct {
 	LogFormat string   `yaml:"log-format"`
 
 	Homes homeConfig `yaml:",inline"`
+
+	NodeFiles nodeFileConfig `yaml:",inline"`
 }
 
 // readConfig reads the file that --config names. That there is none is an

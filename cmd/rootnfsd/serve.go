@@ -36,6 +36,7 @@ Examples:
    rootnfsd serve --export /srv/images --allow 192.168.1.0/24
    rootnfsd serve --export pi=/srv/pi --export x86=/srv/x86
    rootnfsd serve --export images/ --home /srv/home --home-skel /srv/skel
+   rootnfsd serve --export images/ --node-files /srv/nodes
    rootnfsd serve --listen 127.0.0.1:12049 --portmap off      without root, for a try`,
 		Flags: append([]cli.Flag{
 			exportFlag(), configFlag(),
@@ -47,7 +48,7 @@ Examples:
 			&cli.StringFlag{Name: "cpu-profile", Hidden: true, Usage: "write a profile to `FILE`, for go tool pprof"},
 			&cli.StringFlag{Name: "log-level", Value: "info", Usage: "debug, info, warn or error"},
 			&cli.StringFlag{Name: "log-format", Value: "console", Usage: "console or json"},
-		}, homeFlags()...),
+		}, append(homeFlags(), nodeFileFlags()...)...),
 		Action: serve,
 	}
 }
@@ -82,6 +83,10 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	images := imagesOf(stores, log)
+	if err := nodeFilesOf(c, cfg.NodeFiles, images, homes); err != nil {
+		return err
+	}
 	for _, s := range stores {
 		unlock, err := lockForServing(s.StateDir())
 		if err != nil {
@@ -111,7 +116,7 @@ func serve(c *cli.Context) error {
 	if err := sealNew(ctx, stores, log); err != nil {
 		return err
 	}
-	x, err := exports.New(exports.Config{Images: imagesOf(stores, log), Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Log: log})
+	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Log: log})
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/layer"
+	"github.com/rootnfsd/rootnfsd/nodefiles"
+)
+
+// nodeFileConfig is what the configuration file says of what differs from node
+// to node.
+type nodeFileConfig struct {
+	NodeFiles      string `yaml:"node-files"`
+	NoNodeIdentity bool   `yaml:"no-node-identity"`
+}
+
+func nodeFileFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{Name: "node-files", Usage: "give nodes files of their own from this `DIR`: all of them DIR/_all/…, one DIR/NODE/…"},
+		&cli.BoolFlag{Name: "no-node-identity", Usage: "give nodes that have a name no host name, machine-id and ssh host keys of their own"},
+	}
+}
+
+// nodeFilesOf gives the images what makes files of nodes, if any are wanted.
+func nodeFilesOf(c *cli.Context, cfg nodeFileConfig, images []exports.Image, homes *exports.Homes) error {
+	o := nodefiles.Options{Dir: str(c, "node-files", cfg.NodeFiles), Identity: !cfg.NoNodeIdentity}
+	if c.IsSet("no-node-identity") {
+		o.Identity = !c.Bool("no-node-identity")
+	}
+	if o.Dir == "" && !o.Identity {
+		return nil
+	}
+	if o.Dir != "" {
+		if err := checkNodeFiles(&o.Dir, images, homes); err != nil {
+			return err
+		}
+	}
+	for i := range images {
+		o.Secrets = filepath.Join(images[i].StateDir, "node-keys")
+		maker, err := nodefiles.New(o)
+		if err != nil {
+			return err
+		}
+		images[i].Files = ownFiles{maker}
+	}
+	return nil
+}
+
+// checkNodeFiles refuses a directory whose files would be everybody's: as a golden tree of a store, or
+// as what nodes write to. It makes the path an absolute one.
+func checkNodeFiles(dir *string, images []exports.Image, homes *exports.Homes) error {
+	abs, err := filepath.Abs(*dir)
+	if err != nil {
+		return err
+	}
+	*dir = abs
+	for _, img := range images {
+		if nested(abs, img.Dir) {
+			return fmt.Errorf("--node-files %s and the store %s must not lie in each other: what is in a store is served to all", abs, img.Dir)
+		}
+	}
+	if homes != nil && nested(abs, homes.Dir) {
+		return fmt.Errorf("--node-files %s and the homes in %s must not lie in each other: nodes can write there", abs, homes.Dir)
+	}
+	return nil
+}
+
+// nested reports whether one of two directories is, or lies in, the other one, wherever symlinks lead.
+func nested(a, b string) bool {
+	return within(a, b) || within(b, a)
+}
+
+func within(dir, in string) bool {
+	rel, err := filepath.Rel(realPath(in), realPath(dir))
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
+}
+
+func realPath(dir string) string {
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real
+	}
+	return dir
+}
+
+// ownFiles shows what makes files of nodes to exports.
+type ownFiles struct{ *nodefiles.Maker }
+
+func (f ownFiles) Files(n exports.Mounting, base fs.Tree) ([]layer.File, []error) {
+	return f.For(nodefiles.Node(n), base)
+}
