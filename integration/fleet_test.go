@@ -79,6 +79,7 @@ type fleet struct {
 	nodes []*fleetNode
 	next  int // of nodes, to boot
 	serve *exec.Cmd
+	log   bytes.Buffer // of the server, to be read when it has ended
 
 	mu           sync.Mutex
 	boots, reads int
@@ -177,8 +178,8 @@ func (f *fleet) start(flags ...string) {
 	}
 	f.serve = exec.Command(rootnfsd, "serve", f.at, "--listen", f.addr, "--portmap", "off", "--log-level", "warn")
 	f.serve.Args = append(f.serve.Args, flags...)
-	var log bytes.Buffer
-	f.serve.Stderr = &log
+	f.log.Reset()
+	f.serve.Stderr = &f.log
 	if err := f.serve.Start(); err != nil {
 		f.t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func (f *fleet) start(flags ...string) {
 			return
 		}
 		if ctx.Err() != nil {
-			f.t.Fatalf("the server does not answer: %v\n%s", err, &log)
+			f.t.Fatalf("the server does not answer: %v", err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -212,9 +213,9 @@ func (f *fleet) stop() {
 }
 
 // restart kills the server and starts it again.
-func (f *fleet) restart() {
+func (f *fleet) restart(flags ...string) {
 	f.kill()
-	f.start()
+	f.start(flags...)
 }
 
 // each calls do for nodes, several at once.

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -56,16 +57,68 @@ func TestConsistentLowers(t *testing.T) {
 		}
 	})
 
+	// All go back to v1, but for a node that is pinned to v2 and one that is a canary for it.
+	cli(t, "rollback", store)
+	cli(t, "node", "set", "pi-01", "--address", address(a), store)
+	cli(t, "pin", "pi-01", "v2", store)
+	cli(t, "node", "set", "pi-02", "--address", lab.NodeAddress(3), "--label", "canary", store)
+	cli(t, "promote", "v2", "--label", "canary", store)
 	reboot(t, a, withKernel(t, golden, "v2", a.Machine()))
-	expectVersion(t, a, "v2")
+	c := node(t, golden, net, 3, "v2")
+	for _, g := range []*lab.Guest{a, b, c} {
+		expectVersion(t, g, "v2")
+	}
 	if got := in(t, a, "cat /etc/version-marker; ls -d /written /etc/hostname 2>/dev/null || true"); got != "v2\n/etc/hostname\n" {
 		t.Errorf("after a reboot: %q; want v2, /etc/hostname back and /written gone", got)
 	}
+	if got := in(t, b, "mount -o ro,vers=3,nolock "+lab.ServerAddress+":/images /mnt; cat /mnt/etc/version-marker; umount /mnt"); got != "v1\n" {
+		t.Errorf("after a rollback a mount of a node without a name has %q; want v1", got)
+	}
 
-	cli(t, "rollback", store)
-	c := node(t, golden, net, 3, "v1")
-	expectVersion(t, c, "v1")
-	expectVersion(t, a, "v2")
+	t.Run("nodes with names differ in who they are", func(t *testing.T) {
+		if first, second := identity(t, golden, a, "pi-01"), identity(t, golden, c, "pi-02"); first == second {
+			t.Error("two nodes have the same machine-id")
+		}
+		if got, want := in(t, b, "cat /etc/hostname"), readFile(t, golden.Tree("v2")+"/etc/hostname"); got != want {
+			t.Errorf("a node without a name has the host name %q; want that of its version, %q", got, want)
+		}
+	})
+}
+
+// identity looks at who a node is that has a name, and returns its machine-id.
+func identity(t *testing.T, golden *lab.Golden, g *lab.Guest, name string) (machineID string) {
+	t.Helper()
+	if got := in(t, g, "uname -n; cat /etc/hostname"); got != name+"\n"+name+"\n" {
+		t.Errorf("%s calls itself %q", name, got)
+	}
+	machineID = in(t, g, "systemd-id128 machine-id")
+	if file := in(t, g, "cat /media/root-ro/etc/machine-id"); file != machineID || len(file) != 33 {
+		t.Errorf("%s has the machine-id %q, and %q in its file", name, machineID, file)
+	}
+	for _, kind := range []string{"ed25519", "ecdsa"} {
+		file := "ssh_host_" + kind + "_key"
+		if got, want := in(t, g, "cat /etc/ssh/"+file), readFile(t, golden.Store+"/.rootnfsd/node-keys/"+name+"/"+file); got != want {
+			t.Errorf("the %s of %s is not the one that the server keeps for it", file, name)
+		}
+		if got := in(t, g, "stat -c '%a %u %g' /etc/ssh/"+file+" /media/root-ro/etc/ssh/"+file); got != "600 0 0\n600 0 0\n" {
+			t.Errorf("mode and owner of %s on %s: %q", file, name, got)
+		}
+		for _, dir := range []string{"/etc/ssh/", "/media/root-ro/etc/ssh/"} {
+			if out, err := tryIn(t, g, "runuser -u ubuntu -- cat "+dir+file); err == nil || !strings.Contains(out, "Permission denied") {
+				t.Errorf("an ordinary user of %s reads %s: %v", name, dir+file, err)
+			}
+		}
+	}
+	return machineID
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
 }
 
 // node boots a node with an address of its own from a version's kernel.

@@ -25,6 +25,9 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
 done
 : >"$root/etc/machine-id"
 
+# Where an ssh server would look for its keys.
+mkdir -p "$root/etc/ssh"
+
 # What differs between the versions: a marker, a big file, one file that comes and one that goes.
 lab=$root/usr/share/lab
 mkdir -p "$lab"
