@@ -163,9 +163,10 @@ func (x *Exports) promoteOnly() error {
 // to date until ctx ends, then saves both a last time. A mount does not depend
 // on it: Mount looks for a new rollout itself.
 func (x *Exports) Run(ctx context.Context) {
-	var boots sync.WaitGroup
-	boots.Go(func() { x.watchBoots(ctx) })
-	defer boots.Wait()
+	var others sync.WaitGroup
+	others.Go(func() { x.watchBoots(ctx) })
+	others.Go(func() { x.watchLayers(ctx) })
+	defer others.Wait()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -181,7 +182,6 @@ func (x *Exports) Run(ctx context.Context) {
 			x.nodes.save(x.table.Load().images, x.log, false)
 			x.refreshIfPromoted()
 			x.watchRollouts(time.Now())
-			x.sweepLayers(time.Now())
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -98,21 +99,30 @@ const (
 	// layerTime is how long a layer is kept that nobody uses: as long as a silent node is taken to run,
 	// and a day more, since its use is noted once a day.
 	layerTime = goneTime + 24*time.Hour
-	// mostNodeLayers is how many layers are kept of one node that it does not run.
+	// mostNodeLayers is how many layers are kept of one node, those that it used last. What it runs is kept.
 	mostNodeLayers = 8
 )
 
-// sweepLayers removes the layers, each hour, that nodes do not need any more.
-func (x *Exports) sweepLayers(now time.Time) {
-	if at := now.Unix(); at-x.layers.swept < int64(sweepInterval/time.Second) {
-		return
-	} else {
-		x.layers.swept = at
+// watchLayers removes, when the server starts and each hour, the layers that nodes do not need any more.
+// It may take seconds, since a disk may hold thousands.
+func (x *Exports) watchLayers(ctx context.Context) {
+	tick := time.NewTicker(sweepInterval)
+	defer tick.Stop()
+	for {
+		x.sweepLayers(time.Now())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
 	}
+}
+
+func (x *Exports) sweepLayers(now time.Time) {
 	t := x.table.Load()
 	x.layers.letGo(t)
 	for _, img := range t.images {
-		for _, f := range x.superfluous(img, now) {
+		for _, f := range x.superfluous(t, img, now) {
 			if err := x.removeLayer(f, now); err != nil {
 				x.log.Error("cannot remove files of a node that are not needed any more", zap.Error(err))
 			}
@@ -144,25 +154,33 @@ type layerFile struct {
 }
 
 // superfluous returns the files of layers that are not needed any more, and notes which are used.
-func (x *Exports) superfluous(img *imageView, now time.Time) (gone []layerFile) {
-	t := x.table.Load()
+func (x *Exports) superfluous(t *table, img *imageView, now time.Time) (gone []layerFile) {
 	running := x.runningLayers(img, now)
 	byOwner := map[string][]layerFile{}
 	for _, f := range x.layerFiles(img, now) {
-		switch {
-		case running[f.key]:
-		case now.Sub(f.used) > layerTime,
-			t.trees[f.key.treeKey] == nil && !img.damaged && now.Sub(f.used) > sweepInterval:
+		versionGone := t.trees[f.key.treeKey] == nil && !img.damaged && now.Sub(f.used) > sweepInterval
+		if !running[f.key] && (versionGone || now.Sub(f.used) > layerTime) {
 			gone = append(gone, f)
-		default:
-			if owner, err := layerOwner(f.path); err == nil {
-				byOwner[owner] = append(byOwner[owner], f)
-			}
+		} else if owner, err := layerOwner(f.path); err == nil {
+			byOwner[owner] = append(byOwner[owner], f)
 		}
 	}
 	for _, files := range byOwner {
 		slices.SortFunc(files, func(a, b layerFile) int { return b.used.Compare(a.used) })
-		gone = append(gone, files[min(mostNodeLayers, len(files)):]...)
+		left := mostNodeLayers
+		for _, f := range files {
+			if running[f.key] {
+				left--
+			}
+		}
+		for _, f := range files {
+			if running[f.key] {
+				continue
+			}
+			if left--; left < 0 {
+				gone = append(gone, f)
+			}
+		}
 	}
 	return gone
 }

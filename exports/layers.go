@@ -62,7 +62,6 @@ type layers struct {
 	limit int        // of bytes
 	bytes int        // that open layers take
 	texts map[string]*text
-	swept int64 // when they were swept, in seconds since the epoch
 }
 
 // text is the content of files, which may be those of many nodes.
