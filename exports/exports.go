@@ -113,7 +113,7 @@ func newImage(c Image) (*image, error) {
 		return nil, err
 	}
 	state := OpenState(c.StateDir)
-	return &image{
+	img := &image{
 		name:      c.Name,
 		paths:     pathsOf(c.Dir),
 		id:        exportID(c.Name),
@@ -123,7 +123,9 @@ func newImage(c Image) (*image, error) {
 		files:     c.Files,
 		journal:   journal{dir: c.StateDir},
 		initramfs: state.initramfs(),
-	}, nil
+	}
+	img.layerBytes.Store(state.layerBytes())
+	return img, nil
 }
 
 // pathsOf returns a directory and, if that is another, where its symlinks lead.

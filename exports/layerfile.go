@@ -156,22 +156,33 @@ func readAtMost(path string, most int) ([]byte, error) {
 	return b, err
 }
 
-// saveLayer writes a layer durably, in place of whatever has its name.
-func (s *State) saveLayer(n *nodeFiles) error {
+// saveLayer writes a layer durably, in place of whatever has its name, and returns its size in bytes.
+func (s *State) saveLayer(n *nodeFiles) (size int, err error) {
 	b := n.encode()
 	if _, err := decodeNodeFiles(b); err != nil {
-		return err // it would never be read again
+		return 0, err // it would never be read again
 	}
 	dir := filepath.Join(s.dir, layerDir)
-	err := os.Mkdir(dir, 0o700)
+	err = os.Mkdir(dir, 0o700)
 	if err == nil {
 		err = durable.SyncDir(s.dir)
 	}
 	if err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+		return 0, err
 	}
-	return durable.ReplaceFile(s.layerPath(binary.BigEndian.Uint64(n.version[:]), n.id()), 0o600, func(w io.Writer) error {
+	return len(b), durable.ReplaceFile(s.layerPath(binary.BigEndian.Uint64(n.version[:]), n.id()), 0o600, func(w io.Writer) error {
 		_, err := w.Write(b)
 		return err
 	})
+}
+
+// layerBytes is how much room the layers take that are kept, in bytes, as far as it can be told.
+func (s *State) layerBytes() (sum int64) {
+	entries, _ := os.ReadDir(filepath.Join(s.dir, layerDir))
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil {
+			sum += info.Size()
+		}
+	}
+	return sum
 }

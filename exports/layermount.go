@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -47,7 +48,7 @@ func (x *Exports) layerFor(p *Peer, to *target) uint64 {
 		return 0
 	}
 	own := &nodeFiles{version: to.version.digest, owner: node, files: files}
-	if err := x.keepLayer(to.version, base, own); err != nil {
+	if err := x.keepLayer(to.version, base, own, e != nil); err != nil {
 		log.Error("the node boots without the files that are its own", zap.Error(err))
 		return 0
 	}
@@ -64,8 +65,14 @@ func mounting(e *Entry, addr netip.Addr, to *target) Mounting {
 	return m
 }
 
+// mostUnnamed is how many bytes of layers there may be for nodes without a name to get new ones: a machine that may mount
+// could take one address after the other, until the disk is full.
+const mostUnnamed = 256 << 20
+
+var errMostUnnamed = fmt.Errorf("there are more than %d MiB of files of nodes, so those that nobody has named get none: rootnfsd node set", mostUnnamed>>20)
+
 // keepLayer sees to it that a layer is on the disk, and opens it over base, the tree of v.
-func (x *Exports) keepLayer(v *version, base fs.Tree, n *nodeFiles) error {
+func (x *Exports) keepLayer(v *version, base fs.Tree, n *nodeFiles, named bool) error {
 	id := n.id()
 	l := x.layers.at(layerKey{treeKey{v.image.id, v.treeID}, id})
 	l.opening.Lock()
@@ -73,9 +80,14 @@ func (x *Exports) keepLayer(v *version, base fs.Tree, n *nodeFiles) error {
 	l.used.Store(x.nodes.now.Load())
 	state := v.image.state
 	if _, err := state.layer(v.treeID, id); err != nil {
-		if err := state.saveLayer(n); err != nil {
+		if !named && v.image.layerBytes.Load() > mostUnnamed {
+			return errMostUnnamed
+		}
+		size, err := state.saveLayer(n)
+		if err != nil {
 			return err
 		}
+		v.image.layerBytes.Add(int64(size))
 	}
 	noteUse(state.layerPath(v.treeID, id), time.Now())
 	if over := l.over.Load(); over != nil && over.base == base && over.all != nil {
@@ -103,17 +115,18 @@ const (
 	mostNodeLayers = 8
 )
 
-// watchLayers removes, when the server starts and each hour, the layers that nodes do not need any more.
-// It may take seconds, since a disk may hold thousands.
+// watchLayers removes, each hour, the layers that nodes do not need any more. It may take seconds, since a
+// disk may hold thousands. Not when the server starts: it may have been off for long, under nodes that
+// waited for it and have not called yet.
 func (x *Exports) watchLayers(ctx context.Context) {
 	tick := time.NewTicker(sweepInterval)
 	defer tick.Stop()
 	for {
-		x.sweepLayers(time.Now())
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case now := <-tick.C:
+			x.sweepLayers(now)
 		}
 	}
 }
@@ -127,6 +140,7 @@ func (x *Exports) sweepLayers(now time.Time) {
 				x.log.Error("cannot remove files of a node that are not needed any more", zap.Error(err))
 			}
 		}
+		img.layerBytes.Store(img.state.layerBytes())
 	}
 }
 

@@ -616,6 +616,29 @@ func BenchmarkResolveLayer(b *testing.B) {
 	}
 }
 
+// TestUnnamedNodesFillNoDisk: who takes one address after the other gets no more files at some point, and a node
+// that has a name, or has files already, does.
+func TestUnnamedNodesFillNoDisk(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.name(t, map[string]string{secondHost: "pi-02"})
+	h := s.mountAs(t, s.peer)
+	if size := s.table.Load().images[0].layerBytes.Load(); size < 100 || size > 1000 {
+		t.Errorf("one layer takes %d bytes", size)
+	}
+	s.table.Load().images[0].layerBytes.Store(mostUnnamed + 1)
+	if again := s.mountAs(t, s.peer); !bytes.Equal(again, h) {
+		t.Errorf("a node that had files: %x; was %x", again, h)
+	}
+	if h := s.mountAs(t, s.at(thirdHost)); h[1] != kindVersion || s.said("node set") != 1 {
+		t.Errorf("a new node: %x, log %v", h, s.logs.All())
+	}
+	s.expect(t, s.at(secondHost), s.mountAs(t, s.at(secondHost)), "etc/hostname", "pi-02")
+	s.restart(t)
+	if h := s.mountAs(t, s.at(thirdHost)); h[1] != kindLayer {
+		t.Errorf("when there is room: %x", h)
+	}
+}
+
 // TestMovedContentUnderLayers: a layer over a version whose packs were rewritten is laid over the version as it
 // is now, and the old one let go of.
 func TestMovedContentUnderLayers(t *testing.T) {

@@ -49,6 +49,8 @@ type image struct {
 	store Store
 	files NodeFiles // nil if nodes have none
 
+	layerBytes atomic.Int64 // that are kept of layers, about
+
 	journal     journal
 	trialsSaved time.Time // used by watchRollouts alone
 
