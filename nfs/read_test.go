@@ -15,6 +15,7 @@ import (
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/fs/layer"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
 
@@ -32,7 +33,11 @@ func ways(t *testing.T, content []byte) map[string]fs.Tree {
 	memory := sample()
 	memory.WriteFile("/big", 0o644, content)
 	cold := coldTree(memory)
-	return map[string]fs.Tree{"one span": spans, "many spans": pieces, "copied": memory, "cold": cold}
+	own, err := layer.New(newFileTree(t, []byte("the version's")), 1, []layer.File{{Path: "/big", Mode: 0o644, Content: string(content)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]fs.Tree{"one span": spans, "many spans": pieces, "copied": memory, "cold": cold, "of a layer": own}
 }
 
 func TestRead(t *testing.T) {
