@@ -76,7 +76,7 @@ type nodeLayer struct {
 	used atomic.Int64 // when a node last used it, in seconds since the epoch
 	over atomic.Pointer[overlaid]
 
-	opening sync.Mutex // one opens it, the others wait for it
+	opening sync.Mutex // one opens it, the others wait for it; locked before layers.mu
 	lost    string     // why it could not be opened, as it was logged
 }
 

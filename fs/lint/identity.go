@@ -17,13 +17,13 @@ func identityRules() []Rule {
 		ID: "machine-id", Severity: Warning,
 		Looks:  "a `/etc/machine-id` that is filled in, or, as information, one that is missing or says `uninitialized` where systemd is",
 		Reason: "All nodes are one machine: DHCP clients make their identifiers of it, so that nodes get the same address, and journals cannot be told apart. Without the file systemd takes each boot for the first: it sets services to their presets, and systemd-firstboot may ask questions on the console.",
-		Fix:    "`: > etc/machine-id`: the file stays, empty, and systemd makes an identity at each boot (`--fix` does).",
+		Fix:    "`: > etc/machine-id`: the file stays, empty, and systemd makes an identity at each boot (`--fix` does). A node that has a name (`rootnfsd node set`) gets one of its own, the same at each boot.",
 		check:  checkMachineID,
 	}, {
 		ID: "ssh-host-keys", Severity: Warning,
 		Looks:  "`/etc/ssh/ssh_host_*_key`",
 		Reason: "All nodes share one secret: who has one node can pass for any other.",
-		Fix:    "`rm etc/ssh/ssh_host_*`, and keep keys for each node where only that node reads them, or make them at boot with `ssh-keygen -A`, from before `ssh.service`.",
+		Fix:    "`rm etc/ssh/ssh_host_*`: a node that has a name (`rootnfsd node set`) gets keys of its own. For others, make them at boot with `ssh-keygen -A`, from before `ssh.service`.",
 		check:  checkHostKeys,
 	}}
 }
