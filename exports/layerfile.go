@@ -17,7 +17,7 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs/layer"
 )
 
-// nodeFiles is the files that a node has over a version: what is kept of a layer, in a file of its own, so
+// ownFiles is the files that a node has over a version: what is kept of a layer, in a file of its own, so
 // that a handle names the same bytes after a restart. That holds secrets, so only its owner may read
 // it:
 //
@@ -26,7 +26,7 @@ import (
 //	owner    its length in one byte, and the name of the node, or its address if it had none
 //	files    as layer.Encode writes them
 //	check    32 bytes: SHA-256 of all of the above
-type nodeFiles struct {
+type ownFiles struct {
 	version fs.Digest
 	owner   string
 	files   []layer.File
@@ -41,13 +41,13 @@ const (
 )
 
 // id is what a handle says of the layer.
-func (n *nodeFiles) id() uint64 {
+func (n *ownFiles) id() uint64 {
 	d := layer.Digest(n.files)
 	sum := sha256.Sum256([]byte("rootnfsd node " + n.owner + "\x00" + string(d[:])))
 	return max(1, binary.BigEndian.Uint64(sum[:])) // 0 is none
 }
 
-func (n *nodeFiles) encode() []byte {
+func (n *ownFiles) encode() []byte {
 	b := append([]byte(layerMagic), n.version[:]...)
 	b = append(b, byte(len(n.owner)))
 	b = append(b, n.owner...)
@@ -56,8 +56,8 @@ func (n *nodeFiles) encode() []byte {
 	return append(b, sum[:]...)
 }
 
-// decodeNodeFiles reads what encode wrote, and takes nothing else.
-func decodeNodeFiles(b []byte) (*nodeFiles, error) {
+// decodeOwnFiles reads what encode wrote, and takes nothing else.
+func decodeOwnFiles(b []byte) (*ownFiles, error) {
 	n, rest, err := decodeLayerHeader(b)
 	if err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func decodeNodeFiles(b []byte) (*nodeFiles, error) {
 }
 
 // decodeLayerHeader reads all but the files, which it returns.
-func decodeLayerHeader(b []byte) (n *nodeFiles, rest []byte, err error) {
+func decodeLayerHeader(b []byte) (n *ownFiles, rest []byte, err error) {
 	if len(b) < layerHeader {
 		return nil, nil, errors.New("it is cut short")
 	}
@@ -84,7 +84,7 @@ func decodeLayerHeader(b []byte) (n *nodeFiles, rest []byte, err error) {
 		}
 		return nil, nil, errors.New("it is no layer of a node")
 	}
-	n = &nodeFiles{version: fs.Digest(b[len(layerMagic):])}
+	n = &ownFiles{version: fs.Digest(b[len(layerMagic):])}
 	rest = b[layerHeader:]
 	size := int(b[layerHeader-1])
 	if size == 0 || len(rest) < size {
@@ -108,13 +108,13 @@ func parseLayerName(name string) (tree, id uint64, ok bool) {
 }
 
 // layer reads the layer that a handle names. The error wraps os.ErrNotExist if there is none.
-func (s *State) layer(tree, id uint64) (*nodeFiles, error) {
+func (s *State) layer(tree, id uint64) (*ownFiles, error) {
 	path := s.layerPath(tree, id)
 	b, err := readAtMost(path, mostLayerFile)
 	if err != nil {
 		return nil, err
 	}
-	n, err := decodeNodeFiles(b)
+	n, err := decodeOwnFiles(b)
 	if err == nil && (binary.BigEndian.Uint64(n.version[:]) != tree || n.id() != id) {
 		err = errors.New("it is that of another")
 	}
@@ -157,9 +157,9 @@ func readAtMost(path string, most int) ([]byte, error) {
 }
 
 // saveLayer writes a layer durably, in place of whatever has its name, and returns its size in bytes.
-func (s *State) saveLayer(n *nodeFiles) (size int, err error) {
+func (s *State) saveLayer(n *ownFiles) (size int, err error) {
 	b := n.encode()
-	if _, err := decodeNodeFiles(b); err != nil {
+	if _, err := decodeOwnFiles(b); err != nil {
 		return 0, err // it would never be read again
 	}
 	dir := filepath.Join(s.dir, layerDir)

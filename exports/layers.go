@@ -193,7 +193,7 @@ func lostLayer(id uint64, base fs.Tree, err error, now int64) *overlaid {
 }
 
 // overlay lays the files of a node over base.
-func (s *layers) overlay(n *nodeFiles, id uint64, base fs.Tree) (*overlaid, error) {
+func (s *layers) overlay(n *ownFiles, id uint64, base fs.Tree) (*overlaid, error) {
 	over := &overlaid{base: base, owner: ownerOf(n.owner), rest: layer.Bare(base, id, fs.ErrAccess), files: s.share(n.files)}
 	var err error
 	if over.all, err = layer.New(base, id, over.files); err != nil {

@@ -680,7 +680,7 @@ func TestManyNodes(t *testing.T) {
 	}
 	for i := range nodes { // what a mount does but for the disk, which would take the test a minute
 		files, _ := s.make(Mounting{Address: netip.MustParseAddr(addr(i))})
-		n := &nodeFiles{version: v.digest, owner: addr(i), files: files}
+		n := &ownFiles{version: v.digest, owner: addr(i), files: files}
 		id := n.id()
 		over, err := s.layers.overlay(n, id, base)
 		if err != nil {
@@ -839,15 +839,15 @@ func TestSweepAfterRemoval(t *testing.T) {
 	s.expect(t, s.peer, h, "etc/hostname", host)
 }
 
-// FuzzNodeFiles: whatever is taken is what encode makes.
-func FuzzNodeFiles(f *testing.F) {
+// FuzzOwnFiles: whatever is taken is what encode makes.
+func FuzzOwnFiles(f *testing.F) {
 	files, _ := hostnames(Mounting{Name: "pi-01"})
-	good := (&nodeFiles{version: digestOf('a'), owner: "pi-01", files: files}).encode()
+	good := (&ownFiles{version: digestOf('a'), owner: "pi-01", files: files}).encode()
 	f.Add(good)
 	f.Add(good[:len(good)-1])
 	f.Add([]byte(layerMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if n, err := decodeNodeFiles(b); err == nil && !bytes.Equal(n.encode(), b) {
+		if n, err := decodeOwnFiles(b); err == nil && !bytes.Equal(n.encode(), b) {
 			t.Errorf("%x was taken", b)
 		}
 		decodeLayerHeader(b)
