@@ -55,6 +55,7 @@ type NodeStatus struct {
 	Boots    int64     `json:"boots,omitempty"` // of the version that it runs
 	Good     time.Time `json:"good,omitzero"`   // when it last said that it is up
 	Tally              // of the version that it runs
+	Trouble
 	// Hints say what should be mended on the node.
 	Hints []string `json:"hints,omitempty"`
 
@@ -107,7 +108,7 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 // nil, and what was seen at its addresses.
 func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	n := merge(seen)
-	status := NodeStatus{Address: n.Addr, Good: n.Good, State: StateNew}
+	status := NodeStatus{Address: n.Addr, Good: n.Good, State: StateNew, Trouble: n.Trouble}
 	member := memberOf(e, n.Addr)
 	if e != nil {
 		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels
@@ -167,6 +168,7 @@ func merge(seen []Node) Node {
 		n.Uses = append(n.Uses, s.Uses...)
 		n.Good = later(n.Good, s.Good)
 		n.Home = later(n.Home, s.Home)
+		n.Trouble.add(s.Trouble)
 	}
 	return n
 }
@@ -204,15 +206,16 @@ func hints(s *NodeStatus) []string {
 	if s.SmallReads() {
 		list = append(list, "it reads in pieces of 4 KiB: add rsize=1048576 to its nfsroot= options")
 	}
-	return list
+	return append(list, s.Trouble.hints(s.Mounted)...)
 }
 
 // Fleet is what is known of the nodes of an image right now; nil for an image that is not
-// served.
+// served. Like a mount it goes by what was promoted, or said of nodes, until now.
 func (x *Exports) Fleet(image string) []NodeStatus {
-	for _, img := range x.table.Load().images {
+	x.refreshIfPromoted()
+	for i, img := range x.table.Load().images {
 		if img.name == image {
-			return Fleet(&img.rollout, img.inventory, usersOf(image, x.nodes.all()), time.Now())
+			return Fleet(&img.rollout, img.inventory, recordOf(image, i == 0, x.nodes.all()), time.Now())
 		}
 	}
 	return nil

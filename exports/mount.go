@@ -55,7 +55,11 @@ type Caller struct {
 // they ask.
 func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	refuse := func(kind fs.Error, format string, args ...any) ([]byte, error) {
-		return nil, &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
+		err := &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
+		if !from.Datagram {
+			p.noteMountError(err)
+		}
+		return nil, err
 	}
 	if !p.allowed {
 		return refuse(fs.ErrAccess, "%s is not allowed to mount; serve --allow says who is", p.addr)

@@ -38,6 +38,8 @@ type node struct {
 	uses atomic.Pointer[[]*use]
 	good atomic.Int64 // when it last said that it is up; 0 if it never did
 	home atomic.Int64 // when it last mounted its home; 0 as above
+
+	troubles troubles
 }
 
 // use is a node's use of one version. Times are in seconds since the epoch.
@@ -122,10 +124,11 @@ func (n *nodes) forgetOldest() {
 	oldest.uses.Store(&[]*use{}) // so that it is known again with its next call
 }
 
+// lastCall is when the node last made a call about a version, mounts included.
 func (nd *node) lastCall() int64 {
 	var last int64
 	for _, u := range *nd.uses.Load() {
-		last = max(last, u.last.Load())
+		last = max(last, u.last.Load(), u.mounted.Load())
 	}
 	return last
 }
@@ -169,6 +172,7 @@ type Node struct {
 	Uses []Use      `json:"uses"`
 	Good time.Time  `json:"good,omitzero"` // when it last said that it is up
 	Home time.Time  `json:"home,omitzero"` // when it last mounted its home
+	Trouble
 }
 
 // Use is what is known of a node's use of one version.
@@ -311,6 +315,7 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 			nd.uses.Store(&uses)
 			nd.good.Store(max(nd.good.Load(), seconds(s.Good)))
 			nd.home.Store(max(nd.home.Load(), seconds(s.Home)))
+			nd.troubles.restore(s.Trouble)
 		}
 	}
 }
@@ -354,14 +359,14 @@ func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 	if !now && !fresh && at-n.lastSave < interval {
 		return
 	}
-	if !now && !fresh && !slices.ContainsFunc(all, func(nd *node) bool { return nd.lastCall() >= n.lastSave }) {
+	if !now && !fresh && !slices.ContainsFunc(all, func(nd *node) bool { return max(nd.lastCall(), nd.troubles.last()) >= n.lastSave }) {
 		return
 	}
 	n.lastSave = at
 	n.dirty.Store(false)
-	for _, img := range images {
+	for i, img := range images {
 		err := img.journal.replacing(func() error {
-			disk := nodesOnDisk{Format: nodesFormat, Nodes: usersOf(img.name, n.all())}
+			disk := nodesOnDisk{Format: nodesFormat, Nodes: recordOf(img.name, i == 0, n.all())}
 			return replaceJSON(filepath.Join(img.state.dir, nodesFile), disk)
 		})
 		if err != nil {
@@ -375,7 +380,7 @@ func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 func usersOf(image string, all []*node) []Node {
 	list := []Node{}
 	for _, nd := range all {
-		saved := Node{Addr: nd.addr, Good: instant(nd.good.Load()), Home: instant(nd.home.Load())}
+		saved := Node{Addr: nd.addr, Good: instant(nd.good.Load()), Home: instant(nd.home.Load()), Trouble: nd.troubles.get()}
 		for _, u := range *nd.uses.Load() {
 			if u.image == image {
 				saved.Uses = append(saved.Uses, u.export())

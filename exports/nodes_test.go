@@ -59,7 +59,7 @@ func TestStrangersLeaveNoTrace(t *testing.T) {
 	for i := range 256 {
 		p := s.Peer(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 700))
 		s.Resolve(p, make([]byte, versionHandle), &o)
-		s.Mount(p, "/nope", Caller{})
+		s.Mount(p, "/nope", Caller{Datagram: true})
 		if _, err := s.Mount(p, "/", Caller{Datagram: true}); err != nil {
 			t.Fatal(err)
 		}

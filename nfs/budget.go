@@ -48,6 +48,13 @@ func (b *budget) untouched() bool {
 	return b.free == b.total
 }
 
+// taken is how much of it is not there.
+func (b *budget) taken() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.total - b.free
+}
+
 // take takes n bytes, waiting for them if it must.
 func (b *budget) take(n int) {
 	b.mu.Lock()

@@ -3,6 +3,7 @@ package nfs
 import (
 	"errors"
 	"net/netip"
+	"time"
 
 	gonfs "github.com/willscott/go-nfs"
 	"go.uber.org/zap"
@@ -27,6 +28,8 @@ type call struct {
 	local    netip.AddrPort // where the call came to, and from
 	remote   netip.AddrPort
 	datagram bool
+	kind     kind          // what it is counted as
+	arrived  time.Duration // when (stats.clock), if another goroutine than the leader of its connection answers it
 
 	header wire.Call
 	args   wire.Decoder
@@ -120,12 +123,14 @@ func (c *call) answer(msg []byte) outcome {
 	case wire.NotACall:
 		return hangup
 	default:
+		c.kind = kindError
 		c.out.Denied(c.header.XID, verdict)
 		return replied
 	}
 	c.identify()
 	c.inHome = false
 	proc, stat := c.procedure()
+	c.kind = c.kindOf(stat)
 	if stat == wire.ProgMismatch {
 		return replied // with the versions that there are
 	}
@@ -156,6 +161,7 @@ func (c *call) run(proc procedure) {
 		stat = wire.SystemErr
 	}
 	if stat != wire.Success {
+		c.kind = c.kindOf(stat)
 		c.out.Truncate(start)
 		c.out.Accepted(c.header.XID, stat)
 	}

@@ -49,13 +49,17 @@ type conn struct {
 	homes   *budget        // bytes of calls of the node about homes, and their replies
 	slow    sync.WaitGroup // those goroutines
 
+	stats *statShard
+
 	turn      atomic.Uint64 // odd while the leader is in a call that may wait
 	isWatched atomic.Bool   // by the server's watch
 	ended     func()        // called when the connection has ended
 
 	// Of the leader.
 	in           input
-	small        *smallBuffer // where in reads to, one of the two or none
+	batch        batch         // calls that are answered and whose replies were not sent
+	arrived      time.Duration // when something was last read (stats.clock)
+	small        *smallBuffer  // where in reads to, one of the two or none
 	large        *largeBuffer
 	call         *call // nil while there is nothing to answer
 	readDeadline deadline
@@ -80,11 +84,12 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 		remote:  addrPort(tcp.RemoteAddr()),
 		local:   addrPort(tcp.LocalAddr()),
 		pending: newBudget(s.limits.PendingConn),
+		stats:   s.stats.shard(),
 	}
 	c.peer = s.exports.Peer(c.remote)
 	c.readDeadline.set = tcp.SetReadDeadline
 	c.onReadable = c.read
-	c.out.init(tcp, raw, s.limits.Write)
+	c.out.init(tcp, raw, s.limits.Write, &c.stats.sent)
 	// A node that lost power never says goodbye.
 	_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4})
 	return c, nil
@@ -187,6 +192,7 @@ func (s *Server) panicked(reason any, in *call) error {
 		fields = append(fields, in.fields()...)
 	}
 	s.log.Error("a call failed in a way that it must not", fields...)
+	s.stats.panics.Add(1)
 	return errPanic
 }
 
@@ -212,6 +218,7 @@ func (c *conn) answer(record []byte) error {
 		}
 		return c.answerSlowly()
 	}
+	c.batch.add(c.call.kind)
 	if c.call.nspans > 0 {
 		return c.flushWithSpans()
 	}
@@ -228,7 +235,18 @@ func (c *conn) flush() error {
 	c.out.waited = false
 	err := c.out.send(c.call.out.Bytes(), false)
 	c.call.out.Truncate(0)
+	if err == nil {
+		c.countBatch()
+	}
 	return err
+}
+
+// countBatch counts the calls whose replies have just been sent.
+func (c *conn) countBatch() { c.batch.drain(c.stats, c.srv.stats.clock()-c.arrived) }
+
+// countOne counts a call whose reply another goroutine than the leader has just sent.
+func (c *conn) countOne(call *call) {
+	c.stats.count(call.kind, 1, c.srv.stats.clock()-call.arrived)
 }
 
 // flushWithSpans sends the replies that are ready, the last of which carries
@@ -251,8 +269,11 @@ func (c *conn) flushWithSpans() error {
 		}
 	}
 	if padding > 0 { // now, or a reply that had to wait gets in before it
-		return c.out.send(zeros[:padding], false)
+		if err := c.out.send(zeros[:padding], false); err != nil {
+			return err
+		}
 	}
+	c.countBatch()
 	return nil
 }
 
@@ -306,10 +327,17 @@ func (c *conn) read(fd uintptr) bool {
 		case err == nil && n == 0:
 			err = io.EOF
 		}
-		c.in.filled(max(n, 0))
+		c.received(max(n, 0))
 		c.readErr = err
 		return true
 	}
+}
+
+// received notes that so many bytes have arrived.
+func (c *conn) received(n int) {
+	c.in.filled(n)
+	c.arrived = c.srv.stats.clock()
+	c.stats.received.Add(uint64(n))
 }
 
 // block prepares for waiting until there is something to read: it gives back

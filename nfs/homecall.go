@@ -37,7 +37,9 @@ func (c *conn) answerInHome(record []byte) error {
 	if room, err := c.reserveForHome(in + out); err != nil {
 		return err
 	} else if !room {
-		c.call.refuseInHome()
+		if c.call.refuseInHome() {
+			c.batch.add(c.call.kind)
+		}
 		return nil
 	}
 	h := &homeCall{conn: c, size: in + out}
@@ -49,6 +51,7 @@ func (c *conn) answerInHome(record []byte) error {
 	var buf []byte
 	buf, h.recycle[1] = c.srv.pools.buffer(out)
 	h.call = c.call.forkInHome(buf)
+	h.call.arrived = c.arrived
 	h.call.pipe = pipe
 	if !quick && !alone {
 		h.leave()
@@ -92,7 +95,10 @@ func (c *conn) answerHere(h *homeCall, quick bool) error {
 		h.finish(reply, nil)
 		return nil
 	}
-	copy(c.call.out.Extend(len(reply)), reply)
+	if len(reply) > 0 {
+		copy(c.call.out.Extend(len(reply)), reply)
+		c.batch.add(h.call.kind)
+	}
 	h.release()
 	return nil
 }
@@ -131,7 +137,9 @@ func (h *homeCall) answer() (reply []byte, err error) {
 func (h *homeCall) finish(reply []byte, err error) {
 	c := h.conn
 	if err == nil && len(reply) > 0 {
-		err = c.sendHome(h.call, reply)
+		if err = c.sendHome(h.call, reply); err == nil {
+			c.countOne(h.call)
+		}
 	}
 	if err != nil {
 		c.tcp.Close() // what was sent may be a part of a reply
@@ -247,32 +255,34 @@ func (c *conn) giveHome(size, n int) {
 // refuseInHome appends the reply to a call about a home that has to come later. A
 // call that has come before must not: the client would make it anew, under another
 // xid, and it would be carried out twice. So it has the reply that it had, or none
-// while it is under way, and the client sends it once more.
-func (c *call) refuseInHome() {
+// while it is under way, and the client sends it once more. It reports whether there is
+// a reply.
+func (c *call) refuseInHome() bool {
 	var reply []byte
 	if c.onceOnly() {
 		args := c.args
 		var known bool
 		reply, known = c.dupCache().known(c.request(args.FixedOpaque(args.Len())))
 		if known && reply == nil {
-			return
+			return false
 		}
 	}
 	mark := c.out.BeginRecord()
 	defer func() { c.out.EndRecord(mark, 0) }()
 	if reply != nil {
 		copy(c.out.Extend(len(reply)), reply)
-		return
+		return true
 	}
 	c.out.Accepted(c.header.XID, wire.Success)
 	if c.header.Prog == progMount {
 		c.out.Uint32(uint32(gonfs.MountStatusErrServerFault))
-		return
+		return true
 	}
 	c.out.Uint32(uint32(gonfs.NFSStatusJukebox))
 	for range c.absent() {
 		c.out.Bool(false)
 	}
+	return true
 }
 
 // absent is how many attributes the reply to a call that fails can carry, each
@@ -359,7 +369,7 @@ func (c *call) peekIO() (off uint64, count uint32, rest wire.Decoder) {
 // nothing with c.
 func (c *call) forkInHome(buf []byte) *call {
 	s := get[call](&c.srv.pools.calls)
-	s.srv, s.peer, s.local, s.remote = c.srv, c.peer, c.local, c.remote
+	s.srv, s.peer, s.local, s.remote, s.kind = c.srv, c.peer, c.local, c.remote, c.kind
 	s.out.Reset(buf)
 	return s
 }

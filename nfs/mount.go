@@ -52,7 +52,9 @@ func (c *call) mnt() wire.AcceptStat {
 		Booting:  c.header.Cred.Flavor == wire.AuthNone,
 		Datagram: c.datagram,
 	})
-	c.out.Uint32(uint32(mountStatus(err)))
+	status := mountStatus(err)
+	c.srv.stats.countMount(status)
+	c.out.Uint32(uint32(status))
 	if err != nil {
 		c.srv.log.Warn("mount refused", zap.Stringer("client", c.remote.Addr()), zap.Error(err))
 		return wire.Success

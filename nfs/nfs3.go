@@ -49,6 +49,8 @@ func (c *call) nfsProcedure() (procedure, wire.AcceptStat) {
 	case h.Vers == nfsVersion:
 		return pick(nfsProcedures[:], h.Proc)
 	}
+	c.srv.stats.countWrongVersion(h.Vers)
+	c.peer.NoteWrongVersion(h.Vers)
 	// mount(8) without options tries version 4 first and goes down when it is
 	// told so.
 	c.srv.log.Info("a client asked for a version of NFS other than 3; it will fall back, and saves the attempt when it mounts with vers=3",

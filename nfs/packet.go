@@ -64,6 +64,8 @@ func (s *Server) answerPackets(ctx context.Context, udp *net.UDPConn) error {
 func (s *Server) answerPacket(udp *net.UDPConn, msg, source []byte, to, from netip.AddrPort) {
 	remote := netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
 	c := s.newCall(s.exports.Peer(remote), to, remote)
+	arrived, shard := s.stats.clock(), s.stats.shard()
+	shard.received.Add(uint64(len(msg)))
 	defer func() {
 		if r := recover(); r != nil {
 			s.panicked(r, c)
@@ -77,7 +79,10 @@ func (s *Server) answerPacket(udp *net.UDPConn, msg, source []byte, to, from net
 	}
 	if _, _, err := udp.WriteMsgUDPAddrPort(c.out.Bytes(), source, from); err != nil {
 		s.log.Debug("cannot reply to a datagram", zap.Stringer("client", remote), zap.Error(err))
+		return
 	}
+	shard.sent.Add(uint64(c.out.Len()))
+	shard.count(c.kind, 1, s.stats.clock()-arrived)
 }
 
 // floods reports whether a reply should not be sent because it is a list, which

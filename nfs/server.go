@@ -127,6 +127,7 @@ type Server struct {
 	lists    listRate
 	watch    watch
 	pipes    pipes
+	stats    stats
 
 	mu        sync.Mutex // guards what follows
 	conns     map[*conn]struct{}
@@ -152,6 +153,7 @@ func New(cfg Config) *Server {
 		disk:     make(chan struct{}, limits.Disk),
 		pipes:    make(pipes, maxPipes),
 		conns:    make(map[*conn]struct{}),
+		stats:    stats{began: time.Now()},
 	}
 }
 
@@ -267,6 +269,7 @@ func (s *Server) register(c *conn) bool {
 		return false
 	}
 	s.conns[c] = struct{}{}
+	s.stats.accepted.Add(1)
 	if stranger {
 		s.strangers++
 	}
@@ -310,6 +313,7 @@ func (s *Server) evictLocked() bool {
 	s.log.Warn("closing the connection that has been idle longest", zap.Stringer("client", oldest.remote))
 	oldest.tcp.Close()
 	s.forgetLocked(oldest)
+	s.stats.evicted.Add(1)
 	return true
 }
 

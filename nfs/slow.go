@@ -17,6 +17,8 @@ func (c *conn) answerSlowly() error {
 	}
 	buf, recycle := c.srv.pools.buffer(size)
 	slow := c.call.fork(buf)
+	slow.arrived = c.arrived
+	c.stats.waited.Add(1)
 	c.slow.Add(1)
 	go func() {
 		defer c.slow.Done()
@@ -55,7 +57,7 @@ func (c *conn) reserve(size int, budgets ...*budget) error {
 func (c *call) fork(buf []byte) *call {
 	s := get[call](&c.srv.pools.calls)
 	s.srv, s.peer, s.local, s.remote = c.srv, c.peer, c.local, c.remote
-	s.header, s.read, s.obj, s.attr = c.header, c.read, c.obj, c.attr
+	s.header, s.kind, s.read, s.obj, s.attr = c.header, c.kind, c.read, c.obj, c.attr
 	s.args = wire.Decoder{}
 	s.identify()
 	s.out.Reset(buf)
@@ -75,7 +77,11 @@ func (c *conn) finish(call *call) (err error) {
 	c.sending.Lock()
 	defer c.sending.Unlock()
 	c.out.waited = false
-	return c.out.send(call.out.Bytes(), false)
+	if err := c.out.send(call.out.Bytes(), false); err != nil {
+		return err
+	}
+	c.countOne(call)
+	return nil
 }
 
 // finishRead reads as long as it takes. It gives back the token that the caller

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -68,11 +69,13 @@ type output struct {
 	left  int64
 	err   error
 
+	sent *atomic.Uint64 // bytes, of all connections that count there
+
 	onBytes, onFile, onPipe func(fd uintptr) bool
 }
 
-func (o *output) init(tcp *net.TCPConn, raw syscall.RawConn, limit time.Duration) {
-	o.raw, o.limit = raw, limit
+func (o *output) init(tcp *net.TCPConn, raw syscall.RawConn, limit time.Duration, sent *atomic.Uint64) {
+	o.raw, o.limit, o.sent = raw, limit, sent
 	o.deadline.set = tcp.SetWriteDeadline
 	o.onBytes, o.onFile, o.onPipe = o.sendBytes, o.sendFile, o.emptyPipe
 }
@@ -142,6 +145,7 @@ func (o *output) sendBytes(fd uintptr) bool {
 		switch err {
 		case nil:
 			o.bytes = o.bytes[n:]
+			o.sent.Add(uint64(n))
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return o.block()
@@ -205,6 +209,7 @@ func (o *output) sendRest(some func() (int, error)) bool {
 		switch {
 		case n > 0:
 			o.left -= int64(n)
+			o.sent.Add(uint64(n))
 		case err == nil:
 			o.err = io.ErrUnexpectedEOF // the file is shorter than its tree says
 			return true
