@@ -37,6 +37,7 @@ func (x *Exports) watchBoots(ctx context.Context) {
 func (x *Exports) warmUp(ctx context.Context, v *version) {
 	begun := time.Now()
 	bytes, err := v.warmUp(ctx)
+	x.warmed.Add(bytes)
 	log := x.log.With(zap.String("image", v.image.name), zap.String("version", v.name))
 	switch {
 	case ctx.Err() != nil:

@@ -69,6 +69,8 @@ type Exports struct {
 	layers     layers
 	neighbours string // file of the kernel's neighbour table
 
+	warmed atomic.Uint64 // bytes
+
 	refreshing  sync.Mutex // guards the making of a new table, not its use, and what follows
 	lastRefresh time.Time  // of a refresh asked for by a handle
 	lastFailure string     // of a refresh, so that it is logged once

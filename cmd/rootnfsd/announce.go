@@ -24,6 +24,9 @@ func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sock
 	default:
 		fmt.Fprintf(&b, "port mapper: port %d, TCP and UDP\n", socks.portmap)
 	}
+	if socks.admin != nil {
+		fmt.Fprintf(&b, "operators: http://%s\n", socks.admin.Addr())
+	}
 	fmt.Fprintf(&b, "allowed: %s\n\n", joinPrefixes(allow))
 	for _, s := range x.Serving() {
 		if s.Promoted.Version == "" {

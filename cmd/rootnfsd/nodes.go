@@ -14,6 +14,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rootnfsd/rootnfsd/admin"
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/hostlist"
 )
@@ -221,8 +222,13 @@ func fleetLine(nodes []exports.NodeStatus) string {
 	return strings.Join(parts, ", ")
 }
 
-// fleet is what is known of the nodes.
-func (s *openedStore) fleet(_ context.Context) ([]exports.NodeStatus, error) {
+// fleet is what is known of the nodes: by the server, or else, where there is none or it does not
+// let this user in, by what it last left on disk.
+func (s *openedStore) fleet(ctx context.Context) ([]exports.NodeStatus, error) {
+	fleet := []exports.NodeStatus{}
+	if err := admin.Dial(s.StateDir()).Get(ctx, "/v1/nodes", &fleet); err == nil {
+		return fleet, nil
+	}
 	return s.state.Fleet(time.Now())
 }
 

@@ -37,12 +37,14 @@ Examples:
    rootnfsd serve --export pi=/srv/pi --export x86=/srv/x86
    rootnfsd serve --export images/ --home /srv/home --home-skel /srv/skel
    rootnfsd serve --export images/ --node-files /srv/nodes
+   rootnfsd serve --export images/ --admin :2050
    rootnfsd serve --listen 127.0.0.1:12049 --portmap off      without root, for a try`,
 		Flags: append([]cli.Flag{
 			exportFlag(), configFlag(),
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
+			&cli.StringFlag{Name: "admin", Usage: "answer status, metrics and nodes that say that they are well over HTTP at `ADDR` (docs/admin.md; default: only on a socket in the store)"},
 			&cli.StringFlag{Name: "record", Usage: "write each call about a version to `FILE`, which must be new: rootnfsd bench storm replays it"},
 			&cli.BoolFlag{Name: "no-warm", Usage: "do not bring into memory what nodes read at boot, at the start and after a promote"},
 			&cli.StringFlag{Name: "cpu-profile", Hidden: true, Usage: "write a profile to `FILE`, for go tool pprof"},
@@ -112,6 +114,9 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer socks.close()
+	if err := socks.openAdmin(str(c, "admin", cfg.Admin)); err != nil {
+		return err
+	}
 
 	if err := sealNew(ctx, stores, log); err != nil {
 		return err
@@ -132,19 +137,25 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return errors.Join(err, profiled())
 	}
+	doors := openDoors(stores, socks.admin, log)
+	defer doors.close()
 	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
-	err = errors.Join(serveUntil(ctx, config, socks), finish(), profiled())
+	err = errors.Join(serveUntil(ctx, config, socks, func(ctx context.Context, server *nfs.Server) {
+		doors.serve(ctx, newAdmin(stores, x, server, allow, log))
+	}), finish(), profiled())
 	log.Info("stopped")
 	return err
 }
 
-// serveUntil serves until ctx ends or a listener fails, and finishes what is in hand.
-func serveUntil(ctx context.Context, config nfs.Config, socks *sockets) error {
+// serveUntil serves until ctx ends or a listener fails, and finishes what is in hand. Beside the
+// server runs beside.
+func serveUntil(ctx context.Context, config nfs.Config, socks *sockets, beside func(context.Context, *nfs.Server)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	server := nfs.New(config)
 
 	var running sync.WaitGroup
+	running.Go(func() { beside(ctx, server) })
 	for _, ln := range socks.tcp {
 		running.Go(func() {
 			if err := server.Serve(ctx, ln); err != nil {

@@ -20,6 +20,8 @@ import (
 type sockets struct {
 	tcp []net.Listener
 	udp []net.PacketConn
+	// admin is where operators ask over TCP; nil if they cannot.
+	admin net.Listener
 
 	inherited inherited
 
@@ -132,6 +134,9 @@ func (s *sockets) close() {
 	}
 	for _, pc := range s.udp {
 		pc.Close()
+	}
+	if s.admin != nil {
+		s.admin.Close()
 	}
 	if s.unregister != nil {
 		// With nobody there to take it back from, it does not matter.

@@ -66,7 +66,16 @@ type storeStatus struct {
 }
 
 func (s *openedStore) status(ctx context.Context, now time.Time) (storeStatus, error) {
-	st := storeStatus{Image: s.name, Dir: s.Dir(), ServedBy: servedBy(s.StateDir())}
+	fleet, err := s.fleet(ctx)
+	if err != nil {
+		return storeStatus{}, err
+	}
+	return s.describe(servedBy(s.StateDir()), fleet, now)
+}
+
+// describe puts together what there is to say of a store with who serves it, and its nodes.
+func (s *openedStore) describe(servedBy int, fleet []exports.NodeStatus, now time.Time) (storeStatus, error) {
+	st := storeStatus{Image: s.name, Dir: s.Dir(), ServedBy: servedBy, Nodes: fleet}
 	rollout, err := s.state.Rollout()
 	if err != nil {
 		return st, err
@@ -83,10 +92,7 @@ func (s *openedStore) status(ctx context.Context, now time.Time) (storeStatus, e
 	if st.Versions, err = s.overview(now); err != nil {
 		return st, err
 	}
-	if st.Unsealed, err = s.unsealed(); err != nil {
-		return st, err
-	}
-	st.Nodes, err = s.fleet(ctx)
+	st.Unsealed, err = s.unsealed()
 	return st, err
 }
 

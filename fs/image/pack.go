@@ -249,7 +249,9 @@ func (p *pack) readChunk(i uint32, b []byte, off uint64) error {
 	if err := readFull(p.fd, b, int64(off)); err != nil {
 		return err
 	}
+	checks.bytes.Add(uint64(len(b)))
 	if sha256.Sum256(b) != *p.chunkDigest(i) {
+		checks.damaged.Add(1)
 		return fmt.Errorf("chunk %d is damaged", i)
 	}
 	runtime.KeepAlive(p)
