@@ -7,12 +7,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,7 +42,7 @@ func TestFleet(t *testing.T) {
 		trees[v] = files{"etc/issue": v}
 	}
 	store := newStore(t, trees)
-	f := &fleet{t: t, store: store, at: "--export=" + store, model: fleetModel{pins: map[string]string{}}}
+	f := &fleet{t: t, store: store, at: "--export=" + store, admin: freeAddr(t), model: fleetModel{pins: map[string]string{}}}
 	cli(t, "seal", f.at)
 	cli(t, "promote", "v1", "--force", f.at)
 	f.model.stack = []string{"v1"}
@@ -65,6 +68,7 @@ func TestFleet(t *testing.T) {
 		f.restart()
 	}
 	f.read(f.nodes)
+	f.compareMetrics()
 	f.stop() // which saves all
 	f.compare()
 }
@@ -75,6 +79,7 @@ type fleet struct {
 	store string
 	at    string // the flag for the store
 	addr  string
+	admin string // where it answers operators; empty if only by its socket
 	model fleetModel
 	nodes []*fleetNode
 	next  int // of nodes, to boot
@@ -178,6 +183,9 @@ func (f *fleet) start(flags ...string) {
 	}
 	f.serve = exec.Command(rootnfsd, "serve", f.at, "--listen", f.addr, "--portmap", "off", "--log-level", "warn")
 	f.serve.Args = append(f.serve.Args, flags...)
+	if f.admin != "" {
+		f.serve.Args = append(f.serve.Args, "--admin", f.admin)
+	}
 	f.log.Reset()
 	f.serve.Stderr = &f.log
 	if err := f.serve.Start(); err != nil {
@@ -470,6 +478,45 @@ func (f *fleet) compare() {
 		r, promised := rows[n.key()], f.model.promised(n)
 		if r.Running != n.running || r.Promised != promised || r.RebootNeeded != (n.running != promised) || r.Address != n.address.String() || r.State == "new" {
 			f.t.Errorf("%s runs %s and is promised %s; listed is %+v", n.key(), n.running, promised, r)
+		}
+	}
+}
+
+// nodesMetric is a line of what /metrics tells of nodes.
+var nodesMetric = regexp.MustCompile(`(?m)^rootnfsd_nodes{image="images",state="\w+",version="([^"]+)"} (\d+)$`)
+
+// compareMetrics holds what is told of the nodes in numbers to what they are.
+func (f *fleet) compareMetrics() {
+	status, text := operator{"http://" + f.admin}.ask(f.t, "127.0.0.1", "GET", "/metrics")
+	if status != 200 {
+		f.t.Fatalf("metrics: %d %s", status, text)
+	}
+	got, want := map[string]int{}, map[string]int{}
+	for _, m := range nodesMetric.FindAllStringSubmatch(text, -1) {
+		n, err := strconv.Atoi(m[2])
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		if n > 0 {
+			got[m[1]] += n
+		}
+	}
+	reboot := 0
+	for _, n := range f.nodes {
+		want[n.running]++
+		if n.running != f.model.promised(n) {
+			reboot++
+		}
+	}
+	if !maps.Equal(got, want) {
+		f.t.Errorf("the metrics have nodes by version %v; want %v", got, want)
+	}
+	for _, line := range []string{
+		fmt.Sprintf(`rootnfsd_nodes_reboot_needed{image="images"} %d`, reboot),
+		fmt.Sprintf(`rootnfsd_promoted{image="images",version=%q} 1`, f.model.stack[len(f.model.stack)-1]),
+	} {
+		if !strings.Contains(text, line+"\n") {
+			f.t.Errorf("the metrics have no line %s", line)
 		}
 	}
 }
