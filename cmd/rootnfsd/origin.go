@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"debug/elf"
@@ -139,11 +138,12 @@ func openStream(ctx context.Context, f *os.File, platform string, spool spooler)
 	if err != nil {
 		return nil, err
 	}
-	in := bufio.NewReaderSize(compressed.Ahead(ctx, plain), 64<<10)
+	in := compressed.Ahead(ctx, plain)
 	start, err := in.Peek(sniffSize)
-	if err != nil && err != io.EOF {
+	if err != nil {
 		return nil, err
 	}
+	start = bytes.Clone(start) // for what is asked of it when more was read
 	if !isTar(start) && isDisk(start) {
 		if regular && format == "" {
 			return diskOrigin(f)

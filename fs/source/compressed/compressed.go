@@ -5,6 +5,7 @@ package compressed
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"compress/bzip2"
 	"context"
 	"errors"
@@ -91,8 +92,8 @@ const (
 // Ahead reads r on a goroutine of its own, so that decoding goes on beside what is
 // done with the content. What it returns ends with ctx, even while r waits; r must then
 // not be used by anybody else.
-func Ahead(ctx context.Context, r io.Reader) io.Reader {
-	a := &ahead{ctx: ctx, full: make(chan filled, aheadDepth), empty: make(chan []byte, aheadDepth+2)}
+func Ahead(ctx context.Context, r io.Reader) *AheadReader {
+	a := &AheadReader{ctx: ctx, full: make(chan filled, aheadDepth), empty: make(chan []byte, aheadDepth+2)}
 	go func() {
 		defer close(a.full)
 		for {
@@ -128,7 +129,8 @@ type filled struct {
 	err error
 }
 
-type ahead struct {
+// AheadReader is what Ahead returns.
+type AheadReader struct {
 	ctx   context.Context
 	full  chan filled
 	empty chan []byte
@@ -136,10 +138,36 @@ type ahead struct {
 	off   int
 }
 
-func (a *ahead) Read(b []byte) (int, error) {
+// Read implements io.Reader.
+func (a *AheadReader) Read(b []byte) (int, error) {
+	if err := a.fill(); err != nil {
+		return 0, err
+	}
+	n := copy(b, a.now.buf[a.off:a.now.n])
+	a.off += n
+	return n, nil
+}
+
+// Peek returns what the stream begins with and leaves it there, for who has read nothing
+// yet: n bytes, which are a few thousand at most. There are fewer, and no error, where
+// the stream is shorter. They are good until something is read.
+func (a *AheadReader) Peek(n int) ([]byte, error) {
+	_ = a.fill() // whose error is that of now, or of ctx
+	have := a.now.buf[a.off:a.now.n]
+	if len(have) >= n {
+		return have[:n], nil
+	}
+	if a.now.err == io.EOF {
+		return have, nil
+	}
+	return nil, cmp.Or(a.now.err, context.Cause(a.ctx))
+}
+
+// fill waits until there is something to be read.
+func (a *AheadReader) fill() error {
 	for a.off == a.now.n {
 		if a.now.err != nil {
-			return 0, a.now.err
+			return a.now.err
 		}
 		if a.now.buf != nil {
 			select {
@@ -151,14 +179,12 @@ func (a *ahead) Read(b []byte) (int, error) {
 		select {
 		case next, ok := <-a.full:
 			if !ok {
-				return 0, context.Cause(a.ctx)
+				return context.Cause(a.ctx)
 			}
 			a.now, a.off = next, 0
 		case <-a.ctx.Done():
-			return 0, context.Cause(a.ctx)
+			return context.Cause(a.ctx)
 		}
 	}
-	n := copy(b, a.now.buf[a.off:a.now.n])
-	a.off += n
-	return n, nil
+	return nil
 }

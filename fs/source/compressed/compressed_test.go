@@ -121,6 +121,23 @@ func TestAhead(t *testing.T) {
 	if err != broken || !bytes.Equal(got, content) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
+	for n, want := range map[int]error{0: io.EOF, 100: io.EOF, 5000: io.EOF, 101: broken, 5001: broken} {
+		there := min(n, 5000) / 100 * 100
+		ahead := compressed.Ahead(t.Context(), io.MultiReader(bytes.NewReader(content[:there]), failing{want}))
+		start, err := ahead.Peek(4096)
+		if short := there < 4096; short && want == broken {
+			if err != broken {
+				t.Errorf("%d bytes, then %v: %d begin it, %v", there, want, len(start), err)
+			}
+			continue
+		}
+		if err != nil || !bytes.Equal(start, content[:min(there, 4096)]) {
+			t.Errorf("%d bytes, then %v: %d begin it, %v", there, want, len(start), err)
+		}
+		if all, err := io.ReadAll(ahead); !bytes.Equal(all, content[:there]) || want == io.EOF && err != nil || want != io.EOF && err != want {
+			t.Errorf("%d bytes, then %v: %d read, %v", there, want, len(all), err)
+		}
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe() // into which nobody writes
 	defer w.Close()
@@ -128,6 +145,9 @@ func TestAhead(t *testing.T) {
 	cancel()
 	if _, err := ahead.Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped: %v", err)
+	}
+	if _, err := ahead.Peek(1); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped: Peek: %v", err)
 	}
 }
 
