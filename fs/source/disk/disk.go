@@ -11,12 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"slices"
-	"strconv"
-	"strings"
 
-	"github.com/rootnfsd/rootnfsd/fs/fstab"
 	"github.com/rootnfsd/rootnfsd/fs/source/ext4"
 	"github.com/rootnfsd/rootnfsd/fs/source/fat"
 	"github.com/rootnfsd/rootnfsd/fs/source/squashfs"
@@ -80,7 +75,7 @@ func Refused(start []byte) error {
 // assemble finds the root and the boot partition, and puts them together.
 func assemble(r io.ReaderAt, parts []partition) (*volume.FS, error) {
 	var root *volume.FS
-	var boot *io.SectionReader
+	var boots []bootPartition
 	var reasons []error
 	rootAt := 0
 	for _, p := range parts {
@@ -100,10 +95,10 @@ func assemble(r io.ReaderAt, parts []partition) (*volume.FS, error) {
 		case !errors.Is(err, errNoRoot):
 			reasons = append(reasons, fmt.Errorf("partition %d: %w", p.number, err))
 		default:
-			_, err := fat.Open(part, part.Size(), fat.DefaultOptions)
-			if err == nil && boot == nil {
-				boot = part
-			} else if err != nil && !errors.Is(err, fat.ErrNot) {
+			v, err := fat.Open(part, part.Size(), fat.DefaultOptions)
+			if err == nil {
+				boots = append(boots, bootPartition{p, part, v})
+			} else if !errors.Is(err, fat.ErrNot) {
 				return nil, fmt.Errorf("partition %d: %w", p.number, err)
 			}
 		}
@@ -111,89 +106,10 @@ func assemble(r io.ReaderAt, parts []partition) (*volume.FS, error) {
 	if root == nil {
 		return nil, errors.Join(append([]error{errors.New("no partition has an ext4 or squashfs file system with an /etc in it")}, reasons...)...)
 	}
-	if boot != nil {
-		if err := mountBoot(root, boot); err != nil {
+	if len(boots) > 0 {
+		if err := mountBoot(root, boots); err != nil {
 			return nil, err
 		}
 	}
 	return root, nil
-}
-
-// bootPlaces are where distributions mount the FAT partition, the likeliest first.
-var bootPlaces = []string{"/boot/firmware", "/boot", "/boot/efi"}
-
-// mountBoot shows the boot partition where the root expects it, if it does.
-func mountBoot(root *volume.FS, boot *io.SectionReader) error {
-	table, err := readFstab(root)
-	if err != nil {
-		return err
-	}
-	place, opts, ok := inFstab(table)
-	for _, p := range bootPlaces[:2] {
-		if info, err := root.Lstat(p); !ok && err == nil && info.IsDir() {
-			place, ok = p, true
-		}
-	}
-	if !ok {
-		return nil
-	}
-	v, err := fat.Open(boot, boot.Size(), opts)
-	if err != nil {
-		return err
-	}
-	if err := root.Mount(place, v); err != nil {
-		return fmt.Errorf("the boot partition belongs to %s: %w", place, err)
-	}
-	return nil
-}
-
-// maxFstab bounds what is read of a file.
-const maxFstab = 1 << 20
-
-func readFstab(root *volume.FS) (string, error) {
-	info, err := root.Lstat("/etc/fstab")
-	if errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	f, err := root.Open("/etc/fstab")
-	if err != nil {
-		return "", err
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxFstab))
-	return string(b), err
-}
-
-// inFstab returns where an fstab mounts a FAT file system, and how.
-func inFstab(table string) (place string, opts fat.Options, ok bool) {
-	for _, m := range fstab.Parse(table) {
-		place := strings.TrimSuffix(m.File, "/")
-		if (m.Kind == "vfat" || m.Kind == "auto") && slices.Contains(bootPlaces, place) {
-			return place, masks(m.Options), true
-		}
-	}
-	return "", fat.DefaultOptions, false
-}
-
-// masks reads umask, fmask and dmask, the later one counting.
-func masks(options []string) fat.Options {
-	opts := fat.DefaultOptions
-	for _, o := range options {
-		name, value, _ := strings.Cut(o, "=")
-		mask, err := strconv.ParseUint(value, 8, 9)
-		if err != nil {
-			continue
-		}
-		switch name {
-		case "umask":
-			opts = fat.Options{FileMask: uint32(mask), DirMask: uint32(mask)}
-		case "fmask":
-			opts.FileMask = uint32(mask)
-		case "dmask":
-			opts.DirMask = uint32(mask)
-		}
-	}
-	return opts
 }

@@ -132,6 +132,75 @@ func TestDisk(t *testing.T) {
 	}
 }
 
+// TestSeveralFAT has two FAT partitions in an image: what the fstab names is the boot
+// partition, the first if it names none of them.
+func TestSeveralFAT(t *testing.T) {
+	volumetest.Need(t, false, "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+	const (
+		one, two = "1111AAAA", "2222BBBB" // as mkfs.vfat wants them
+		uuid     = "01234567-89AB-CDEF-0123-456789ABCDEF"
+	)
+	dir := t.TempDir()
+	fat := func(name, id, label string) string {
+		img, file := filepath.Join(dir, name), filepath.Join(dir, "which")
+		check(t, os.WriteFile(img, nil, 0o644))
+		check(t, os.Truncate(img, 4*mib))
+		check(t, os.WriteFile(file, []byte(name), 0o644))
+		args := []string{"-i", id, img}
+		if label != "" {
+			args = append([]string{"-n", label}, args...)
+		}
+		run(t, "", "mkfs.vfat", args...)
+		run(t, "", "mcopy", "-i", img, file, "::")
+		return img
+	}
+	parts := []string{fat("first", one, ""), fat("second", two, "SECOND")}
+	root := filepath.Join(dir, "root")
+	check(t, os.MkdirAll(root+"/boot/firmware", 0o755))
+	check(t, os.Mkdir(root+"/boot/efi", 0o755))
+	check(t, os.Mkdir(root+"/etc", 0o755))
+	tables := map[string]string{
+		"dos": "label: dos\nlabel-id: 0xc0ffee01\nstart=2048, size=8192\nstart=10240, size=8192\nstart=18432, size=16384\n",
+		"gpt": "label: gpt\nstart=2048, size=8192\nstart=10240, size=8192, name=\"a nâme\", uuid=" + uuid + "\nstart=18432, size=16384\n",
+	}
+	for _, c := range []struct{ label, fstab, where, want string }{
+		{"dos", "", "/boot/firmware", "first"},
+		{"dos", "PARTUUID=c0ffee01-02 /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"dos", "PARTUUID=c0ffee01-01 /boot/firmware vfat defaults", "/boot/firmware", "first"},
+		{"dos", "PARTUUID=00000000-02 /boot/firmware vfat defaults", "/boot/firmware", "first"},
+		{"dos", "UUID=2222-bbbb /boot/ auto defaults", "/boot", "second"},
+		{"dos", "LABEL=\"SECOND\" /boot vfat defaults", "/boot", "second"},
+		{"dos", "LABEL=NO\\040NAME /boot vfat defaults\nLABEL=SECOND /boot/efi vfat defaults", "/boot/efi", "second"},
+		{"dos", "/dev/mmcblk0p2 /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"dos", "/dev/sda2 /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"dos", "/dev/nvme0n2 /boot/firmware vfat defaults", "/boot/firmware", "first"}, // a disk
+		{"dos", "UUID=1111-AAAA /boot/efi vfat umask=0077\nUUID=2222-BBBB /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"gpt", "PARTUUID=" + uuid + " /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"gpt", "PARTLABEL=a\\040nâme /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"gpt", "/dev/disk/by-label/SECOND /boot/firmware vfat defaults", "/boot/firmware", "second"},
+		{"gpt", "PARTLABEL= /boot/firmware vfat defaults", "/boot/firmware", "first"},
+	} {
+		img := filepath.Join(dir, c.label+".img")
+		check(t, os.WriteFile(root+"/etc/fstab", []byte(c.fstab+"\n"), 0o644))
+		check(t, os.RemoveAll(img))
+		check(t, os.WriteFile(img, nil, 0o644))
+		check(t, os.Truncate(img, 20*mib))
+		run(t, tables[c.label], "sfdisk", "-q", img)
+		for i, part := range parts {
+			run(t, "", "dd", "if="+part, "of="+img, "bs=1M", fmt.Sprintf("seek=%d", 1+4*i), "conv=notrunc,sparse")
+		}
+		run(t, "", "mkfs.ext4", "-q", "-F", "-d", root, "-E", fmt.Sprintf("offset=%d", 9*mib), img, "8M")
+		f, err := open(t, img).Open(c.where + "/which")
+		if err != nil {
+			t.Errorf("%s, %q: %v", c.label, c.fstab, err)
+			continue
+		}
+		if got, err := io.ReadAll(f); err != nil || string(got) != c.want {
+			t.Errorf("%s, %q: %s has the partition %q, %v; want the %s", c.label, c.fstab, c.where, got, err, c.want)
+		}
+	}
+}
+
 // TestRefused: tables that cannot be are refused with the reason.
 func TestRefused(t *testing.T) {
 	img, err := os.ReadFile(makeDisk(t, "dos", "12", "", 4*mib))

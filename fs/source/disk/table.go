@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"slices"
+	"unicode/utf16"
 )
 
 var le = binary.LittleEndian
@@ -15,6 +16,8 @@ var le = binary.LittleEndian
 type partition struct {
 	number     int
 	start, end int64
+	// What fstab(5) calls PARTUUID and PARTLABEL; the name is "" if it has none.
+	uuid, name string
 }
 
 const mbrSector = 512
@@ -56,13 +59,19 @@ func readTable(r io.ReaderAt, size int64) ([]partition, error) {
 	if err != nil {
 		return nil, err
 	}
+	for i, p := range all {
+		if p.uuid == "" { // what Linux makes up where there is no GPT
+			const signature = 440
+			all[i].uuid = fmt.Sprintf("%08x-%02x", le.Uint32(mbr[signature:]), p.number)
+		}
+	}
 	return all, check(all, size)
 }
 
 func readMBR(r io.ReaderAt, mbr *[mbrSector]byte, size int64) (all []partition, err error) {
 	for i := range firstLogical - 1 {
 		kind, start, end := mbrEntry(mbr, i)
-		p := partition{i + 1, start, end}
+		p := partition{number: i + 1, start: start, end: end}
 		switch {
 		case kind == typeGPT:
 			return readGPT(r, size)
@@ -116,7 +125,7 @@ func readLogical(r io.ReaderAt, extended partition) (all []partition, err error)
 			return nil, fmt.Errorf("partition %d is damaged: the partitions in it are not to be found", extended.number)
 		}
 		_, start, end := mbrEntry(&table, 0)
-		p := partition{firstLogical + len(all), extended.start + at + start, extended.start + at + end}
+		p := partition{number: firstLogical + len(all), start: extended.start + at + start, end: extended.start + at + end}
 		if end > start {
 			if p.end > extended.end {
 				return nil, fmt.Errorf("partition %d ends at byte %d, but partition %d, which it is in, at %d", p.number, p.end, extended.number, extended.end)
@@ -177,7 +186,24 @@ func partitions(entries []byte, entrySize, sector, size int64) (all []partition,
 		if first > most || last >= most {
 			return nil, fmt.Errorf("partition %d goes from sector %d to %d, but the image has %d: is it cut off?", i+1, first, last, most)
 		}
-		all = append(all, partition{i + 1, int64(first) * sector, int64(last+1) * sector})
+		all = append(all, partition{
+			number: i + 1, start: int64(first) * sector, end: int64(last+1) * sector,
+			uuid: guid([16]byte(entries[16:])), name: partitionName(entries[56:128]),
+		})
 	}
 	return all, nil
+}
+
+// guid writes a GUID as a GPT has it.
+func guid(b [16]byte) string {
+	return fmt.Sprintf("%08x-%04x-%04x-%x-%x", le.Uint32(b[:]), le.Uint16(b[4:]), le.Uint16(b[6:]), b[8:10], b[10:])
+}
+
+// partitionName reads the name in an entry of a GPT, which ends with a zero, if it is short.
+func partitionName(b []byte) string {
+	var units []uint16
+	for ; len(b) > 0 && le.Uint16(b) != 0; b = b[2:] {
+		units = append(units, le.Uint16(b))
+	}
+	return string(utf16.Decode(units))
 }

@@ -45,6 +45,7 @@ type Volume struct {
 	rootSize    int64
 	rootCluster uint32 // of FAT32
 	listings    *volume.Listings
+	id, label   string // in the boot sector
 }
 
 // maxFAT bounds the table that is held in memory: that of 4 GiB in clusters of 512 bytes.
@@ -88,6 +89,7 @@ func Open(r io.ReaderAt, size int64, opts Options) (*Volume, error) {
 	default:
 		v.bits, v.rootCluster = 32, le.Uint32(b[44:])
 	}
+	v.describe(&b)
 	v.clusters = uint32(clusters)
 	v.listings = volume.NewListings(uint64(v.rootSize + clusters*v.clusterSize))
 	if need := ((clusters+2)*int64(v.bits) + 7) / 8; need > fatSectors*sector {
@@ -98,6 +100,38 @@ func Open(r io.ReaderAt, size int64, opts Options) (*Volume, error) {
 		return nil, fmt.Errorf("read table: %w", err)
 	}
 	return v, nil
+}
+
+// describe reads what the boot sector says that nothing depends on.
+func (v *Volume) describe(b *[512]byte) {
+	ebpb := b[36:]
+	if v.bits == 32 {
+		ebpb = b[64:]
+	}
+	const hasID, hasLabel = 0x28, 0x29
+	if sign := ebpb[2]; sign == hasID || sign == hasLabel {
+		v.id = fmt.Sprintf("%04X-%04X", le.Uint16(ebpb[5:]), le.Uint16(ebpb[3:]))
+		if sign == hasLabel {
+			v.label = strings.TrimRight(string(ebpb[7:][:11]), " ")
+		}
+	}
+}
+
+// ID is what mount(8) calls the UUID of the file system, such as 2F1B-7A5C, "" if it has
+// none.
+func (v *Volume) ID() string { return v.id }
+
+// Label is what the file system is called, "" if nobody gave it a name. As blkid(8) has
+// it, an entry of the root counts before the boot sector.
+func (v *Volume) Label() (string, error) {
+	l, err := v.scan(rootIno)
+	if err != nil || l.label != "" {
+		return l.label, err
+	}
+	if v.label == "NO NAME" {
+		return "", nil
+	}
+	return v.label, nil
 }
 
 // next returns what follows a cluster, 0 at the end.
@@ -212,32 +246,9 @@ func (v *Volume) Meta(ino uint64) (source.Meta, error) {
 
 // List implements volume.Volume.
 func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
-	first, err := v.directory(dir)
+	l, err := v.scan(dir)
 	if err != nil {
 		return nil, err
-	}
-	parts := []part{{0, v.rootDir, v.rootSize}}
-	if dir != rootIno || v.bits == 32 {
-		if parts, err = v.parts(first, maxDirSize); err != nil {
-			return nil, err
-		}
-	}
-	if n := len(parts); n > 0 {
-		if err := v.listings.Add(dir, uint64(parts[n-1].from+parts[n-1].size)); err != nil {
-			return nil, err
-		}
-	}
-	l := lister{bits: v.bits, dirs: map[uint32]bool{}}
-	for _, p := range parts {
-		b := make([]byte, p.size)
-		if _, err := v.r.ReadAt(b, p.at); err != nil {
-			return nil, err
-		}
-		for ; len(b) >= entrySize && !l.ended; b, p.at = b[entrySize:], p.at+entrySize {
-			if err := l.add((*entry)(b), uint64(p.at)); err != nil {
-				return nil, err
-			}
-		}
 	}
 	if dir == rootIno {
 		return l.entries, nil
@@ -252,6 +263,38 @@ func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
 		return nil, volume.ErrElsewhere
 	}
 	return l.entries, nil
+}
+
+// scan reads a directory.
+func (v *Volume) scan(dir uint64) (l lister, err error) {
+	first, err := v.directory(dir)
+	if err != nil {
+		return l, err
+	}
+	parts := []part{{0, v.rootDir, v.rootSize}}
+	if dir != rootIno || v.bits == 32 {
+		if parts, err = v.parts(first, maxDirSize); err != nil {
+			return l, err
+		}
+	}
+	if n := len(parts); n > 0 {
+		if err := v.listings.Add(dir, uint64(parts[n-1].from+parts[n-1].size)); err != nil {
+			return l, err
+		}
+	}
+	l = lister{bits: v.bits, dirs: map[uint32]bool{}}
+	for _, p := range parts {
+		b := make([]byte, p.size)
+		if _, err := v.r.ReadAt(b, p.at); err != nil {
+			return l, err
+		}
+		for ; len(b) >= entrySize && !l.ended; b, p.at = b[entrySize:], p.at+entrySize {
+			if err := l.add((*entry)(b), uint64(p.at)); err != nil {
+				return l, err
+			}
+		}
+	}
+	return l, nil
 }
 
 // directory returns the first cluster of a directory.
@@ -279,6 +322,7 @@ type lister struct {
 	long      []uint16
 	sum       byte
 	ended     bool
+	label     string // of the file system
 }
 
 func (l *lister) add(e *entry, at uint64) error {
@@ -304,6 +348,9 @@ func (l *lister) add(e *entry, at uint64) error {
 		l.long = append(name, l.long...)
 	case e[11]&attrVolume != 0:
 		l.long = nil
+		if l.label == "" {
+			l.label = strings.TrimRight(string(e[:11]), " ")
+		}
 	default:
 		name, first := l.name(e), e.cluster(l.bits)
 		l.long = nil
