@@ -173,6 +173,25 @@ func TestLoop(t *testing.T) {
 	}
 }
 
+// TestTwins: two directories are refused that are one by the number that they have.
+func TestTwins(t *testing.T) {
+	volumetest.Need(t, false, "mksquashfs")
+	dir := t.TempDir()
+	check(t, errors.Join(os.Mkdir(dir+"/a", 0o755), os.Mkdir(dir+"/b", 0o755)))
+	img := mksquashfs(t, dir, "-noI", "-comp", "gzip", "-no-exports", "-no-xattrs")
+	v, err := open(img)
+	check(t, err)
+	check(t, volumetest.ReadTree(v))
+	const record, number = 32, 12
+	inodes := img[int(img[64])+2:] // a small number, behind the length of the block
+	copy(inodes[record+number:][:4], inodes[number:])
+	v, err = open(img)
+	check(t, err)
+	if err := volumetest.ReadTree(v); err == nil || !strings.Contains(err.Error(), "two directories have the number") {
+		t.Errorf("two directories of one number: %v", err)
+	}
+}
+
 // small makes an image that has one of each.
 func small(t testing.TB, args ...string) []byte {
 	t.Helper()
