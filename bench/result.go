@@ -32,7 +32,7 @@ type Result struct {
 // Case is what was measured. Results of the same Case but for the Server are
 // compared with each other.
 type Case struct {
-	Bench  string `json:"bench"` // race, storm, homes, guest, counted, store, rollout
+	Bench  string `json:"bench"` // race, storm, homes, guest, counted, store, import, rollout
 	Work   string `json:"work"`  // GETATTR, READ 4 KiB, seal, ...
 	Server string `json:"server"`
 

@@ -11,6 +11,7 @@ const (
 	theLimit  = "limit"
 	copying   = "cp -a"
 	notSynced = "cp -a, not synced"
+	unpacking = "decompressor alone"
 	boundless = 64 << 20 // bytes of memory, caches apart, whatever the load
 )
 
@@ -93,6 +94,10 @@ func goals() []goal {
 			Case: bench.Case{Bench: "store", Work: "seal"}, figure: resident, unit: size, most: 1.1,
 		}, limit: "what grows with the number of objects is in mapped files. What is left of a difference is content on its way into the pack, of which made-up trees have little, and a Debian root as much as there may be."},
 
+		{what: "speed of importing a tar.xz", test: importing("tar.xz")},
+		{what: "speed of importing a tar.gz", test: importing("tar.gz")},
+		{what: "speed of importing a tar.zst", test: importing("tar.zst")},
+
 		{what: "GETATTRs behind a READ that waits for the disk, on one connection", test: tested{"not delayed", "TestColdReadsHoldUpNobody"}},
 		{what: "reads of the disk when 1000 nodes ask for one cold block", test: tested{"one", "TestManyNodesReadOneColdBlock"}},
 		{what: "a storm after a promote that warmed, against one that did not", test: comparison{
@@ -151,4 +156,10 @@ func sealing(work, peer string) comparison {
 		peer: peer, peerWork: "seal", figure: bench.Seconds, unit: duration,
 		Case: bench.Case{Bench: "store", Work: work},
 	}
+}
+
+// importing is of a source that is compressed, against the program that takes the
+// compression off and does nothing else.
+func importing(work string) test {
+	return comparison{peer: unpacking, figure: bench.BytesPerSecond, unit: byteRate, Case: bench.Case{Bench: "import", Work: work}}.atLeast(0.7)
 }

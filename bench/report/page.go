@@ -38,6 +38,8 @@ func sections() []section {
 		{"homes", "Homes", "The calls of a Linux client that writes to its home, on directories of one file system. In the first rows of each work both servers bring to the disk what they\n" +
 			"answer; what is *not synced* acknowledges changes of names and attributes that a power cut loses.", true, false},
 		{"store", "The store", "Sealing and opening versions, and what their size costs.", false, false},
+		{"import", "Importing", "Archives and disk images, compressed, into a new store: the whole command, lint among it. Beside it the program that takes the compression off, with one thread,\n" +
+			"into /dev/null, and into a file that is synced.", false, false},
 		{"rollout", "Promotes under load", "", false, false},
 		{"cold", "Cold page cache", "", false, false},
 		{"boot", "Client options", "Calls and seconds of one boot by the mount options of the client.", false, false},

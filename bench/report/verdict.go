@@ -102,9 +102,9 @@ func (r relative) want() string {
 	return much + r.times(quantity.exact, r.factor) + " of " + peer
 }
 
-// times writes a ratio as goals do: 1/12 or 1.3×.
+// times writes a ratio as goals do: 1/12, 0.7× or 1.3×.
 func (r relative) times(write func(quantity, float64) string, ratio float64) string {
-	if r.factor < 1 && ratio < 1 {
+	if r.factor < 0.7 && ratio < 1 {
 		return "1/" + write(number, 1/ratio)
 	}
 	return write(times, ratio)

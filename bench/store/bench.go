@@ -1,7 +1,6 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,7 +71,7 @@ func (b *Bench) About() map[string]string {
 		ours:      firstLine(b.Program, "--version"),
 		copying:   firstLine("cp", "--version") + ", and sync -f",
 		notSynced: "the same, without sync -f",
-		"disk":    firstLine("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "-T", cmp.Or(b.Dir, os.TempDir())),
+		"disk":    diskOf(b.Dir),
 	}
 }
 

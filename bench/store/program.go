@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -23,10 +24,18 @@ const sampling = 5 * time.Millisecond
 // run runs a program to its end, and returns the time, the processor time and the
 // most anonymous memory that it took.
 func run(ctx context.Context, name string, args ...string) (bench.Run, error) {
+	return runTo(ctx, nil, name, args...)
+}
+
+// runTo is run with a file as the standard output, if it is not nil.
+func runTo(ctx context.Context, to *os.File, name string, args ...string) (bench.Run, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	if to != nil {
+		cmd.Stdout = to
+	}
 	begun := time.Now()
 	if err := cmd.Start(); err != nil {
 		return bench.Run{}, err
@@ -76,6 +85,12 @@ func remove(path string) error {
 		return err
 	}
 	return syncDisk(filepath.Dir(path))
+}
+
+// diskOf says on what disk a directory is, which is that of temporary files if it is
+// empty.
+func diskOf(dir string) string {
+	return firstLine("findmnt", "-n", "-o", "SOURCE,FSTYPE,OPTIONS", "-T", cmp.Or(dir, os.TempDir()))
 }
 
 // firstLine returns the first line that a program prints.

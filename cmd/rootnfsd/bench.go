@@ -21,6 +21,7 @@ Examples:
    rootnfsd bench cold --export images/ --nodes 16     the same with nothing in memory
    rootnfsd bench homes --dir /srv                     writing to homes, beside nfs-ganesha
    rootnfsd bench store --dir /srv                     what sealing, size and promotes cost
+   rootnfsd bench import --dir /srv root.tar.xz        importing, beside xz alone
    rootnfsd bench report race.json storm.json          tables and plots of what was saved
    rootnfsd bench relay --target server:2049           make a server seem further away`,
 		Subcommands: []*cli.Command{
@@ -31,6 +32,7 @@ Examples:
 			benchColdCommand(),
 			benchHomesCommand(),
 			benchStoreCommand(),
+			benchImportCommand(),
 			benchRelayCommand(),
 			serveGoNFSCommand(),
 			serveLimitCommand(),

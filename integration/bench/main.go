@@ -46,6 +46,7 @@ var parts = []part{
 	{"cold", []string{"./rootnfsd", "bench", "cold", "--export", "STORE", "--nodes", "16"}},
 	{"homes", []string{"./rootnfsd", "bench", "homes", "--dir", "DISK"}},
 	{"store", []string{"./rootnfsd", "bench", "store", "--tree", "TREE", "--dir", ".cache"}},
+	{"import", []string{"./rootnfsd", "bench", "import", "--tree", "TREE", "--dir", ".cache"}},
 }
 
 const results = "bench/results"
