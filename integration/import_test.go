@@ -17,7 +17,8 @@ type importOutput struct {
 	Objects  int
 	NewBytes uint64 `json:"new_bytes"`
 	Warnings []string
-	DryRun   bool `json:"dry_run"`
+	DryRun   bool       `json:"dry_run"`
+	Fixes    []struct{} // what --fix changed
 }
 
 // importedTree is a store with version v1, and its digest.
@@ -158,7 +159,7 @@ func TestExport(t *testing.T) {
 // right on the way.
 func TestImportDisk(t *testing.T) {
 	require(t, "mkfs.ext4", "xz", "tar")
-	store, at, _ := importedTree(t)
+	_, at, _ := importedTree(t)
 	dir := t.TempDir()
 	if err := errors.Join(os.MkdirAll(dir+"/root/etc", 0o755), os.Mkdir(dir+"/root/sbin", 0o755)); err != nil {
 		t.Fatal(err)
@@ -181,10 +182,18 @@ func TestImportDisk(t *testing.T) {
 	if fstab := cli(t, "cat", "fixed:/etc/fstab", at); !strings.HasPrefix(fstab, "#") || !strings.Contains(fstab, "mmcblk0p1") {
 		t.Errorf("the fstab that was put right is %q", fstab)
 	}
-	program(t, "tar", "-cf", dir+"/tar", "-C", dir+"/root", ".")
-	expectFailure(t, []string{"import", dir + "/tar", "fixed", "--fix", at}, "nothing was changed", "@fixed NEW --fix")
-	cli(t, "import", dir+"/tar", "tar", at)
-	cli(t, "import", store+"@tar", "tar-fixed", "--fix", at)
+	// Of what comes in one pass the same version comes as of a directory.
+	program(t, "tar", "--format=pax", "-cf", dir+"/tar", "-C", dir+"/root", ".")
+	want = cliJSON[importOutput](t, "import", dir+"/root", "dir-fixed", "--fix", at).Digest
+	for _, more := range []string{"--dry-run", "--fix"} {
+		got := cliJSON[importOutput](t, "import", dir+"/tar", "tar-fixed", "--fix", more, at)
+		if got.Digest != want || len(got.Fixes) == 0 {
+			t.Errorf("import --fix %s of an archive: %+v; want the digest %s", more, got, want)
+		}
+	}
+	if diff := cli(t, "import", dir+"/tar", "tar-fixed", "--fix", at); !strings.Contains(diff, "-/dev/mmcblk0p1") {
+		t.Errorf("--fix of an archive shows %q", diff)
+	}
 }
 
 // TestImportFails: what is no good is refused in words, and the store stays as it was.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/go-git/go-billy/v5"
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/fs/image"
@@ -42,9 +43,7 @@ Examples:
    rootnfsd import raspios.img v3 --fix     put right what hurts nodes without a disk
 
 Says what would go wrong when nodes without a disk boot the version, as
-rootnfsd lint does. --fix and --caps are those of rootnfsd seal. What comes in
-one pass, as a tarball does, has to be imported before it can be put right:
-rootnfsd import images@v3 v4 --fix.`,
+rootnfsd lint does. --fix and --caps are those of rootnfsd seal.`,
 		Flags: append(fixFlags(),
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.BoolFlag{Name: "dry-run", Usage: "read all of it and say what would come of it, but store nothing"},
@@ -132,10 +131,7 @@ func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts imp
 		return r, nil, err
 	}
 	defer o.close()
-	if opts.fix != nil {
-		if o.tree == nil {
-			return r, nil, fmt.Errorf("what comes in one pass cannot be put right on the way: import it without --fix, and that version again: rootnfsd import %s@%s NEW --fix", s.Dir(), name)
-		}
+	if opts.fix != nil && o.tree != nil {
 		if o.tree, changes, err = opts.fix(ctx, o.tree); err != nil {
 			return r, nil, err
 		}
@@ -151,7 +147,15 @@ func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts imp
 	if o.tree != nil {
 		r, err = s.Seal(ctx, name, o.tree, image.SealOptions{DryRun: opts.dryRun, MaxBytes: opts.maxBytes, Progress: update})
 	} else {
-		r, err = s.Import(ctx, name, o.fill, image.ImportOptions{DryRun: opts.dryRun, MaxBytes: opts.maxBytes, Progress: update})
+		importing := image.ImportOptions{DryRun: opts.dryRun, MaxBytes: opts.maxBytes, Progress: update}
+		if opts.fix != nil {
+			importing.Amend = func(tree billy.Filesystem) (billy.Filesystem, error) {
+				p.done() // for what was changed is shown
+				tree, changes, err = opts.fix(ctx, tree)
+				return tree, err
+			}
+		}
+		r, err = s.Import(ctx, name, o.fill, importing)
 	}
 	if err != nil {
 		return r, nil, err

@@ -33,7 +33,8 @@ type builder struct {
 	buffers  buffers
 	batches  pool[batch]
 	dry      bool     // nothing is to be stored
-	catalog  *catalog // what the source is, if the content is in the store already
+	discard  bool     // nor to be read again
+	catalog  *catalog // objects of the source whose content is in the store already
 
 	clock  clock
 	last   *recollection // nil if everything is to be read
@@ -168,7 +169,7 @@ func (b *builder) prepare(t *batch, o *object) (err error) {
 	if o.listed || o.meta.MountPoint {
 		return nil
 	}
-	if b.catalog != nil {
+	if b.catalog.has(o.meta) {
 		o.recalled = true
 		return b.catalog.fill(o, t)
 	}
@@ -446,7 +447,7 @@ func (b *builder) locate(c *content, ch *chunk) (*pack, uint32, error) {
 		}
 	}
 	if b.pack == nil {
-		w, err := newPackWriter(b.store, b.dry)
+		w, err := newPackWriter(b.store, b.discard)
 		if err != nil {
 			return nil, 0, err
 		}

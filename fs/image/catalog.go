@@ -22,7 +22,8 @@ import (
 // source.Sink): all but the content of its files. It lies in scratch, some 200 bytes
 // for each object, and what is replaced or removed keeps its place.
 //
-// When all has come, it is the source that an index is built of.
+// When all has come, it is a source, of which an index is built. It can then be read by
+// many goroutines at once.
 type catalog struct {
 	source.ReadOnly
 	names   records[catalogName]
@@ -35,8 +36,9 @@ type catalog struct {
 }
 
 var (
-	_ source.Sink      = (*catalog)(nil)
-	_ billy.Filesystem = (*catalog)(nil)
+	_ source.Sink        = (*catalog)(nil)
+	_ billy.Filesystem   = (*catalog)(nil)
+	_ source.XattrReader = (*catalog)(nil)
 )
 
 // catalogName is a name in a directory. It stays when the object is removed, and may
@@ -534,7 +536,7 @@ func (c *catalog) Lstat(p string) (_ os.FileInfo, err error) {
 // Stat is Lstat: a source does not follow links.
 func (c *catalog) Stat(p string) (os.FileInfo, error) { return c.Lstat(p) }
 
-// ReadDir implements billy.Dir.
+// ReadDir implements billy.Dir. The order is that of the names' bytes.
 func (c *catalog) ReadDir(p string) (infos []os.FileInfo, err error) {
 	defer guard(debug.SetPanicOnFault(true), &err)
 	dir, err := c.lookup(p)
@@ -548,6 +550,7 @@ func (c *catalog) ReadDir(p string) (infos []os.FileInfo, err error) {
 		}
 		number = n.next
 	}
+	slices.SortFunc(infos, func(a, b os.FileInfo) int { return strings.Compare(a.Name(), b.Name()) })
 	return infos, nil
 }
 
@@ -572,26 +575,72 @@ func (c *catalog) fill(o *object, t *batch) (err error) {
 	return err
 }
 
-// errOnlyBuilder is the answer to what the builder of an index does not ask for.
-var errOnlyBuilder = errors.New("the content is in the store already")
-
-// Readlink refuses: fill tells the text.
-func (c *catalog) Readlink(p string) (string, error) {
-	return "", pathError("readlink", p, errOnlyBuilder)
+// has reports whether an object is one of the catalog, or has its content.
+func (c *catalog) has(m *source.Meta) bool {
+	return c != nil && m.Dev == 0 && m.Ino > 0 && m.Ino <= uint64(c.objects.n)
 }
 
-// Open refuses: fill tells the content.
-func (c *catalog) Open(p string) (billy.File, error) {
-	return nil, pathError("open", p, errOnlyBuilder)
+// object returns the object at a path, of a kind if that is not 0.
+func (c *catalog) object(p string, kind fs.Kind) (*catalogObject, error) {
+	n, err := c.lookup(p)
+	if err != nil {
+		return nil, err
+	}
+	o := c.objects.at(n.object)
+	if kind != 0 && o.meta.kind != uint32(kind) {
+		return nil, syscall.EINVAL
+	}
+	return o, nil
 }
 
-// OpenFile refuses.
-func (c *catalog) OpenFile(p string, _ int, _ os.FileMode) (billy.File, error) { return c.Open(p) }
-
-// Chroot refuses.
-func (c *catalog) Chroot(p string) (billy.Filesystem, error) {
-	return nil, pathError("chroot", p, syscall.ENOSYS)
+// Readlink implements billy.Symlink.
+func (c *catalog) Readlink(p string) (text string, err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	o, err := c.object(p, fs.Symlink)
+	if err != nil {
+		return "", pathError("readlink", p, err)
+	}
+	return c.textOf(o.text), nil
 }
+
+// Xattrs implements source.XattrReader.
+func (c *catalog) Xattrs(p string) (all []source.Xattr, err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	o, err := c.object(p, 0)
+	if err != nil {
+		return nil, pathError("listxattr", p, err)
+	}
+	if o.xattrs.n == 0 {
+		return nil, nil
+	}
+	return parseXattrs(c.texts.bytes(o.xattrs.at, o.xattrs.n))
+}
+
+// Open implements billy.Basic.
+func (c *catalog) Open(p string) (_ billy.File, err error) {
+	defer guard(debug.SetPanicOnFault(true), &err)
+	o, err := c.object(p, fs.Regular)
+	if err != nil {
+		return nil, pathError("open", p, err)
+	}
+	s, err := c.content.stored(o.content, new(batch))
+	if err != nil {
+		return nil, pathError("open", p, err)
+	}
+	content := &keptContent{s.extents, c.content.b.pack}
+	return &keptFile{SectionReader: io.NewSectionReader(content, 0, int64(o.meta.size)), name: p}, nil
+}
+
+// OpenFile is Open for reading, and refuses everything else.
+func (c *catalog) OpenFile(p string, flag int, _ os.FileMode) (billy.File, error) {
+	if flag != os.O_RDONLY {
+		return nil, billy.ErrReadOnly
+	}
+	return c.Open(p)
+}
+
+// Chroot is not offered.
+func (c *catalog) Chroot(string) (billy.Filesystem, error) { return nil, billy.ErrNotSupported }
 
 // Root implements billy.Chroot.
 func (c *catalog) Root() string { return "/" }

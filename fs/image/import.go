@@ -7,6 +7,8 @@ import (
 	"io"
 	"math"
 
+	"github.com/go-git/go-billy/v5"
+
 	"github.com/rootnfsd/rootnfsd/fs/durable"
 	"github.com/rootnfsd/rootnfsd/fs/source"
 )
@@ -20,6 +22,11 @@ type ImportOptions struct {
 	// Progress, if not nil, is called a few times in a second, by one goroutine.
 	// There are no totals.
 	Progress func(Progress)
+	// Amend, if not nil, is called with the tree when all of it has come, to be read
+	// until Import returns. What Amend returns becomes the version instead: an object
+	// in it has the content and the extended attributes of the one with the same device
+	// and number (source.Meta), if there is one.
+	Amend func(billy.Filesystem) (billy.Filesystem, error)
 }
 
 // Import makes version name of the tree that fill puts into the Sink, as Seal does
@@ -62,7 +69,7 @@ func (s *Store) fill(ctx context.Context, name string, fill func(source.Sink) er
 		return SealResult{}, err
 	}
 	defer b.close()
-	b.dry, b.catalog = opts.DryRun, c
+	b.dry, b.discard, b.catalog = opts.DryRun, opts.DryRun && opts.Amend == nil, c
 	b.meter = newMeter(opts.Progress, totals{})
 	s.atStep("begun")
 	if c.content, err = newReceiver(b); err != nil {
@@ -73,6 +80,11 @@ func (s *Store) fill(ctx context.Context, name string, fill func(source.Sink) er
 		return SealResult{}, err
 	}
 	s.atStep("received")
+	if opts.Amend != nil {
+		if err := b.amend(opts.Amend); err != nil {
+			return SealResult{}, err
+		}
+	}
 	b.meter = newMeter(nil, totals{})
 	if err := b.build(ctx); err != nil {
 		return SealResult{}, err
@@ -82,6 +94,21 @@ func (s *Store) fill(ctx context.Context, name string, fill func(source.Sink) er
 	}
 	s.atStep("read")
 	return s.conclude(name, b)
+}
+
+// amend makes another tree the source, which is made of the catalog.
+func (b *builder) amend(change func(billy.Filesystem) (billy.Filesystem, error)) error {
+	if b.pack != nil {
+		if err := b.pack.flush(); err != nil {
+			return err
+		}
+	}
+	src, err := change(b.catalog)
+	if err != nil {
+		return err
+	}
+	b.src, b.walker.src, b.xattrs = src, src, xattrReader(src)
+	return nil
 }
 
 // dropUnused discards the new pack if all that came into it was replaced later.

@@ -1,8 +1,11 @@
 package image_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strconv"
@@ -10,10 +13,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-git/go-billy/v5"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/overlay"
 )
 
 // putter puts objects into a sink. The first error stays.
@@ -98,6 +104,90 @@ func TestImport(t *testing.T) {
 		t.Errorf("%v, packs %v; want the one of the first import", err, packs(t, s))
 	}
 	checkStore(t, s)
+}
+
+// TestImportAmend changes a tree when all of it has come, and gets the version that
+// sealing the changed directory makes. What is to be amended can be read like any source,
+// also where an earlier version has the content.
+func TestImportAmend(t *testing.T) {
+	dir, sample := sampleDir(t)
+	change := func(tree billy.Filesystem) (billy.Filesystem, error) {
+		o := overlay.New(tree)
+		return o, errors.Join(
+			o.WriteFile("/etc/passwd", []byte("changed"), 0o600), o.WriteFile("/root/new", fstest.Bytes(80_000), 0o600),
+			o.Chmod("/bin/wall", 0o700), o.Chmod("/root", 0o777), o.Hide("/sizes/131072"), o.Link("/bin/su-too", "su"), o.Mkdir("/made"),
+		)
+	}
+	changed, err := change(openDir(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := seal(t, newStore(t), "v1", changed)
+	fill := func(p *putter) {
+		for _, o := range sample {
+			p.object(&o)
+		}
+	}
+	opts := image.ImportOptions{Amend: func(tree billy.Filesystem) (billy.Filesystem, error) {
+		for _, o := range sample {
+			if err := sameObject(tree, &o); err != nil {
+				t.Error(err)
+			}
+		}
+		return change(tree)
+	}}
+	empty, full := newStore(t), newStore(t)
+	sealDir(t, full, "v0", dir)
+	for _, s := range []*image.Store{empty, full} {
+		opts.DryRun = true
+		before := len(packs(t, s))
+		if r, err := importTree(t, s, fill, opts); err != nil || r.Digest != want.Digest || len(packs(t, s)) != before {
+			t.Errorf("dry run: %+v, %v, packs %v; want %v, and nothing stored", r, err, packs(t, s), want.Digest)
+		}
+		opts.DryRun = false
+		if r, err := importTree(t, s, fill, opts); err != nil || r.Digest != want.Digest || r.Bytes != want.Bytes {
+			t.Errorf("%+v, %v; want %+v", r, err, want)
+		}
+	}
+	refused := errors.New("refused")
+	opts.Amend = func(billy.Filesystem) (billy.Filesystem, error) { return nil, refused }
+	s := newStore(t)
+	if _, err := importTree(t, s, fill, opts); !errors.Is(err, refused) || len(packs(t, s)) != 0 || len(versionNames(t, s)) != 0 {
+		t.Errorf("Import: %v, packs %v; want %v, and nothing stored", err, packs(t, s), refused)
+	}
+}
+
+// sameObject holds what a source tells of an object against what it should be.
+func sameObject(src billy.Filesystem, want *fstest.Object) error {
+	info, err := src.Lstat(want.Path)
+	if err != nil || want.LinkTo != "" {
+		return err
+	}
+	if m := source.MetaOf(info); m.Kind != want.Kind || m.Mode != want.Mode && m.Kind != fs.Symlink {
+		return fmt.Errorf("%q: %+v", want.Path, m)
+	}
+	switch want.Kind {
+	case fs.Symlink:
+		if text, err := src.Readlink(want.Path); err != nil || text != want.Target {
+			return fmt.Errorf("%q: %q, %v", want.Path, text, err)
+		}
+	case fs.Regular:
+		f, err := src.Open(want.Path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if got, err := io.ReadAll(f); err != nil || !bytes.Equal(got, want.Content) {
+			return fmt.Errorf("%q: %d bytes, %v; want %d", want.Path, len(got), err, len(want.Content))
+		}
+		if n := len(want.Content); n > 70_000 { // across a border of chunks
+			part := make([]byte, 10_000)
+			if _, err := f.ReadAt(part, 60_000); err != nil || !bytes.Equal(part, want.Content[60_000:70_000]) {
+				return fmt.Errorf("%q: a part of it: %v", want.Path, err)
+			}
+		}
+	}
+	return nil
 }
 
 // filesOf lists a version: the content of its files, and its directories, by path.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 
+	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/durable"
 )
 
@@ -17,7 +18,7 @@ const packAlign = 4096
 
 // packWriter writes the pack of one seal to a temporary file.
 type packWriter struct {
-	f     *os.File // nil if nothing is to be stored
+	f     *os.File // nil if nothing is kept
 	w     *bufio.Writer
 	off   uint64
 	table *spool
@@ -26,12 +27,13 @@ type packWriter struct {
 	bytes uint64   // of chunks
 }
 
-func newPackWriter(s *Store, dry bool) (*packWriter, error) {
+// newPackWriter begins a pack, which is forgotten as it is written if discard is set.
+func newPackWriter(s *Store, discard bool) (*packWriter, error) {
 	table, err := newSpool(s)
 	if err != nil {
 		return nil, err
 	}
-	if dry {
+	if discard {
 		return &packWriter{w: bufio.NewWriterSize(io.Discard, fileBuffer), table: table, seen: newChunkSet(s)}, nil
 	}
 	f, err := durable.CreateTemp(s.packsDir(), 0o400)
@@ -71,6 +73,28 @@ func (w *packWriter) find(digest *Digest) (number uint32, ok bool, err error) {
 // digest returns the digest of a chunk that was written.
 func (w *packWriter) digest(i uint32) (d Digest, err error) {
 	return d, w.table.readAt(d[:], int64(i)*chunkRecord+16)
+}
+
+// flush makes all chunks that were added readable.
+func (w *packWriter) flush() error {
+	if err := w.table.finish(); err != nil {
+		return err
+	}
+	return w.w.Flush()
+}
+
+// readChunk fills p with what is behind skip in a chunk that was there at the last
+// flush. It may be called while others are added.
+func (w *packWriter) readChunk(p []byte, number uint32, skip uint64) error {
+	var r [chunkRecord]byte
+	if _, err := w.table.f.ReadAt(r[:], int64(number)*chunkRecord); err != nil {
+		return err
+	}
+	if skip+uint64(len(p)) > uint64(le.Uint32(r[8:])) {
+		return fs.ErrIO
+	}
+	_, err := w.f.ReadAt(p, int64(le.Uint64(r[:])+skip))
+	return err
 }
 
 // add writes a chunk that was not written before, and returns its number. Chunks

@@ -103,7 +103,7 @@ func (s *Store) seal(ctx context.Context, name string, src billy.Filesystem, opt
 		return SealResult{}, err
 	}
 	defer b.close()
-	b.dry, b.walker.most = opts.DryRun, opts.MaxBytes
+	b.dry, b.discard, b.walker.most = opts.DryRun, opts.DryRun, opts.MaxBytes
 	b.meter = newMeter(opts.Progress, todo)
 	s.atStep("begun")
 	if err := b.build(ctx); err != nil {
