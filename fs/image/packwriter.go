@@ -8,6 +8,8 @@ import (
 	"math"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/durable"
 )
@@ -41,8 +43,30 @@ func newPackWriter(s *Store, discard bool) (*packWriter, error) {
 		table.close()
 		return nil, err
 	}
-	w := &packWriter{f: f, w: bufio.NewWriterSize(frugal{s, f}, fileBuffer), table: table, seen: newChunkSet(s)}
+	w := &packWriter{f: f, w: bufio.NewWriterSize(&early{frugal: frugal{s, f}}, fileBuffer), table: table, seen: newChunkSet(s)}
 	return w, w.write(append([]byte(packMagic), make([]byte, packHeader-len(packMagic))...))
+}
+
+// early is a file that the kernel is told to write to the disk while more is written
+// to it. Of itself it waits for many seconds, or for the fsync at the end, so that the
+// disk does nothing first and then everything waits for the disk. On one that writes
+// 2 GB/s the fsync of 370 MB took 0.12 to 0.18 s, and takes 0.01 to 0.04, for 0.04 s of
+// telling, beside other work.
+type early struct {
+	frugal
+	end, begun int64 // up to where the file is written, and is being written to the disk
+}
+
+const earlyPiece = 4 << 20
+
+func (e *early) Write(b []byte) (int, error) {
+	n, err := e.frugal.Write(b)
+	if e.end += int64(n); err == nil && e.end-e.begun >= earlyPiece {
+		// It is the fsync that says what went wrong.
+		_ = unix.SyncFileRange(int(e.f.Fd()), e.begun, e.end-e.begun, unix.SYNC_FILE_RANGE_WRITE)
+		e.begun = e.end
+	}
+	return n, err
 }
 
 // close lets go of what is not the pack itself.
