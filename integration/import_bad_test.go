@@ -136,20 +136,34 @@ func TestImportBombs(t *testing.T) {
 
 // TestImportEncrypted: what is encrypted is refused, with what to do.
 func TestImportEncrypted(t *testing.T) {
-	require(t, "bsdtar", "mkfs.ext4")
+	require(t, "tar", "bsdtar", "mkfs.ext4", "cryptsetup", "gpg", "gpg-agent", "gpgconf", "sfdisk")
 	store := newStore(t, map[string]files{"v1": smallTree})
 	at := "--export=" + store
 	dir := t.TempDir()
 	in := func(name string) string { return filepath.Join(dir, name) }
-	for name, start := range map[string]string{ // gpg -c, gpg -c --armor, cryptsetup luksFormat
-		"tar.gpg": "\x8c\x0d\x04\x09\x03\x0a", "tar.asc": "-----BEGIN PGP MESSAGE-----\n\n", "luks": "LUKS\xba\xbe\x00\x02",
-	} {
-		write(t, in(name), start+strings.Repeat("\xa5", 1000))
+	program(t, "tar", "-cf", in("tar"), "-C", filepath.Join(store, "v1"), ".")
+	write(t, in("key"), "secret")
+	home := in("gnupg")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { program(t, "gpgconf", "--homedir", home, "--kill", "gpg-agent") })
+	encrypt := []string{"--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase-file", in("key"), "--s2k-count", "1024", "--symmetric"}
+	program(t, "gpg", append(encrypt, "--output", in("tar.gpg"), in("tar"))...)
+	program(t, "gpg", append(encrypt, "--output", in("tar.asc"), "--armor", in("tar"))...)
+	for kind, name := range map[string]string{"luks1": "luks1", "luks2": "luks"} {
+		write(t, in(name), "")
+		if err := os.Truncate(in(name), 20<<20); err != nil {
+			t.Fatal(err)
+		}
+		program(t, "cryptsetup", "luksFormat", "--batch-mode", "--type", kind, "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", in(name), in("key"))
+	}
+	program(t, "sh", "-ec", `truncate -s 22M "$2"; printf 'label: gpt\nstart=2048, size=40960\n' | sfdisk -q "$2"; dd if="$1" of="$2" bs=1M seek=1 conv=notrunc,sparse 2>&1`, "sh", in("luks"), in("disk"))
 	program(t, "bsdtar", "--format=zip", "--options=zip:encryption=aes256", "--passphrase=secret", "-cf", in("zip"), "-C", filepath.Join(store, "v1/etc"), "hostname")
 	program(t, "mkfs.ext4", "-q", "-O", "encrypt", in("fscrypt"), "4M")
 	for source, want := range map[string][]string{
 		"tar.gpg": {"encrypted", "gpg"}, "tar.asc": {"encrypted", "gpg"}, "zip": {"encrypted zip"}, "fscrypt": {"encrypt", "mount it"}, "luks": {"LUKS", "cryptsetup"},
+		"luks1": {"LUKS", "cryptsetup"}, "disk": {"partition 1", "LUKS", "cryptsetup"},
 	} {
 		expectFailure(t, []string{"import", in(source), "v2", at}, append(want, "nothing was changed")...)
 	}
