@@ -225,7 +225,7 @@ func stopImport(t *testing.T, at string, content []byte, signal syscall.Signal) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, rootnfsd, "import", "-", "v2", at)
+	cmd := exec.CommandContext(ctx, rootnfsd, "import", "-", "v2", "--fix", at)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -85,7 +85,9 @@ func (b *Imports) Check() error {
 func (b *Imports) About() map[string]string {
 	var programs []string
 	for _, d := range decompressors {
-		programs = append(programs, firstLine(d.args[0], "--version"))
+		if version := firstLine(d.args[0], "--version"); version != "" { // bzip2 says nothing there
+			programs = append(programs, version)
+		}
 	}
 	return map[string]string{
 		ours:   firstLine(b.Program, "--version"),

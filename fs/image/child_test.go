@@ -15,9 +15,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-git/go-billy/v5"
+
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/fstest"
 	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/overlay"
 )
 
 // The crash tests run this test binary again, to do one thing to a store and be
@@ -55,7 +58,8 @@ func crash() {
 		_, err = s.Seal(context.Background(), "v1", quiet{src}, SealOptions{})
 		must(err)
 	case "import":
-		_, err := s.Import(context.Background(), "v1", putNew, ImportOptions{})
+		amend := func(tree billy.Filesystem) (billy.Filesystem, error) { return overlay.New(tree), nil }
+		_, err := s.Import(context.Background(), "v1", putNew, ImportOptions{Amend: amend})
 		must(err)
 	case "remove":
 		_, err := s.Remove("v1", Digest{})
@@ -240,7 +244,7 @@ func putNew(sink source.Sink) error {
 
 func TestCrashDuringSeal(t *testing.T) { crashWhileSealing(t, "seal", 5) }
 
-func TestCrashDuringImport(t *testing.T) { crashWhileSealing(t, "import", 6) }
+func TestCrashDuringImport(t *testing.T) { crashWhileSealing(t, "import", 7) }
 
 // crashWhileSealing crashes at each step of something that changes version v1. At some
 // of them, so many at least, the old one is left.

@@ -84,6 +84,7 @@ func (s *Store) fill(ctx context.Context, name string, fill func(source.Sink) er
 		if err := b.amend(opts.Amend); err != nil {
 			return SealResult{}, err
 		}
+		s.atStep("amended")
 	}
 	b.meter = newMeter(nil, totals{})
 	if err := b.build(ctx); err != nil {
