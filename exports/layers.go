@@ -110,15 +110,26 @@ func ownerOf(key string) owner {
 	return owner{name: key}
 }
 
-// is reports whether the node at an address is the owner. One that had no name goes by its address
+// has reports whether p, which presents the handle of o, is the owner. One that had no name goes by its address
 // until it mounts again, and for others the inventory says where they are: an address that
-// has become another node's does not give away what was made for the first.
-func (o owner) is(inv *Inventory, addr netip.Addr) bool {
-	if o.addr.IsValid() {
-		return o.addr == addr
+// has become another node's does not give away what was made for the first. A node whose name was
+// taken away keeps what it mounted.
+func (w owner) has(p *Peer, o *Object, inv *Inventory) bool {
+	if w.addr.IsValid() {
+		return w.addr == p.addr
 	}
-	e := inv.At(addr)
-	return e != nil && e.Name == o.name
+	if e := inv.At(p.addr); e != nil {
+		return e.Name == w.name
+	}
+	return inv.Named(w.name) == nil && p.mountedLayer(o.ver, o.layer)
+}
+
+// mountedLayer reports whether what p has mounted last of a version is that with the layer.
+func (p *Peer) mountedLayer(v *version, layer uint64) bool {
+	n := p.node.Load()
+	return n != nil && slices.ContainsFunc(*n.uses.Load(), func(u *use) bool {
+		return u.ref.Digest == v.digest && u.image == v.image.name && u.layer.Load() == layer
+	})
 }
 
 // resolveLayer makes the tree of o, which is that of its version, the one that p sees with its
@@ -138,7 +149,7 @@ func (x *Exports) resolveLayer(p *Peer, t *table, o *Object) error {
 		l.used.Store(now)
 	}
 	o.own = over.rest.Owns(o.ID)
-	mine := over.all != nil && over.owner.is(t.imageOf(key.export).inventory, p.addr)
+	mine := over.all != nil && over.owner.has(p, o, t.imageOf(key.export).inventory)
 	switch {
 	case mine:
 		o.Tree = over.all

@@ -515,6 +515,26 @@ func TestNameComesLater(t *testing.T) {
 	}
 }
 
+// TestNameIsTakenAway: a node that runs goes on with what it has when it has no name any more, and
+// nobody else gets it by that.
+func TestNameIsTakenAway(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.name(t, map[string]string{host: "pi-01"})
+	root := s.mountAs(t, s.peer)
+	own, _ := s.handle(t, s.peer, root, "etc/hostname")
+	s.name(t, nil)
+	s.expect(t, s.peer, root, "etc/hostname", "pi-01")
+	thief := s.at(secondHost)
+	s.mountAs(t, thief)
+	if _, err := s.contentAt(thief, own); err != fs.ErrAccess {
+		t.Errorf("another node: %v; want ErrAccess", err)
+	}
+	s.name(t, map[string]string{secondHost: "pi-01"}) // the name is another's now
+	if _, err := s.contentAt(s.peer, own); err != fs.ErrAccess {
+		t.Errorf("when the name is another's: %v; want ErrAccess", err)
+	}
+}
+
 func TestMACOfAnother(t *testing.T) {
 	s := serveLayers(t, hostnames, "v1")
 	const head = "IP address       HW type     Flags       HW address            Mask     Device\n"
