@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -70,16 +71,18 @@ type Exports struct {
 	neighbours string // file of the kernel's neighbour table
 
 	warmed atomic.Uint64 // bytes
+	began  time.Time     // when New was called
 
-	refreshing  sync.Mutex // guards the making of a new table, not its use, and what follows
-	lastRefresh time.Time  // of a refresh asked for by a handle
-	lastFailure string     // of a refresh, so that it is logged once
+	refreshing  sync.Mutex            // guards the making of a new table, not its use, and what follows
+	lastRefresh time.Time             // of a refresh asked for by a handle
+	lastFailure string                // of a refresh, so that it is logged once
+	stale       atomic.Pointer[error] // why an old state is served; nil if none is
 }
 
 // New reads the state of the images and makes the first table. An image with
 // exactly one version and nothing promoted gets that version promoted.
 func New(cfg Config) (*Exports, error) {
-	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp"}
+	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp", began: time.Now()}
 	x.layers.limit = mostLayerBytes
 	first := &table{}
 	seen := map[uint32]string{}
@@ -208,14 +211,7 @@ func (x *Exports) refreshIfPromoted() {
 		if !img.state.replaced(rolloutFile, img.rollout.stamp) && !img.state.replaced(inventoryFile, img.inventory.stamp) {
 			continue
 		}
-		err := x.refresh()
-		if err != nil && err.Error() != x.lastFailure {
-			x.log.Error("keeping the exports as they were", zap.Error(err))
-		}
-		x.lastFailure = ""
-		if err != nil {
-			x.lastFailure = err.Error()
-		}
+		x.refresh() // which has logged why not
 		return
 	}
 }
@@ -238,14 +234,36 @@ func (x *Exports) refreshForHandle() error {
 	return nil
 }
 
+// refresh makes the table anew. What keeps it from that, or makes it take an old inventory, is
+// logged once, and what Ready says.
 func (x *Exports) refresh() error {
+	unread, err := x.remake()
+	failure := cmp.Or(err, unread)
+	switch {
+	case failure == nil:
+		x.stale.Store(nil)
+		x.lastFailure = ""
+		return nil
+	case failure.Error() != x.lastFailure && err != nil:
+		x.log.Error("keeping the exports as they were", zap.Error(err))
+	case failure.Error() != x.lastFailure:
+		x.log.Error("keeping the names and pins of nodes as they were, for the inventory cannot be read", zap.Error(unread))
+	}
+	x.lastFailure = failure.Error()
+	x.stale.Store(&failure)
+	return err
+}
+
+// remake makes the table anew, but for inventories that cannot be read; unread is why.
+func (x *Exports) remake() (unread, err error) {
 	old := x.table.Load()
 	next := &table{trees: map[treeKey]*version{}}
 	for _, img := range old.images {
 		view, err := x.view(img.image, old)
 		if err != nil {
-			return fmt.Errorf("image %s: %w", img.name, err)
+			return nil, fmt.Errorf("image %s: %w", img.name, err)
 		}
+		unread = cmp.Or(unread, view.unread)
 		next.images = append(next.images, view)
 		for _, v := range view.versions {
 			next.trees[treeKey{v.image.id, v.treeID}] = v
@@ -261,7 +279,7 @@ func (x *Exports) refresh() error {
 		}
 	}
 	x.layers.letGo(next)
-	return nil
+	return unread, nil
 }
 
 // view looks at an image as it is now, taking over versions that old has open.
@@ -274,11 +292,10 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	if err != nil {
 		return nil, err
 	}
-	view := &imageView{image: img, rollout: rollout, inventory: old.imageOf(img.id).inventory}
+	before := old.imageOf(img.id)
+	view := &imageView{image: img, rollout: rollout, inventory: before.inventory, unread: before.unread}
 	if img.state.replaced(inventoryFile, view.inventory.stamp) {
-		if view.inventory, err = img.state.Inventory(); err != nil {
-			return nil, err
-		}
+		view.inventory, view.unread = img.state.inventoryAfter(before.inventory)
 	}
 	for _, l := range listed {
 		if l.Err != nil {

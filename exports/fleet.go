@@ -61,6 +61,7 @@ type NodeStatus struct {
 
 	booted  *Use // what it runs; nil if that is not known
 	promise Ref
+	speaks  bool // it was seen to mount its home, or to say that it is up, at some time
 }
 
 // Key is the node's name, or its address if it has none.
@@ -120,6 +121,7 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 			}
 		}
 	}
+	status.speaks = !n.Good.IsZero() || !n.Home.IsZero()
 	promised, why := r.Promise(member)
 	status.promise, status.Why = promised, why
 	for _, u := range n.Uses {
@@ -135,7 +137,7 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 			continue
 		}
 		status.booted = &u
-		status.Running, status.Digest, status.Mounted, status.Boots, status.Tally = u.Version, u.Digest.String(), u.Mounted, u.Boots, u.Tally
+		status.Running, status.Digest, status.Mounted, status.Boots, status.Tally = u.Version, u.Digest.String(), u.start(), u.Boots, u.Tally
 		if u.Exact { // its command line names the version: it will get that again
 			status.promise, status.Why = u.Ref, ByCommandLine
 		} else {
@@ -187,7 +189,7 @@ func (n *Node) state(s *NodeStatus, now time.Time) NodeState {
 		return StateSilent
 	case n.up(*s.booted):
 		return StateUp
-	case now.Sub(s.booted.Mounted) < bootLimit:
+	case now.Sub(s.booted.start()) < bootLimit:
 		return StateBooting
 	}
 	return StateSilent
@@ -195,10 +197,11 @@ func (n *Node) state(s *NodeStatus, now time.Time) NodeState {
 
 // up reports whether the node has shown that it is up since it booted a version.
 func (n *Node) up(u Use) bool {
-	return u.Mounted.IsZero() || // it was up before this server knew it
-		!n.Good.Before(u.Mounted) ||
-		!n.Home.Before(u.Mounted) ||
-		u.LastCall.Sub(u.Mounted) >= upAfter
+	since := u.start()
+	return since.IsZero() || // it was up before this server knew it
+		!n.Good.Before(since) ||
+		!n.Home.Before(since) ||
+		u.LastCall.Sub(since) >= upAfter
 }
 
 func hints(s *NodeStatus) []string {

@@ -3,6 +3,8 @@ package exports
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -149,5 +151,99 @@ func TestMarkGood(t *testing.T) {
 	s.mount(t, "/")
 	if !s.MarkGood(addr) || s.Fleet("images")[0].State != StateUp {
 		t.Errorf("%+v; want it up", s.Fleet("images"))
+	}
+}
+
+// TestBoots tells boots from other mounts.
+func TestBoots(t *testing.T) {
+	s := serve(t, "va", "vb")
+	s.promote(t, "va")
+	kernel, user := s.peer, s.Peer(netip.MustParseAddrPort(host+":2000"))
+	want := func(when string, running string, boots int64) {
+		t.Helper()
+		n := s.Fleet("images")[0]
+		if n.Running != running || n.Boots != boots {
+			t.Errorf("%s: it runs %s, booted %d times; want %s, %d", when, n.Running, n.Boots, running, boots)
+		}
+	}
+	mount := func(p *Peer, path string, booting bool) {
+		t.Helper()
+		s.clock(2 * retryTime)
+		h, err := s.Mount(p, path, Caller{Booting: booting})
+		if err == nil {
+			_, err = s.read(t, h)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount(kernel, "/images", false)
+	want("nfsroot of the kernel", "va", 1)
+	mount(kernel, "/", false)
+	want("another mount beside the root", "va", 1)
+	mount(kernel, "/images", false)
+	want("the kernel again", "va", 2)
+	mount(user, "/images@vb", true)
+	mount(user, "/images", true)
+	want("mounts by a user", "va", 2)
+	mount(kernel, "/", true)
+	want("an initramfs", "va", 3)
+	mount(kernel, "/images", false)
+	want("what it mounts when it is up", "va", 3)
+
+	other := s.Peer(netip.MustParseAddrPort("10.9.9.9:700"))
+	mount(other, "/", false)
+	if n := s.Fleet("images")[1]; n.Boots != 1 {
+		t.Errorf("another node has no initramfs: %+v", n)
+	}
+}
+
+// TestBrokenInventory follows rollouts though nobody can tell who is who.
+func TestBrokenInventory(t *testing.T) {
+	s := serve(t, "va", "vb")
+	s.promote(t, "va")
+	s.name(t, Entry{Name: "pi", Addresses: []netip.Addr{netip.MustParseAddr(host)}, Pin: &Ref{Version: "va", Digest: digestOf('a')}})
+	get := func(addr, want string) {
+		t.Helper()
+		h, err := s.Mount(s.Peer(netip.MustParseAddrPort(addr+":700")), "/", Caller{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.read(t, h); got != want || err != nil {
+			t.Errorf("%s gets %s, %v; want %s", addr, got, err, want)
+		}
+	}
+	get(host, "a")
+	path := filepath.Join(s.stateDir, inventoryFile)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".new", []byte(`{"format":2}`), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	s.promote(t, "vb")
+	get("10.9.9.9", "b")
+	get(host, "a")
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("ready: %v", err)
+	}
+	s.restart(t)
+	get("10.9.9.9", "b")
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), path) {
+		t.Errorf("ready after a restart: %v", err)
+	}
+	if err := os.WriteFile(path+".new", good, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	get(host, "a")
+	if err := s.Ready(); err != nil {
+		t.Errorf("mended: %v", err)
 	}
 }

@@ -262,6 +262,20 @@ func (s *State) Inventory() (*Inventory, error) {
 	return inv, nil
 }
 
+// inventoryAfter reads an inventory that was replaced. If it cannot be read, it is as it was before, until it
+// is replaced again: what is promoted counts though nobody can tell who is who.
+func (s *State) inventoryAfter(before *Inventory) (*Inventory, error) {
+	inv, err := s.Inventory()
+	if err == nil {
+		return inv, nil
+	}
+	kept := *before
+	if info, err := os.Stat(filepath.Join(s.dir, inventoryFile)); err == nil {
+		kept.stamp = stampOf(info)
+	}
+	return &kept, err
+}
+
 func decodeInventory(from io.Reader) (*Inventory, error) {
 	inv := new(Inventory)
 	if err := json.NewDecoder(from).Decode(inv); err != nil {

@@ -31,6 +31,7 @@ type journal struct {
 	file    *os.File   // nil until something is written
 	size    int
 	done    uint64 // lines that are on the disk, or could not be written
+	failed  error  // of the last that was written; what follows it begins a line of its own
 }
 
 const (
@@ -52,14 +53,17 @@ func (j *journal) add(line []byte) error {
 	j.writing.Lock()
 	defer j.writing.Unlock()
 	if j.done >= mine {
-		return nil // somebody else took it along
+		return j.failed // somebody else took it along, or tried to
 	}
 	j.mu.Lock()
 	batch, upto := j.queue, j.asked
 	j.queue = nil
 	j.mu.Unlock()
-	j.done = upto
-	return j.write(batch)
+	if j.failed != nil {
+		batch = append([]byte("\n"), batch...)
+	}
+	j.done, j.failed = upto, j.write(batch)
+	return j.failed
 }
 
 func (j *journal) write(lines []byte) error {

@@ -69,6 +69,12 @@ func TestJournal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want("and a boot after that, too", "[10.0.0.1 v1 100 10.0.0.4 v1 600]")
+	j.file.WriteString(torn[:9]) // a write that failed half way
+	j.failed = os.ErrClosed
+	if err := j.add([]byte(line("10.0.0.6", "v1", 650))); err != nil {
+		t.Fatal(err)
+	}
+	want("after a write that failed", "[10.0.0.1 v1 100 10.0.0.4 v1 600 10.0.0.6 v1 650]")
 	j.size = mostJournal
 	if err := j.add([]byte(line("10.0.0.5", "v1", 700))); err == nil {
 		t.Error("it grows without bound")

@@ -873,3 +873,28 @@ func FuzzOwnFiles(f *testing.F) {
 		decodeLayerHeader(b)
 	})
 }
+
+// TestMountWhileVersionGoes takes a version back and removes it while a node mounts it: what the node gets is not
+// what is gone.
+func TestMountWhileVersionGoes(t *testing.T) {
+	var s *layered
+	meanwhile := func() {}
+	s = serveLayers(t, func(n Mounting) ([]layer.File, []error) {
+		meanwhile()
+		return hostnames(n)
+	}, "va", "vb")
+	state := OpenState(s.stateDir)
+	for _, v := range []string{"va", "vb"} {
+		s.promote(t, v)
+	}
+	meanwhile = func() {
+		meanwhile = func() {}
+		if _, _, err := state.Rollback("test", all); err != nil {
+			t.Fatal(err)
+		}
+		if err := state.Remove(ref("vb"), "test", func() error { s.store.remove("vb"); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.expect(t, s.peer, s.mountAs(t, s.peer), "etc/issue", "a")
+}

@@ -77,6 +77,30 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return handle, nil
 		}
 	}
+	from.Booting = from.Booting && p.reserved
+	for try := 1; ; try++ {
+		handle, target, err := x.mountVersion(p, dir, names, from, refuse)
+		if err != nil || from.Datagram || try == mountTries || x.stillLeads(names, p, target) {
+			return handle, err
+		}
+		p.notMounted(target.version)
+	}
+}
+
+// mountTries is how often a mount begins anew because something else was promoted while it went on.
+const mountTries = 5
+
+// stillLeads reports whether a path leads p where it did when it was mounted. Before
+// that was saved, the version could be taken back and removed.
+func (x *Exports) stillLeads(names []string, p *Peer, to *target) bool {
+	x.refreshIfPromoted()
+	now := x.table.Load().find(names, p.addr)
+	return now.version != nil && now.version.digest == to.version.digest
+}
+
+// mountVersion mounts a path that leads to a version.
+func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller, refuse refusal) ([]byte, *target, error) {
+	failed := func(handle []byte, err error) ([]byte, *target, error) { return handle, nil, err }
 	x.refreshIfPromoted()
 	t := x.table.Load()
 	target := t.find(names, p.addr)
@@ -84,7 +108,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		// Sealed a moment ago, perhaps.
 		if err := x.Refresh(); err != nil {
-			return refuse(fs.ErrIO, "%v", err)
+			return failed(refuse(fs.ErrIO, "%v", err))
 		}
 		t = x.table.Load()
 		target = t.find(names, p.addr)
@@ -93,24 +117,27 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	switch kind := fs.KindOf(err); {
 	case kind == 0:
 	case target.version == nil:
-		return refuse(kind, "%s", t.hint(target))
+		return failed(refuse(kind, "%s", t.hint(target)))
 	case kind == fs.ErrNotExist:
-		return refuse(kind, "version %s has no such directory; %s", target.version.name, t.hint(target))
+		return failed(refuse(kind, "version %s has no such directory; %s", target.version.name, t.hint(target)))
 	case kind == fs.ErrNotDir:
-		return refuse(kind, "only a directory can be mounted, and symlinks are not followed")
+		return failed(refuse(kind, "only a directory can be mounted, and symlinks are not followed"))
 	default:
-		return refuse(kind, "%v", err)
+		return failed(refuse(kind, "%v", err))
 	}
 	if from.Datagram {
-		return appendHandle(nil, target.version, id), nil
+		return appendHandle(nil, target.version, id), &target, nil
 	}
 	layer := x.layerFor(p, &target)
 	if u, began := p.mounted(target, path.Clean(dir), from.Booting, layer); began {
 		x.nodes.saveBoot(p.node.Load(), u, x.log)
 	}
 	o := Object{ver: target.version, layer: layer}
-	return o.AppendHandle(nil, id), nil
+	return o.AppendHandle(nil, id), &target, nil
 }
+
+// refusal makes the error of a mount that is refused.
+type refusal func(kind fs.Error, format string, args ...any) ([]byte, error)
 
 // splitPath cuts a mount path into its components, leaving out empty ones and
 // dots.

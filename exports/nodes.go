@@ -38,6 +38,8 @@ type node struct {
 	uses atomic.Pointer[[]*use]
 	good atomic.Int64 // when it last said that it is up; 0 if it never did
 	home atomic.Int64 // when it last mounted its home; 0 as above
+	// initramfs is set when the node was seen to boot by an initramfs, which tells (Caller.Booting).
+	initramfs atomic.Bool
 
 	troubles troubles
 }
@@ -51,7 +53,9 @@ type use struct {
 	mounted atomic.Int64           // when the node last mounted it; 0 if that was not seen
 	booted  atomic.Int64           // when it last did so while booting; 0 as above
 	last    atomic.Int64           // when it last made a call with one of its handles
-	boots   atomic.Int64           // how often it began with it
+	began   atomic.Int64           // when it last booted it, as far as that can be told; 0 as above
+	boots   atomic.Int64           // how often that was
+	root    atomic.Pointer[string] // what it mounted then
 	layer   atomic.Uint64          // what it booted it with, or else mounted it with last; 0 for none
 	exact   atomic.Bool            // it asked for this version, not for the promoted one
 	tally   *tally                 // what it did with it, which outlives a new name of the version
@@ -148,7 +152,9 @@ func (nd *node) use(v *version, now int64) *use {
 		fresh.first = uses[i].first
 		fresh.mounted.Store(uses[i].mounted.Load())
 		fresh.booted.Store(uses[i].booted.Load())
+		fresh.began.Store(uses[i].began.Load())
 		fresh.boots.Store(uses[i].boots.Load())
+		fresh.root.Store(uses[i].root.Load())
 		fresh.layer.Store(uses[i].layer.Load())
 		fresh.tally = uses[i].tally
 		fresh.exact.Store(uses[i].exact.Load())
@@ -184,7 +190,9 @@ type Use struct {
 	Mounted   time.Time `json:"mounted,omitzero"`
 	Booted    time.Time `json:"booted,omitzero"` // the last mount from an initramfs
 	LastCall  time.Time `json:"last_call,omitzero"`
+	Began     time.Time `json:"began,omitzero"`  // the last boot, by an initramfs or without
 	Boots     int64     `json:"boots,omitempty"` // how often it booted this version
+	Root      string    `json:"root,omitempty"`  // what it mounted when it booted
 	Layer     uint64    `json:"layer,omitempty"` // that has the node's own files; 0 for none
 	Tally
 }
@@ -211,7 +219,7 @@ func (n *Node) Running(now time.Time) []Use {
 		}
 	}
 	slices.SortStableFunc(running, func(a, b Use) int {
-		return cmp.Or(b.booted().Compare(a.booted()), b.Mounted.Compare(a.Mounted))
+		return cmp.Or(b.booted().Compare(a.booted()), b.Mounted.Compare(a.Mounted), b.LastCall.Compare(a.LastCall))
 	})
 	return running
 }
@@ -224,6 +232,14 @@ func (u Use) booted() time.Time {
 		return u.FirstSeen
 	}
 	return u.Booted
+}
+
+// start is when the node booted the version, or else mounted it last.
+func (u Use) start() time.Time {
+	if u.Began.IsZero() {
+		return u.Mounted
+	}
+	return u.Began
 }
 
 func (n *Node) runs(u Use, now time.Time) bool {
@@ -299,17 +315,22 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 	n.tick()
 	n.byAddr = map[netip.Addr]*node{}
 	for _, img := range t.images {
-		saved, err := img.state.Nodes()
+		saved, err := img.state.savedNodes()
 		if err != nil {
 			path := filepath.Join(img.state.dir, nodesFile)
 			log.Error("starting with no record of nodes, and keeping the old one beside it", zap.Error(err), zap.NamedError("rename", os.Rename(path, path+".damaged")))
-			saved, _ = img.state.Nodes() // what the journal says
+		}
+		if saved, err = replay(img.state.dir, saved); err != nil {
+			log.Error("starting without the last boots of nodes", zap.Error(err))
 		}
 		for _, s := range saved {
 			nd := n.node(s.Addr)
 			uses := *nd.uses.Load()
 			for _, u := range s.Uses {
 				uses = append(uses, restoreUse(img.name, u))
+				if !u.Booted.IsZero() {
+					nd.initramfs.Store(true)
+				}
 				n.now.Store(max(n.now.Load(), u.seen().Unix()))
 			}
 			nd.uses.Store(&uses)
@@ -323,7 +344,11 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 func restoreUse(image string, saved Use) *use {
 	u := &use{image: image, ref: saved.Ref, first: seconds(saved.FirstSeen), tally: new(tally)}
 	u.tally.set(saved.Tally)
+	u.began.Store(seconds(saved.Began))
 	u.boots.Store(saved.Boots)
+	if saved.Root != "" {
+		u.root.Store(&saved.Root)
+	}
 	u.layer.Store(saved.Layer)
 	u.mounted.Store(seconds(saved.Mounted))
 	u.booted.Store(seconds(saved.Booted))
@@ -401,12 +426,16 @@ func (u *use) export() Use {
 		Mounted:   instant(u.mounted.Load()),
 		Booted:    instant(u.booted.Load()),
 		LastCall:  instant(u.last.Load()),
+		Began:     instant(u.began.Load()),
 		Boots:     u.boots.Load(),
 		Layer:     u.layer.Load(),
 		Tally:     u.tally.sum(),
 	}
 	if path := u.path.Load(); path != nil {
 		e.Path = *path
+	}
+	if root := u.root.Load(); root != nil {
+		e.Root = *root
 	}
 	return e
 }

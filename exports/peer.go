@@ -87,9 +87,9 @@ func (u *use) bootLog(now int64) *bootLog {
 func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *use, began bool) {
 	u = p.nodes.use(p, to.version)
 	now := p.nodes.now.Load()
-	log := to.version.bootLogFor(booting)
-	if log != nil && p.node.Load().begins(u, now) {
-		began = true
+	if began = p.begins(u, path, booting, now); began {
+		u.began.Store(now)
+		u.root.Store(&path)
 		u.boots.Add(1)
 		u.tally.set(Tally{})
 	}
@@ -101,25 +101,46 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 		u.booted.Store(now)
 	}
 	u.bootEnd.Store(now + int64(bootTime/time.Second))
-	u.boot.Store(log)
+	u.boot.Store(to.version.bootLogFor(booting))
 	u.exact.Store(to.wanted != "")
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)
 	return u, began
 }
 
+// notMounted takes back that p mounted a version: it is given another one.
+func (p *Peer) notMounted(v *version) {
+	u := p.nodes.use(p, v)
+	u.mounted.Store(0)
+	u.booted.Store(0)
+	u.began.Store(0)
+	u.path.Store(nil)
+}
+
 // retryTime is how long an initramfs may try to mount its root again without calls on it that
 // would show another boot.
 const retryTime = 10
 
-// begins reports whether a mount of u's version at the time now is the first of a boot. Nfsmount repeats
-// one whose reply was lost, or that the kernel did not take.
-func (n *node) begins(u *use, now int64) bool {
-	before := u.mounted.Load()
-	if before == 0 || u.last.Load() >= before && now-before >= retryTime {
-		return true
+// begins reports whether a mount of u's version at the time now is the first of a boot. On a node that was seen
+// to boot by an initramfs only such a mount is. On others, one of what was mounted first: whatever they mount
+// beside it is no root. Nfsmount repeats a mount whose reply was lost, or that the kernel
+// did not take. A port that any user of the node could have says nothing.
+func (p *Peer) begins(u *use, path string, booting bool, now int64) bool {
+	n := p.node.Load()
+	if booting {
+		n.initramfs.Store(true)
 	}
-	return slices.ContainsFunc(*n.uses.Load(), func(other *use) bool { return other != u && other.mounted.Load() >= before })
+	before, root := u.began.Load(), u.root.Load()
+	switch {
+	case !p.reserved, !booting && n.initramfs.Load():
+		return false
+	case before == 0:
+		return true
+	case !booting && root != nil && *root != path:
+		return false
+	}
+	return u.last.Load() >= before && now-before >= retryTime ||
+		slices.ContainsFunc(*n.uses.Load(), func(other *use) bool { return other != u && other.began.Load() >= before })
 }
 
 // mountedHome notes that p mounted its home, which a node does when it is up.

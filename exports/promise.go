@@ -35,7 +35,7 @@ func (inv *Inventory) Member(addr netip.Addr) Member { return memberOf(inv.At(ad
 // gets it that any of the three chooses.
 type Partial struct {
 	Ref
-	Nodes   []string `json:"nodes,omitempty"`   // names or addresses
+	Nodes   []string `json:"nodes,omitempty"`   // names or addresses, sorted
 	Labels  []string `json:"labels,omitempty"`  // those of whom it is enough to have one
 	Percent float64  `json:"percent,omitempty"` // of all nodes, chosen by Share
 }
@@ -43,9 +43,13 @@ type Partial struct {
 // Chooses reports whether a node gets the version. One that was chosen by its address still is when
 // it has got a name.
 func (p *Partial) Chooses(m Member) bool {
-	named := func(a netip.Addr) bool { return slices.Contains(p.Nodes, a.String()) }
+	listed := func(key string) bool {
+		_, found := slices.BinarySearch(p.Nodes, key) // there may be thousands, and as many who ask
+		return found
+	}
+	named := func(a netip.Addr) bool { return listed(a.String()) }
 	labelled := func(l string) bool { return slices.Contains(m.Labels, l) }
-	return slices.Contains(p.Nodes, m.Key) || slices.ContainsFunc(m.Addresses, named) ||
+	return listed(m.Key) || slices.ContainsFunc(m.Addresses, named) ||
 		slices.ContainsFunc(p.Labels, labelled) || p.Percent > 0 && Share(m.Key) < p.Percent
 }
 

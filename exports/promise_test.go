@@ -186,12 +186,13 @@ type watched struct {
 	t     *testing.T
 	watch Watch
 	since time.Time
+	began time.Time // of the server
 	nodes map[string]*NodeStatus
 }
 
 func newWatched(t *testing.T, maxBad int) *watched {
 	since := time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC)
-	w := &watched{t, Watch{Ref: ref("v2"), Since: since, Good: 5 * time.Minute, MaxBad: maxBad}, since, map[string]*NodeStatus{}}
+	w := &watched{t, Watch{Ref: ref("v2"), Since: since, Good: 5 * time.Minute, MaxBad: maxBad}, since, since.Add(-time.Hour), map[string]*NodeStatus{}}
 	for _, name := range []string{"pi-1", "pi-2"} {
 		w.nodes[name] = &NodeStatus{Name: name, State: StateUp, promise: ref("v2"), booted: &Use{Ref: ref("v1"), Mounted: since.Add(-time.Hour)}}
 	}
@@ -204,14 +205,14 @@ func (w *watched) at(after time.Duration) (complete bool) {
 	for _, n := range w.nodes {
 		fleet = append(fleet, *n)
 	}
-	_, complete = w.watch.judge(fleet, w.since.Add(after))
+	_, complete = w.watch.judge(fleet, w.began, w.since.Add(after))
 	return complete
 }
 
 // boot has a node boot v2.
 func (w *watched) boot(name string, after time.Duration) {
 	n := w.nodes[name]
-	n.State, n.booted = StateBooting, &Use{Ref: ref("v2"), Mounted: w.since.Add(after)}
+	n.State, n.booted = StateBooting, &Use{Ref: ref("v2"), Mounted: w.since.Add(after), Began: w.since.Add(after)}
 	n.Boots++
 }
 
@@ -320,3 +321,70 @@ func TestRolloutIsTakenBack(t *testing.T) {
 
 // clock moves the time of the exports on.
 func (s *served) clock(seconds int64) { s.nodes.now.Add(seconds) }
+
+// TestWatchWaitsForNobodyElse leaves alone nodes that run the version already, and those that are not promised
+// it any more.
+func TestWatchWaitsForNobodyElse(t *testing.T) {
+	w := newWatched(t, 0)
+	w.nodes["pi-1"].booted = &Use{Ref: ref("v2"), Mounted: w.since.Add(-time.Hour)}
+	w.boot("pi-2", 10*time.Second)
+	w.nodes["pi-2"].State = StateUp
+	if !w.at(6 * time.Minute) {
+		t.Error("a node that runs it already is waited for")
+	}
+	w.want("one ran it already", 1, 1, 0)
+	w.nodes["pi-2"].promise = ref("v1")
+	w.at(6 * time.Minute)
+	w.want("the other is pinned elsewhere", 0, 0, 0)
+	w.nodes["pi-1"].promise = ref("v1")
+	if w.at(6 * time.Minute) {
+		t.Error("complete, though nobody is to get it")
+	}
+}
+
+// TestWatchKnowsItsLimits judges nobody of whom nothing can be seen.
+func TestWatchKnowsItsLimits(t *testing.T) {
+	w := newWatched(t, 0)
+	delete(w.nodes, "pi-2")
+	w.boot("pi-1", 0)
+	w.at(time.Minute)
+	w.nodes["pi-1"].LastCall = w.since.Add(80 * time.Second)
+	w.began = w.since.Add(6 * time.Minute) // the server was down
+	if w.at(6*time.Minute + time.Second) {
+		t.Error("judged by a server that has just begun")
+	}
+	w.want("the server has just begun", 1, 0, 0)
+	if !w.at(9 * time.Minute) {
+		t.Error("not judged at last")
+	}
+	w.want("it is silent and always was", 1, 0, 0)
+	if v := w.watch.verdict(); !strings.Contains(v, "pi-1: it has been silent since 1m20s after its boot") {
+		t.Errorf("verdict: %s", v)
+	}
+	w = newWatched(t, 0)
+	w.boot("pi-1", 0)
+	w.nodes["pi-1"].speaks, w.nodes["pi-1"].LastCall = true, w.since.Add(80*time.Second)
+	w.at(6 * time.Minute)
+	w.want("it mounted its home each time before", 1, 0, 1)
+}
+
+// TestWatchIsWidened promotes for more nodes while some are watched.
+func TestWatchIsWidened(t *testing.T) {
+	s := OpenState(t.TempDir())
+	for _, p := range []Promotion{{Ref: ref("v1")}, {Ref: ref("v2"), To: &Partial{Nodes: []string{"a"}}, Good: time.Minute}} {
+		if _, _, err := s.Promote(p, sure); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]Trial{"a": {Booted: noon, Bad: "it burns"}}
+	if err := s.update(func(r *Rollout) (bool, error) { r.Watch.Nodes = seen; r.Watch.Since = noon; return true, nil }); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := s.Promote(Promotion{Ref: ref("v2"), To: &Partial{Nodes: []string{"b"}}, Good: time.Hour, MaxBad: 3}, sure); err != nil {
+		t.Fatal(err)
+	}
+	r, err := s.Rollout()
+	if err != nil || r.Watch == nil || r.Watch.Nodes["a"] != seen["a"] || !r.Watch.Since.Equal(noon) || r.Watch.Good != time.Hour || r.Watch.MaxBad != 3 {
+		t.Errorf("%+v, %v", r.Watch, err)
+	}
+}

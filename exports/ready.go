@@ -2,9 +2,12 @@ package exports
 
 import "fmt"
 
-// Ready returns why an image has nothing to give to nodes, nil if each has a promoted
-// version that can be opened.
+// Ready returns why an image has nothing to give to nodes, or why what it gives is not what
+// is on the disk; nil if each has a promoted version that can be opened.
 func (x *Exports) Ready() error {
+	if stale := x.stale.Load(); stale != nil {
+		return fmt.Errorf("an old state is served: %w", *stale)
+	}
 	for _, img := range x.table.Load().images {
 		if img.promoted == nil {
 			return fmt.Errorf("image %s: no version is promoted, or it is gone: rootnfsd promote VERSION", img.name)

@@ -160,6 +160,9 @@ func decodeRollout(from io.Reader) (Rollout, error) {
 	if r.Format != rolloutFormat && r.Format != partialFormat {
 		return r, fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", r.Format, partialFormat)
 	}
+	if r.Partial != nil {
+		slices.Sort(r.Partial.Nodes)
+	}
 	return r, nil
 }
 
@@ -267,10 +270,15 @@ func (r *Rollout) promoteFor(p Promotion) (bool, error) {
 // watch begins to watch a promotion if that is wanted. A watch over the same version that
 // is there already goes on, with what it saw.
 func (r *Rollout) watch(p Promotion) {
+	same := r.Watch != nil && r.Watch.Is(p.Ref)
 	switch {
+	case p.Good > 0 && same:
+		w := *r.Watch
+		w.By, w.Good, w.MaxBad = p.By, p.Good, p.MaxBad
+		r.Watch = &w
 	case p.Good > 0:
 		r.Watch = &Watch{Ref: p.Ref, Since: time.Now().UTC().Truncate(time.Second), By: p.By, Good: p.Good, MaxBad: p.MaxBad}
-	case r.Watch != nil && !r.Watch.Is(p.Ref):
+	case !same:
 		r.Watch = nil
 	}
 }
@@ -296,7 +304,11 @@ func (s *State) Rollback(by string, exists func(Ref) bool) (from, to Ref, err er
 func (r *Rollout) rollback(by, why string, exists func(Ref) bool) (from, to Ref, err error) {
 	from, _ = r.Promoted()
 	if r.Partial != nil {
-		r.note(Event{By: by, Action: "rollback", Ref: from, Nodes: r.Partial.String(), Note: why})
+		back := "they get " + from.Version + " again"
+		if why != "" {
+			back = why + "; " + back
+		}
+		r.note(Event{By: by, Action: "rollback", Ref: r.Partial.Ref, Nodes: r.Partial.String(), Note: back})
 		from, to = r.Partial.Ref, from
 		r.Partial, r.Watch = nil, nil
 		return from, to, nil

@@ -63,6 +63,7 @@ type imageView struct {
 	*image
 	rollout   Rollout
 	inventory *Inventory
+	unread    error // why the inventory is an old one, if it is
 	versions  []*version
 	promoted  *version // what a mount of the bare name gets, unless the node is promised another; nil if nothing is
 	damaged   bool     // there is a version that cannot be read

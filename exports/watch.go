@@ -1,9 +1,9 @@
 package exports
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +31,8 @@ type Trial struct {
 	Boots  int64     `json:"boots"`         // how often it had booted it then
 	Good   time.Time `json:"good,omitzero"` // when it was seen to be up
 	Bad    string    `json:"bad,omitempty"` // what went wrong; it then does not count as good
+	// Unknown is why nobody can tell: it counts neither as good nor as bad.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 // Tally counts the nodes that booted, those that are good and those that are bad.
@@ -49,55 +51,74 @@ func (w *Watch) Tally() (booted, good, bad int) {
 
 // judge notes what nodes made of the version until now. It reports whether it learnt
 // anything, and whether it knows all that it waits for: each node that is promised the version
-// has booted it, and has been watched long enough since.
-func (w *Watch) judge(fleet []NodeStatus, now time.Time) (learnt, complete bool) {
+// ran it before, or has booted it and has been watched long enough since. Nodes that are not
+// promised it any more are none of its business. The server began at the time began.
+func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complete bool) {
+	known := w.Nodes
+	w.Nodes = make(map[string]Trial, len(known))
+	promised := 0
 	complete = true
 	for i := range fleet {
 		n := &fleet[i]
 		if !w.Is(n.promise) || n.Why == ByCommandLine {
 			continue
 		}
-		before, known := w.Nodes[n.Key()]
+		promised++
+		before, tried := known[n.Key()]
 		t := before
-		if !known {
-			if n.booted == nil || !w.Is(n.booted.Ref) || n.booted.Mounted.Before(w.Since) {
-				complete = false
-				continue
-			}
-			t = Trial{Booted: n.booted.Mounted, Boots: n.Boots}
+		switch runs := n.booted != nil && w.Is(n.booted.Ref); {
+		case tried:
+		case !runs:
+			complete = false
+			continue
+		case n.booted.start().Before(w.Since):
+			continue // it needs no boot
+		default:
+			t = Trial{Booted: n.booted.start(), Boots: n.Boots}
 		}
-		if !t.judge(n, now, w.Good) {
+		deadline := t.Booted.Add(w.Good)
+		if t.Booted.Before(began) {
+			deadline = later(deadline, began.Add(settled))
+		}
+		if !t.judge(n, now, deadline) {
 			complete = false
 		}
-		if !known || t != before {
-			if learnt = true; w.Nodes == nil {
-				w.Nodes = map[string]Trial{}
-			}
-			w.Nodes[n.Key()] = t
-		}
+		learnt = learnt || t != before
+		w.Nodes[n.Key()] = t
 	}
-	return learnt, complete && len(w.Nodes) > 0
+	return learnt || len(w.Nodes) != len(known), complete && promised > 0
 }
 
+// settled is how long after its start a server does not judge that a node is not up which booted before:
+// while there was no server, none could show it.
+const settled = upAfter + time.Minute
+
+// earlyCalls is for how long after its boot a node calls from an initramfs, or not much further.
+const earlyCalls = 30 * time.Second
+
 // judge looks at a node once more, and reports whether the trial is over.
-func (t *Trial) judge(n *NodeStatus, now time.Time, limit time.Duration) (over bool) {
-	age := now.Sub(t.Booted)
+func (t *Trial) judge(n *NodeStatus, now, deadline time.Time) (over bool) {
+	over = !now.Before(deadline)
 	good := n.State == StateUp
 	if !n.Good.IsZero() { // it says by itself when it is up
 		good = !n.Good.Before(t.Booted)
 	}
 	switch {
-	case t.Bad != "":
+	case t.Bad != "" || t.Unknown != "":
 		return true
-	case age < limit && n.Boots > t.Boots:
-		t.Bad = fmt.Sprintf("it booted again after %s", age.Round(time.Second))
+	case !over && n.Boots > t.Boots:
+		t.Bad = fmt.Sprintf("it booted again after %s", now.Sub(t.Booted).Round(time.Second))
 		return true
-	case t.Good.IsZero() && good:
+	case !t.Good.IsZero():
+	case good:
 		t.Good = now.UTC().Truncate(time.Second)
-	case t.Good.IsZero() && age >= limit:
-		t.Bad = fmt.Sprintf("it was not up after %s", limit)
+	case !over:
+	case n.speaks || n.LastCall.Sub(t.Booted) < earlyCalls:
+		t.Bad = fmt.Sprintf("it was not up after %s", deadline.Sub(t.Booted))
+	default:
+		t.Unknown = fmt.Sprintf("it has been silent since %s after its boot, and says nothing when it is up", n.LastCall.Sub(t.Booted).Round(time.Second))
 	}
-	return age >= limit
+	return over
 }
 
 // verdict says in a line what became of the nodes.
@@ -106,8 +127,8 @@ func (w *Watch) verdict() string {
 	s := fmt.Sprintf("%d booted it, %d good, %d bad", booted, good, bad)
 	var names []string
 	for name, t := range w.Nodes {
-		if t.Bad != "" {
-			names = append(names, name+": "+t.Bad)
+		if why := cmp.Or(t.Bad, t.Unknown); why != "" {
+			names = append(names, name+": "+why)
 		}
 	}
 	slices.Sort(names)
@@ -135,8 +156,7 @@ func (x *Exports) watchRollouts(now time.Time) {
 
 func (x *Exports) watchRollout(img *imageView, now time.Time) error {
 	w := *img.rollout.Watch
-	w.Nodes = maps.Clone(w.Nodes)
-	learnt, complete := w.judge(Fleet(&img.rollout, img.inventory, usersOf(img.name, x.nodes.all()), now), now)
+	learnt, complete := w.judge(Fleet(&img.rollout, img.inventory, usersOf(img.name, x.nodes.all()), now), x.began, now)
 	_, _, bad := w.Tally()
 	failed := bad > w.MaxBad
 	if !failed && !complete && (!learnt || now.Sub(img.trialsSaved) < saveTrials) {

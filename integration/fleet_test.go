@@ -300,7 +300,7 @@ func (n *fleetNode) dial(addr string) (*rpc.Conn, error) {
 	if n.conn != nil {
 		return n.conn, nil
 	}
-	c, err := rpc.Dial(addr, rpc.Options{Local: n.address})
+	c, err := rpc.Dial(addr, rpc.Options{Local: n.address, Reserved: true}) // as kernels and nfsmount do
 	n.conn = c
 	return c, err
 }

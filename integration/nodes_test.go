@@ -84,7 +84,7 @@ func TestNodeCommands(t *testing.T) {
 	for _, e := range cliJSON[[]struct{ Action, Version, Nodes string }](t, "history", at) {
 		did = append(did, strings.Trim(e.Action+" "+e.Version+" "+e.Nodes, " "))
 	}
-	if got, want := strings.Join(did, ", "), "promote v1, promote v2 label canary, promote v2 pi-03, rollback v1 pi-03 and label canary, pin v3 pi-[02-03], unpin  pi-03, unpin  pi-02"; got != want {
+	if got, want := strings.Join(did, ", "), "promote v1, promote v2 label canary, promote v2 pi-03, rollback v2 pi-03 and label canary, pin v3 pi-[02-03], unpin  pi-03, unpin  pi-02"; got != want {
 		t.Errorf("history: %s; want %s", got, want)
 	}
 	for _, args := range [][]string{{"node", "list"}, {"node", "show", "pi-01"}, {"history"}, {"nodes", "--sort", "seen"}, {"nodes", "pi-[01-02]", "--state", "new"}} {
