@@ -131,7 +131,8 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	}
 	for i, u := range n.Running(now) {
 		if i > 0 {
-			if u.Digest != status.booted.Digest && !slices.Contains(status.Also, u.Version) {
+			called := !u.LastCall.Before(status.booted.start()) // else it is what ran before
+			if called && u.Digest != status.booted.Digest && !slices.Contains(status.Also, u.Version) {
 				status.Also = append(status.Also, u.Version)
 			}
 			continue

@@ -79,7 +79,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	}
 	from.Booting = from.Booting && p.reserved
 	for try := 1; ; try++ {
-		handle, target, err := x.mountVersion(p, dir, names, from, refuse)
+		handle, target, err := x.mountVersion(p, dir, names, from, try, refuse)
 		if err != nil || from.Datagram || try == mountTries || x.stillLeads(names, p, target) {
 			return handle, err
 		}
@@ -98,8 +98,8 @@ func (x *Exports) stillLeads(names []string, p *Peer, to *target) bool {
 	return now.version != nil && now.version.digest == to.version.digest
 }
 
-// mountVersion mounts a path that leads to a version.
-func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller, refuse refusal) ([]byte, *target, error) {
+// mountVersion mounts a path that leads to a version, for the first time or because it led elsewhere.
+func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller, try int, refuse refusal) ([]byte, *target, error) {
 	failed := func(handle []byte, err error) ([]byte, *target, error) { return handle, nil, err }
 	x.refreshIfPromoted()
 	t := x.table.Load()
@@ -129,7 +129,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 		return appendHandle(nil, target.version, id), &target, nil
 	}
 	layer := x.layerFor(p, &target)
-	if u, began := p.mounted(target, path.Clean(dir), from.Booting, layer); began {
+	if u, began := p.mounted(target, path.Clean(dir), from.Booting, layer); began || try > 1 { // what was saved before is not so
 		x.nodes.saveBoot(p.node.Load(), u, x.log)
 	}
 	o := Object{ver: target.version, layer: layer}

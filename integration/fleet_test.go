@@ -116,6 +116,7 @@ type fleetModel struct {
 	label   bool
 	percent float64
 	pins    map[string]string
+	history []string // of promotions, as "promote v2" and "rollback v2"
 }
 
 // promised is what a node gets.
@@ -405,8 +406,10 @@ func (f *fleet) decide() (run func()) {
 	case what < 2:
 		m.endSome()
 		m.stack = append(m.stack, version)
+		m.history = append(m.history, "promote "+version)
 		return command("promote", version, "--force")
 	case what < 4 && m.some != "":
+		m.history = append(m.history, "rollback "+m.some)
 		m.endSome()
 		return command("rollback")
 	case what < 4 && len(m.stack) > 1:
@@ -414,6 +417,7 @@ func (f *fleet) decide() (run func()) {
 		for m.top() == top {
 			m.stack = m.stack[:len(m.stack)-1]
 		}
+		m.history = append(m.history, "rollback "+m.top())
 		return command("rollback")
 	case what == 4:
 		for _, name := range names {
@@ -430,6 +434,7 @@ func (f *fleet) decide() (run func()) {
 		m.some = version
 	}
 	args := []string{"promote", m.some, "--force"}
+	before := *m
 	switch rand.IntN(4) {
 	case 0:
 		m.nodes = append(m.nodes, names...)
@@ -445,6 +450,10 @@ func (f *fleet) decide() (run func()) {
 		part := float64(1 + rand.IntN(30))
 		m.percent = max(m.percent, part)
 		args = append(args, "--percent", fmt.Sprint(part))
+	}
+	grown := slices.ContainsFunc(m.nodes, func(n string) bool { return !slices.Contains(before.nodes, n) })
+	if grown || m.label != before.label || m.percent != before.percent {
+		m.history = append(m.history, "promote "+m.some)
 	}
 	return command(args...)
 }
@@ -463,6 +472,15 @@ func (f *fleet) awaitSaved() {
 
 // compare holds what the commands say against the model.
 func (f *fleet) compare() {
+	var history []string
+	for _, e := range cliJSON[[]struct{ Action, Version string }](f.t, "history", f.at) {
+		if e.Action == "promote" || e.Action == "rollback" {
+			history = append(history, e.Action+" "+e.Version)
+		}
+	}
+	if got, want := fmt.Sprint(history), fmt.Sprint(append([]string{"promote v1"}, f.model.history...)); got != want {
+		f.t.Errorf("history: %s; want %s", got, want)
+	}
 	rows := map[string]nodeRow{}
 	for _, r := range cliJSON[[]nodeRow](f.t, "nodes", f.at) {
 		key := r.Name
