@@ -2,6 +2,7 @@ package exports
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/rootnfsd/rootnfsd/hostlist"
 )
 
 // Inventory is what operators have said of nodes: their names, where they are
@@ -26,6 +29,7 @@ type Inventory struct {
 	stamp  stamp
 	byName map[string]int // places in Entries
 	byAddr map[netip.Addr]int
+	set    map[string]int // what Set was given, and as the how manieth
 }
 
 // Entry is a node that has a name.
@@ -87,6 +91,10 @@ func (inv *Inventory) PinnedTo(ref Ref) []string {
 // Set puts an entry in place of the one with its name, or adds it. The entries are in order
 // again, and addresses find the new one, after Check.
 func (inv *Inventory) Set(e Entry) {
+	if inv.set == nil {
+		inv.set = map[string]int{}
+	}
+	inv.set[e.Name] = len(inv.set) + 1
 	if i, ok := inv.byName[e.Name]; ok {
 		inv.Entries[i] = e
 		return
@@ -121,8 +129,9 @@ func (inv *Inventory) index() {
 
 // EntryError says what is wrong with a node's entry.
 type EntryError struct {
-	Name string
-	Err  error
+	Name  string
+	Other string // the node that has already what is one node's only, if that is what is wrong
+	Err   error
 }
 
 // Error names the node.
@@ -132,7 +141,7 @@ func (e *EntryError) Error() string { return "node " + e.Name + ": " + e.Err.Err
 func (e *EntryError) Unwrap() error { return e.Err }
 
 // Check brings all entries into their one form and order. If there is something wrong with one, or
-// two cannot be there together, it returns an *EntryError.
+// two cannot be there together, it returns an *EntryError: about the one that was Set last of them.
 func (inv *Inventory) Check() error {
 	if len(inv.Entries) > MostEntries {
 		return fmt.Errorf("there are %d nodes, and at most %d can be named", len(inv.Entries), MostEntries)
@@ -145,17 +154,25 @@ func (inv *Inventory) Check() error {
 			return err
 		}
 		if i > 0 && inv.Entries[i-1].Name == e.Name {
-			return &EntryError{e.Name, errors.New("it is there twice")}
+			return &EntryError{Name: e.Name, Err: errors.New("it is there twice")}
 		}
 		for _, mark := range e.marks() {
 			if other, ok := taken[mark]; ok {
-				return &EntryError{e.Name, fmt.Errorf("the %s is that of node %s", mark, other)}
+				return inv.conflict(mark, other, e.Name)
 			}
 			taken[mark] = e.Name
 		}
 	}
 	inv.index()
 	return nil
+}
+
+// conflict is the error that two nodes have what is one node's only.
+func (inv *Inventory) conflict(mark, a, b string) error {
+	if inv.set[a] > inv.set[b] {
+		a, b = b, a
+	}
+	return &EntryError{Name: b, Other: a, Err: fmt.Errorf("the %s is that of node %s", mark, a)}
 }
 
 // marks are what no other node may have.
@@ -181,9 +198,11 @@ var (
 
 // Check brings an entry into its one form, or says what is wrong with it by an *EntryError.
 func (e *Entry) Check() error {
-	fail := func(format string, args ...any) error { return &EntryError{e.Name, fmt.Errorf(format, args...)} }
+	fail := func(format string, args ...any) error {
+		return &EntryError{Name: e.Name, Err: fmt.Errorf(format, args...)}
+	}
 	if err := checkNodeName(e.Name); err != nil {
-		return &EntryError{e.Name, err}
+		return &EntryError{Name: e.Name, Err: err}
 	}
 	e.Addresses = slices.Clone(e.Addresses)
 	for i, a := range e.Addresses {
@@ -287,37 +306,91 @@ func decodeInventory(from io.Reader) (*Inventory, error) {
 	return inv, inv.Check()
 }
 
-// UpdateInventory changes the inventory under the lock that promotes take, too,
-// and replaces it durably. Nothing is written if change changes nothing, or leaves
-// behind what is wrong, which is the error then.
-func (s *State) UpdateInventory(change func(*Inventory) error) error {
-	unlock, err := s.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return s.updateInventory(change)
+// UpdateInventory changes the inventory under the lock that promotes take, too, and replaces
+// it durably. Nothing is written if change changes nothing, or leaves behind what is wrong,
+// which is the error then; so is that of check for a version that a node is newly pinned
+// to, which nobody can remove meanwhile. Who was pinned and unpinned is noted in the history.
+func (s *State) UpdateInventory(by string, check func(Ref) error, change func(*Inventory) error) error {
+	return s.update(func(r *Rollout) (bool, error) {
+		events, err := s.updateInventory(check, change)
+		for _, e := range events {
+			e.By = by
+			r.note(e)
+		}
+		return len(events) > 0, err
+	})
 }
 
-// updateInventory is UpdateInventory for who holds the lock.
-func (s *State) updateInventory(change func(*Inventory) error) error {
+// updateInventory is UpdateInventory for who holds the lock. It returns what is to be noted.
+func (s *State) updateInventory(check func(Ref) error, change func(*Inventory) error) ([]Event, error) {
 	inv, err := s.Inventory()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	pins := inv.pins()
 	before, err := json.Marshal(inv)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := change(inv); err != nil {
-		return err
+		return nil, err
 	}
 	if err := inv.Check(); err != nil {
-		return err
+		return nil, err
+	}
+	events := pinEvents(pins, inv.pins())
+	for _, e := range events {
+		if e.Action != "pin" {
+			continue
+		}
+		if err := check(e.Ref); err != nil {
+			return nil, err
+		}
 	}
 	after, err := json.Marshal(inv)
 	if err != nil || bytes.Equal(before, after) {
-		return err
+		return nil, err
 	}
-	return replaceJSON(filepath.Join(s.dir, inventoryFile), inv)
+	return events, replaceJSON(filepath.Join(s.dir, inventoryFile), inv)
+}
+
+// pins returns what nodes are pinned to, by name.
+func (inv *Inventory) pins() map[string]Ref {
+	pins := map[string]Ref{}
+	for _, e := range inv.Entries {
+		if e.Pin != nil {
+			pins[e.Name] = *e.Pin
+		}
+	}
+	return pins
+}
+
+// pinEvents returns an event for each version that nodes were unpinned from, and then for each that
+// they were pinned to.
+func pinEvents(before, after map[string]Ref) []Event {
+	unpinned, pinned := map[Ref][]string{}, map[Ref][]string{}
+	for name, ref := range before {
+		if _, ok := after[name]; !ok {
+			unpinned[ref] = append(unpinned[ref], name)
+		}
+	}
+	for name, ref := range after {
+		if was, ok := before[name]; !ok || was != ref {
+			pinned[ref] = append(pinned[ref], name)
+		}
+	}
+	return append(eventsOf("unpin", unpinned), eventsOf("pin", pinned)...)
+}
+
+// eventsOf makes an event for each version, sorted by their names.
+func eventsOf(action string, nodes map[Ref][]string) []Event {
+	var events []Event
+	for ref, names := range nodes {
+		slices.Sort(names)
+		events = append(events, Event{Action: action, Ref: ref, Nodes: hostlist.Compress(names)})
+	}
+	slices.SortFunc(events, func(a, b Event) int {
+		return cmp.Or(strings.Compare(a.Version, b.Version), bytes.Compare(a.Digest[:], b.Digest[:]))
+	})
+	return events
 }

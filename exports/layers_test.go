@@ -80,7 +80,7 @@ func (s *layered) at(addr string) *Peer {
 // name names nodes by their addresses.
 func (s *layered) name(t testing.TB, nodes map[string]string) {
 	t.Helper()
-	err := OpenState(s.stateDir).UpdateInventory(func(inv *Inventory) error {
+	err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
 		inv.Entries = nil
 		for addr, name := range nodes {
 			inv.Entries = append(inv.Entries, Entry{Name: name, Addresses: []netip.Addr{netip.MustParseAddr(addr)}})
@@ -541,7 +541,7 @@ func TestMACOfAnother(t *testing.T) {
 	line := func(addr, flags, mac string) string {
 		return fmt.Sprintf("%-16s 0x1         %-11s %s     *        eth0\n", addr, flags, mac)
 	}
-	err := OpenState(s.stateDir).UpdateInventory(func(inv *Inventory) error {
+	err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
 		inv.Set(Entry{Name: "pi-01", Addresses: []netip.Addr{netip.MustParseAddr(host)}, MAC: "DC:A6:32:01:36:C2"})
 		return nil
 	})

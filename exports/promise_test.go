@@ -125,14 +125,14 @@ func TestPins(t *testing.T) {
 	state := OpenState(s.stateDir)
 	pin := ref("vb")
 	var unknown *UnknownNode
-	if err := state.Pin([]string{"pi"}, &pin, "me", sure); !errors.As(err, &unknown) || unknown.Name != "pi" {
+	if err := state.Pin([]string{"pi"}, &pin, "me", anyVersion); !errors.As(err, &unknown) || unknown.Name != "pi" {
 		t.Errorf("a node without a name: %v", err)
 	}
 	s.name(t, entry("pi", host), entry("other", "10.1.2.4"))
-	if err := state.Pin([]string{"pi"}, &pin, "me", func() error { return errors.New("gone") }); err == nil {
+	if err := state.Pin([]string{"pi"}, &pin, "me", func(Ref) error { return errors.New("gone") }); err == nil {
 		t.Error("pinned to what is not there")
 	}
-	if err := state.Pin([]string{"pi"}, &pin, "me", sure); err != nil {
+	if err := state.Pin([]string{"pi"}, &pin, "me", anyVersion); err != nil {
 		t.Fatal(err)
 	}
 	want := func(when, pi, other string) {
@@ -149,7 +149,7 @@ func TestPins(t *testing.T) {
 	if err := state.Remove(pin, "me", func() error { t.Error("removed"); return nil }); !errors.Is(err, ErrPinned) {
 		t.Errorf("removing it: %v", err)
 	}
-	if err := state.Pin([]string{"pi"}, nil, "me", sure); err != nil {
+	if err := state.Pin([]string{"pi"}, nil, "me", anyVersion); err != nil {
 		t.Fatal(err)
 	}
 	want("unpinned", "a", "a")
@@ -165,7 +165,7 @@ func TestPins(t *testing.T) {
 	for _, e := range r.History {
 		did = append(did, fmt.Sprint(e.Action, " ", e.Version, " ", e.Nodes))
 	}
-	if got, want := strings.Join(did, ", "), "promote va , pin vb pi, unpin  pi, promote vb other"; got != want {
+	if got, want := strings.Join(did, ", "), "promote va , pin vb pi, unpin vb pi, promote vb other"; got != want {
 		t.Errorf("history: %s; want %s", got, want)
 	}
 }

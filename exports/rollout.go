@@ -13,7 +13,6 @@ import (
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/durable"
-	"github.com/rootnfsd/rootnfsd/hostlist"
 )
 
 // Ref names a version by both its name and its digest. The digest decides what
@@ -53,7 +52,7 @@ type Rollout struct {
 type Event struct {
 	Time   time.Time `json:"time"`
 	By     string    `json:"by"`
-	Action string    `json:"action"` // promote, rollback, good, pin, unpin, remove or gc, which is about no version
+	Action string    `json:"action"` // promote, rollback, good, bad, pin, unpin, remove or gc, which is about no version
 	Ref
 	Nodes string `json:"nodes,omitempty"` // whom it was about, if not all
 	Note  string `json:"note,omitempty"`  // how it went, or why
@@ -329,18 +328,8 @@ var ErrPinned = errors.New("nodes are pinned to it: unpin them first")
 // Pin makes a version what nodes get whatever is promoted, unless check, which nobody can
 // remove a version during, says that it is not there. The nodes must be named;
 // an *UnknownNode says which one is not. Without a version they are unpinned.
-func (s *State) Pin(names []string, ref *Ref, by string, check func() error) error {
-	unlock, err := s.lock()
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if ref != nil {
-		if err := check(); err != nil {
-			return err
-		}
-	}
-	err = s.updateInventory(func(inv *Inventory) error {
+func (s *State) Pin(names []string, ref *Ref, by string, check func(Ref) error) error {
+	return s.UpdateInventory(by, check, func(inv *Inventory) error {
 		for _, name := range names {
 			e := inv.Named(name)
 			if e == nil {
@@ -349,17 +338,6 @@ func (s *State) Pin(names []string, ref *Ref, by string, check func() error) err
 			e.Pin = ref
 		}
 		return nil
-	})
-	if err != nil {
-		return err
-	}
-	return s.updateLocked(func(r *Rollout) (bool, error) {
-		e := Event{By: by, Action: "unpin", Nodes: hostlist.Compress(names)}
-		if ref != nil {
-			e.Action, e.Ref = "pin", *ref
-		}
-		r.note(e)
-		return true, nil
 	})
 }
 

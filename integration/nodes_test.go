@@ -1,6 +1,8 @@
 package integration
 
 import (
+	"bytes"
+	"encoding/json"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -62,19 +64,28 @@ func TestNodeCommands(t *testing.T) {
 	expectFailure(t, []string{"promote", "v3", "--force", "--nodes", "pi-03", at}, "v2 is promoted for some nodes", "rootnfsd rollback")
 	cli(t, "promote", "v2", "--force", "--nodes", "pi-03", at)
 	promise("wider", "pi-01=v2 pi-02=v1 pi-03=v2")
-	expectFailure(t, []string{"remove", "v2", at}, "promoted")
-	cli(t, "rollback", at)
+	expectFailure(t, []string{"remove", "v2", at}, "promoted for pi-03 and label canary", "rootnfsd rollback")
+	if out := cli(t, "promote", "v1", "--force", "--dry-run", at); !strings.Contains(out, "v2 is taken back from pi-03 and label canary") {
+		t.Errorf("promoting for all what they get: %s", out)
+	}
+	if out := cli(t, "rollback", at); !strings.Contains(out, "v2 is taken back from pi-03 and label canary; all get v1") {
+		t.Errorf("rollback: %s", out)
+	}
 	promise("taken back", "pi-01=v1 pi-02=v1 pi-03=v1")
 
 	cli(t, "pin", "pi-[02-03]", "v3", at)
 	promise("pinned", "pi-01=v1 pi-02=v3 pi-03=v3")
-	expectFailure(t, []string{"remove", "v3", at}, "pinned", "unpin")
+	expectFailure(t, []string{"remove", "v3", at}, "pinned to it: pi-[02-03]", "unpin pi-[02-03]")
 	if out := cli(t, "gc", "--keep", "1", "--dry-run", at); !strings.Contains(out, "pi-02, pi-03 pinned to it") {
 		t.Errorf("gc does not say what holds v3: %s", out)
 	}
 	cli(t, "unpin", "pi-03", at)
 	promise("one unpinned", "pi-01=v1 pi-02=v3 pi-03=v1")
 	expectFailure(t, []string{"pin", "192.0.2.9", "v1", at}, "node set NAME --address 192.0.2.9")
+	expectFailure(t, []string{"pin", "192.0.2.1", "v1", at}, "the address of node pi-01")
+	expectFailure(t, []string{"node", "set", "pi-03", "--address", "192.0.2.1", "--pin", "v2", at}, "node pi-03: the address 192.0.2.1 is that of node pi-01")
+	expectFailure(t, []string{"node", "set", "pi-[01-03]", "--no-label", "rack2", at}, "no label rack2", "rack1")
+	promise("what was refused", "pi-01=v1 pi-02=v3 pi-03=v1")
 	cli(t, "node", "set", "pi-02", "--pin", "", "--no-label", "rack1", at)
 	if n := cliJSON[[]nodeRow](t, "node", "show", "pi-02", at); len(n) != 1 || n[0].Promised != "v1" || len(n[0].Labels) != 0 {
 		t.Errorf("pi-02: %+v", n)
@@ -84,7 +95,7 @@ func TestNodeCommands(t *testing.T) {
 	for _, e := range cliJSON[[]struct{ Action, Version, Nodes string }](t, "history", at) {
 		did = append(did, strings.Trim(e.Action+" "+e.Version+" "+e.Nodes, " "))
 	}
-	if got, want := strings.Join(did, ", "), "promote v1, promote v2 label canary, promote v2 pi-03, rollback v2 pi-03 and label canary, pin v3 pi-[02-03], unpin  pi-03, unpin  pi-02"; got != want {
+	if got, want := strings.Join(did, ", "), "promote v1, promote v2 label canary, promote v2 pi-03, rollback v2 pi-03 and label canary, pin v3 pi-[02-03], unpin v3 pi-03, unpin v3 pi-02"; got != want {
 		t.Errorf("history: %s; want %s", got, want)
 	}
 	for _, args := range [][]string{{"node", "list"}, {"node", "show", "pi-01"}, {"history"}, {"nodes", "--sort", "seen"}, {"nodes", "pi-[01-02]", "--state", "new"}} {
@@ -94,6 +105,46 @@ func TestNodeCommands(t *testing.T) {
 	}
 	cli(t, "node", "remove", "pi-[01-03]", at)
 	promise("none has a name", "")
+}
+
+// TestSecondAddress names a node by each of its addresses.
+func TestSecondAddress(t *testing.T) {
+	store := newStore(t, map[string]files{"v1": smallTree, "v2": {"etc/hostname": "golden\n"}})
+	at := "--export=" + store
+	cli(t, "seal", at)
+	cli(t, "promote", "v1", "--force", at)
+	cli(t, "node", "set", "pi-01", "--address", "192.0.2.1,192.0.2.2", "--pin", "v2", at)
+	for _, key := range []string{"pi-01", "192.0.2.1", "192.0.2.2"} {
+		for _, args := range [][]string{{"node", "show", key}, {"nodes", key}} {
+			if n := cliJSON[[]nodeRow](t, append(args, at)...); len(n) != 1 || n[0].Name != "pi-01" {
+				t.Errorf("%v: %+v", args, n)
+			}
+		}
+	}
+	type changed struct {
+		Before, Promoted, For string
+		TakenBack             string `json:"taken_back"`
+	}
+	if got, want := cliJSON[changed](t, "promote", "v2", "--force", "--nodes", "192.0.2.2", at), (changed{"v1", "v2", "pi-01", ""}); got != want {
+		t.Errorf("promoted for a second address: %+v; want %+v", got, want)
+	}
+	if got, want := cliJSON[changed](t, "promote", "v1", "--force", at), (changed{"v1", "v1", "", "v2"}); got != want {
+		t.Errorf("promoted for all: %+v; want %+v", got, want)
+	}
+	cli(t, "promote", "v2", "--force", "--nodes", "pi-01", at)
+	if got, want := cliJSON[changed](t, "rollback", at), (changed{"v2", "v1", "pi-01", ""}); got != want {
+		t.Errorf("rollback: %+v; want %+v", got, want)
+	}
+	cli(t, "node", "remove", "pi-01", at)
+	var did []string
+	for _, e := range cliJSON[[]struct{ Action, Version, Nodes string }](t, "history", at) {
+		if strings.HasSuffix(e.Action, "pin") {
+			did = append(did, e.Action+" "+e.Version+" "+e.Nodes)
+		}
+	}
+	if got, want := strings.Join(did, ", "), "pin v2 pi-01, unpin v2 pi-01"; got != want {
+		t.Errorf("history: %s; want %s", got, want)
+	}
 }
 
 // TestNodeImport takes nodes from CSV files, good ones and bad ones.
@@ -133,10 +184,12 @@ func TestNodeImport(t *testing.T) {
 		"name\npi-03\n\"pi":                 {"line 3"},
 		"name\npi-03\npi-04\npi-03\n":       {"line 4", "pi-03 is in line 2"},
 		"name,address\npi-03,192.0.2.300\n": {"line 2", "192.0.2.300"},
-		"name,address\npi-03,\npi-04,192.0.2.1\n": {"line 3", "pi-04", "that of node pi-01"},
-		"name,mac\npi-03,02:00\n":                 {"line 2", "MAC"},
-		"name,pin\npi-03,v9\n":                    {"line 2", "no version v9"},
-		"name\n../etc\n":                          {"line 2", "no name for a node"},
+		"name,address\npi-03,\npi-04,192.0.2.1\n":          {"line 3", "pi-04", "that of node pi-01"},
+		"name,address\na-1,192.0.2.1\n":                    {"line 2", "node a-1:", "that of node pi-01"},
+		"name,address\npi-04,192.0.2.4\npi-03,192.0.2.4\n": {"line 3", "node pi-03:", "that of node pi-04, in line 2"},
+		"name,mac\npi-03,02:00\n":                          {"line 2", "MAC"},
+		"name,pin\npi-03,v9\n":                             {"line 2", "no version v9"},
+		"name\n../etc\n":                                   {"line 2", "no name for a node"},
 	} {
 		write(t, csv, content)
 		expectFailure(t, []string{"node", "import", csv, at}, words...)
@@ -164,11 +217,12 @@ func TestWatchedRollout(t *testing.T) {
 		}
 	}
 	// follow promotes a version for the canary and follows it while do is done.
-	follow := func(version string, do func()) result {
+	follow := func(version string, do func(), more ...string) result {
 		t.Helper()
 		done := make(chan result)
 		go func() {
-			done <- finish(t, exec.Command(rootnfsd, "promote", version, "--force", "--label", "canary", "--wait-good", "2s", f.at))
+			args := append([]string{"promote", version, "--force", "--label", "canary", f.at, "--wait-good"}, more...)
+			done <- finish(t, exec.Command(rootnfsd, args...))
 		}()
 		for {
 			nodes := cliJSON[[]nodeRow](t, "nodes", f.at)
@@ -187,14 +241,18 @@ func TestWatchedRollout(t *testing.T) {
 		if _, err := rpc.Mount(f.addr, "/home", rpc.Options{Local: n.address}); err != nil { // as it does when it is up
 			t.Fatal(err)
 		}
-	})
+	}, "2s")
 	if r.status != 0 || !strings.Contains(r.stdout, "v2 is good: 1 booted it, 1 good, 0 bad") {
 		t.Errorf("a canary that is up: status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
 	cli(t, "promote", "v2", "--force", f.at)
 	time.Sleep(time.Second)
-	r = follow("v3", func() { boots("v3") })
-	if r.status != 1 || !strings.Contains(r.stderr, "pi-1: it was not up after 2s") {
+	var told struct{ Before, Promoted, For, Outcome, Note string }
+	r = follow("v3", func() { boots("v3") }, "2s", "--json")
+	if err := json.Unmarshal([]byte(r.stdout), &told); err != nil {
+		t.Errorf("%v; want one document:\n%s", err, r.stdout)
+	}
+	if r.status != 1 || told.Outcome != "taken back" || told.Promoted != "v3" || told.For != "label canary" || !strings.Contains(told.Note, "pi-1: it was not up after 2s") {
 		t.Errorf("a canary that does not come up: status %d\n%s%s", r.status, r.stdout, r.stderr)
 	}
 	boots("v2")
@@ -202,5 +260,22 @@ func TestWatchedRollout(t *testing.T) {
 	events := cliJSON[[]event](t, "history", f.at)
 	if last := events[len(events)-1]; last.Action != "rollback" || last.By != "rootnfsd serve" || !strings.Contains(last.Note, "pi-1") {
 		t.Errorf("history: %+v", last)
+	}
+
+	interrupted := exec.Command(rootnfsd, "promote", "v3", "--force", "--label", "canary", "--wait-good", "1h", "--json", f.at)
+	var stdout bytes.Buffer
+	interrupted.Stdout = &stdout
+	if err := interrupted.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for cliJSON[[]nodeRow](t, "nodes", f.at)[0].Promised != "v3" {
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := interrupted.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	interrupted.Wait()
+	if err := json.Unmarshal(stdout.Bytes(), &told); err != nil || interrupted.ProcessState.ExitCode() != 2 || told.Outcome != "undecided" {
+		t.Errorf("interrupted: %s, %v\n%s", interrupted.ProcessState, err, &stdout)
 	}
 }

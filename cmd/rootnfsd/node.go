@@ -80,11 +80,11 @@ Examples:
 			if len(names) > 1 && (len(set.addresses) > 0 || set.mac != "" || set.serial != "" || set.hostname != "") {
 				return usageError(c, "an address, a MAC, a serial number and a host name are one node's: %d nodes cannot share them", len(names))
 			}
-			if err := set.pinIfThere(s, names); err != nil {
-				return err
-			}
 			var entries []exports.Entry
-			err = s.state.UpdateInventory(func(inv *exports.Inventory) error {
+			err = s.state.UpdateInventory(operator(), s.holds, func(inv *exports.Inventory) error {
+				if err := set.knowsLabels(inv, names); err != nil {
+					return err
+				}
 				for _, name := range names {
 					e := exports.Entry{Name: name}
 					if known := inv.Named(name); known != nil {
@@ -154,20 +154,26 @@ func settingsOf(c *cli.Context, s *openedStore) (*settings, error) {
 	return set, nil
 }
 
-// pinIfThere pins nodes that are there already, so that it is in the history.
-func (set *settings) pinIfThere(s *openedStore, names []string) error {
-	if !set.c.IsSet("pin") {
-		return nil
+// knowsLabels is the error for the first label to be taken away that none of the nodes has.
+func (set *settings) knowsLabels(inv *exports.Inventory, names []string) error {
+	var known []string
+	for _, name := range names {
+		if e := inv.Named(name); e != nil {
+			known = append(known, e.Labels...)
+		}
 	}
-	inv, err := s.state.Inventory()
-	if err != nil {
-		return err
+	slices.Sort(known)
+	known = slices.Compact(known)
+	for _, l := range set.unwant {
+		switch {
+		case slices.Contains(known, l):
+		case len(known) == 0:
+			return fmt.Errorf("there is no label %s to take away: %s has none", l, hostlist.Compress(names))
+		default:
+			return unknownName("label", l, known)
+		}
 	}
-	names = slices.DeleteFunc(slices.Clone(names), func(name string) bool { return inv.Named(name) == nil })
-	if len(names) == 0 {
-		return nil
-	}
-	return s.pin(names, set.pin)
+	return nil
 }
 
 // apply changes what was mentioned.
@@ -274,12 +280,7 @@ Examples:
 }
 
 func showNode(w io.Writer, n *exports.NodeStatus) error {
-	var addrs []string
-	for _, a := range append([]netip.Addr{n.Address}, n.Others...) {
-		if a.IsValid() {
-			addrs = append(addrs, a.String())
-		}
-	}
+	addrs := addressesOf(n)
 	promised := n.Promised
 	if promised != "" {
 		promised += " (" + string(n.Why) + ")"
@@ -332,7 +333,7 @@ Examples:
 			}
 			removed := entriesNamed(inv, names)
 			if !c.Bool("dry-run") {
-				err = s.state.UpdateInventory(func(inv *exports.Inventory) error {
+				err = s.state.UpdateInventory(operator(), s.holds, func(inv *exports.Inventory) error {
 					inv.Remove(names)
 					return nil
 				})
@@ -357,7 +358,10 @@ func namedIn(inv *exports.Inventory, names []string) error {
 		if inv.Named(name) != nil {
 			continue
 		}
-		if _, err := netip.ParseAddr(name); err == nil {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			if e := inv.At(addr); e != nil {
+				return fmt.Errorf("%s is the address of node %s: say %s", name, e.Name, e.Name)
+			}
 			return fmt.Errorf("nobody has named the node at %s: rootnfsd node set NAME --address %s", name, name)
 		}
 		var known []string
@@ -449,5 +453,5 @@ func (s *openedStore) pin(names []string, to *exports.Ref) error {
 	if err := namedIn(inv, names); err != nil {
 		return err
 	}
-	return s.state.Pin(names, to, operator(), func() error { return s.holds(*to) })
+	return s.state.Pin(names, to, operator(), s.holds)
 }

@@ -175,7 +175,7 @@ func (s *openedStore) importNodes(c *cli.Context, rows []nodeRow) error {
 	}
 	added, changed := 0, 0
 	errOnlyLook := errors.New("dry run")
-	err := s.state.UpdateInventory(func(inv *exports.Inventory) error {
+	err := s.state.UpdateInventory(operator(), s.holds, func(inv *exports.Inventory) error {
 		for _, row := range rows {
 			e := exports.Entry{Name: row.fields["name"]}
 			known := inv.Named(e.Name)
@@ -211,15 +211,21 @@ func (s *openedStore) importNodes(c *cli.Context, rows []nodeRow) error {
 	return nil
 }
 
-// lineOf adds to an error about a node the line that it is in.
+// lineOf adds to an error about a node the line that it is in, and that of the node which it is at
+// odds with, if the file has that, too.
 func lineOf(rows []nodeRow, err error) error {
 	var wrong *exports.EntryError
-	if errors.As(err, &wrong) {
-		for _, row := range rows {
-			if row.fields["name"] == wrong.Name {
-				return row.fail(err)
-			}
-		}
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	of := func(name string) int {
+		return slices.IndexFunc(rows, func(r nodeRow) bool { return r.fields["name"] == name })
+	}
+	if i := of(wrong.Other); i >= 0 {
+		err = fmt.Errorf("%w, in line %d", err, rows[i].line)
+	}
+	if i := of(wrong.Name); i >= 0 {
+		return rows[i].fail(err)
 	}
 	return err
 }

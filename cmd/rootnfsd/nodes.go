@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"os/signal"
 	"slices"
 	"strconv"
@@ -163,11 +164,27 @@ func (v *nodesView) nodes(ctx context.Context, s *openedStore) ([]exports.NodeSt
 }
 
 func (v *nodesView) shows(n *exports.NodeStatus) bool {
-	return (v.keys == nil || slices.Contains(v.keys, n.Key()) || slices.Contains(v.keys, n.Address.String())) &&
+	return (v.keys == nil || slices.ContainsFunc(v.keys, func(k string) bool { return goesBy(n, k) })) &&
 		(len(v.states) == 0 || slices.Contains(v.states, string(n.State))) &&
 		(len(v.labels) == 0 || slices.ContainsFunc(v.labels, func(l string) bool { return slices.Contains(n.Labels, l) })) &&
 		(v.version == "" || n.Running == v.version) &&
 		(!v.rebootNeeded || n.RebootNeeded)
+}
+
+// goesBy reports whether a name or an address is a node's.
+func goesBy(n *exports.NodeStatus, key string) bool {
+	return key == n.Key() || slices.Contains(addressesOf(n), key)
+}
+
+// addressesOf are all addresses of a node, that where it was seen last first.
+func addressesOf(n *exports.NodeStatus) []string {
+	var addrs []string
+	for _, a := range append([]netip.Addr{n.Address}, n.Others...) {
+		if a.IsValid() {
+			addrs = append(addrs, a.String())
+		}
+	}
+	return addrs
 }
 
 // watch shows the nodes until ctx ends.
@@ -269,7 +286,9 @@ func unknownNodes(keys []string, fleet []exports.NodeStatus) error {
 	have := map[string]bool{}
 	for _, n := range fleet {
 		have[n.Key()] = true
-		have[n.Address.String()] = true
+		for _, a := range addressesOf(&n) {
+			have[a] = true
+		}
 		known = append(known, n.Key())
 	}
 	for _, k := range keys {

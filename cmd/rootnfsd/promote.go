@@ -7,12 +7,14 @@ import (
 	"io"
 	iofs "io/fs"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 	"github.com/rootnfsd/rootnfsd/fs/lint"
 )
@@ -36,8 +38,11 @@ a larger one has the smaller one in it.
 
 With --wait-good the server watches each node that is to get VERSION for that long from
 its boot. One that boots again, or is not up by then, is bad; more of them than
---max-bad, and the promotion is taken back. The command follows until that is decided;
-interrupted, it leaves the server to go on.
+--max-bad, and the promotion is taken back. The command follows until that is decided.
+Its exit status is 0 if the version is good, 1 if it is not, and 2 if that is undecided: who
+interrupts the command leaves the server to go on, or something else was promoted
+meanwhile. With --json all of it is one document at the end, with an outcome: good,
+taken back, bad or undecided.
 
 Examples:
    rootnfsd promote v2
@@ -85,16 +90,54 @@ Examples:
 			if err := s.announceSwitch(c, p); err != nil {
 				return err
 			}
-			before, changed, err := s.state.Promote(p, func() error { return s.holds(p.Ref) })
-			if err != nil {
-				return explainPromote(err)
-			}
-			if err := s.reportSwitch(c, before.Version, info.Name, !changed, p.To); err != nil || p.Good == 0 {
-				return err
-			}
-			return s.follow(c, p.Ref)
+			return s.promote(c, p)
 		}),
 	}
+}
+
+// promote makes the switch, says so, and follows what becomes of it if it is watched.
+func (s *openedStore) promote(c *cli.Context, p exports.Promotion) error {
+	ctx := c.Context
+	if p.Good > 0 { // from here on an interruption ends the waiting alone
+		var stop context.CancelFunc
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+	}
+	var before exports.Rollout
+	_, changed, err := s.state.Promote(p, func() (err error) {
+		if before, err = s.state.Rollout(); err != nil {
+			return err
+		}
+		return s.holds(p.Ref)
+	})
+	if err != nil {
+		return explainPromote(err)
+	}
+	out := switchOf(before, p)
+	out.Changed = changed
+	fleet, err := s.fleet(ctx)
+	if err != nil {
+		return err
+	}
+	out.waitingForBoot(fleet)
+	if !c.Bool("json") {
+		out.print(c.App.Writer)
+	}
+	if p.Good > 0 {
+		if out.Outcome, out.Note, err = s.follow(ctx, p.Ref); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.Bool("json"):
+		err = writeJSON(c.App.Writer, out)
+	case out.Outcome == outcomeGood:
+		_, err = fmt.Fprintf(c.App.Writer, "%s is good: %s\n", p.Version, out.Note)
+	}
+	if err != nil || p.Good == 0 {
+		return err
+	}
+	return out.Outcome.err(p.Version, out.Note)
 }
 
 // ready returns the version of that name, sealed and whole.

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/hostlist"
 )
 
 func removeCommand() *cli.Command {
@@ -85,7 +86,7 @@ func (s *openedStore) refuseRunning(info image.Info, force bool) error {
 		return nil
 	}
 	return fmt.Errorf("%s runs on %s: reboot into another version first, or lose those nodes with --force",
-		info.Name, strings.Join(addrs, ", "))
+		info.Name, hostlist.Compress(slices.Sorted(slices.Values(addrs))))
 }
 
 type removedJSON struct {
@@ -108,9 +109,28 @@ func (s *openedStore) remove(info image.Info, force, dryRun bool) (r image.Remov
 	}
 	err = s.state.Remove(refOf(info), operator(), remove)
 	if errors.Is(err, exports.ErrPromoted) || errors.Is(err, exports.ErrPinned) {
-		err = fmt.Errorf("%s stays: %w", info.Name, err)
+		err = s.explainKept(info, err)
 	}
 	return r, err
+}
+
+// explainKept says which nodes hold a version that they alone hold, and what to do.
+func (s *openedStore) explainKept(info image.Info, why error) error {
+	rollout, inv, _, err := s.known()
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	ref := refOf(info)
+	promoted, _ := rollout.Promoted()
+	pinned := inv.PinnedTo(ref)
+	switch p := rollout.Partial; {
+	case p != nil && ref.Is(p.Ref) && !ref.Is(promoted):
+		return fmt.Errorf("%s stays: it is promoted for %s: take it back (rootnfsd rollback), or promote another version for all", info.Name, p)
+	case errors.Is(why, exports.ErrPinned) && len(pinned) > 0:
+		nodes := hostlist.Compress(pinned)
+		return fmt.Errorf("%s stays: pinned to it: %s; unpin first (rootnfsd unpin %s)", info.Name, nodes, nodes)
+	}
+	return fmt.Errorf("%s stays: %w", info.Name, why)
 }
 
 func (s *openedStore) reportRemoved(w io.Writer, out removedJSON) {

@@ -33,10 +33,25 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if before.Partial != nil && !c.Bool("json") {
-				fmt.Fprintf(c.App.ErrWriter, "%s is taken back from those that had it first: %s\n", from.Version, before.Partial)
+			out := switchJSON{Before: from.Version, Promoted: to.Version, Changed: true, RebootNeeded: []string{}}
+			if p := before.Partial; p != nil && p.Ref == from {
+				out.For = p.String()
 			}
-			return s.reportSwitch(c, from.Version, to.Version, false, nil)
+			fleet, err := s.fleet(c.Context)
+			if err != nil {
+				return err
+			}
+			out.waitingForBoot(fleet)
+			switch {
+			case c.Bool("json"):
+				return writeJSON(c.App.Writer, out)
+			case out.For != "":
+				fmt.Fprintf(c.App.Writer, "%s is taken back from %s; all get %s\n", out.Before, out.For, out.Promoted)
+				printWaiting(c.App.Writer, out.RebootNeeded)
+			default:
+				out.print(c.App.Writer)
+			}
+			return nil
 		}),
 	}
 }

@@ -1,13 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
+	"io"
 	"slices"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -56,7 +55,9 @@ func (s *openedStore) promotion(c *cli.Context) (exports.Promotion, error) {
 func keysOf(names []string, fleet []exports.NodeStatus) []string {
 	keys := map[string]string{}
 	for _, n := range fleet {
-		keys[n.Address.String()] = n.Key()
+		for _, a := range addressesOf(&n) {
+			keys[a] = n.Key()
+		}
 	}
 	out := slices.Clone(names)
 	for i, name := range out {
@@ -84,9 +85,11 @@ func (s *openedStore) previewPromote(c *cli.Context, name string, p exports.Prom
 		return explainPromote(err)
 	}
 	if c.Bool("json") {
-		return writeJSON(c.App.Writer, switchJSON{Before: before, Promoted: name, Changed: len(changed) > 0, Nodes: changed, RebootNeeded: []string{}, DryRun: true})
+		out := switchOf(before, p)
+		out.Changed, out.Nodes, out.DryRun = len(changed) > 0, changed, true
+		return writeJSON(c.App.Writer, out)
 	}
-	fmt.Fprintf(c.App.Writer, "would be done: %s\n", changeLine(p, changed))
+	fmt.Fprintf(c.App.Writer, "would be done: %s\n", changeLine(before, p, changed))
 	return nil
 }
 
@@ -96,35 +99,34 @@ func (s *openedStore) announceSwitch(c *cli.Context, p exports.Promotion) error 
 	if err != nil {
 		return explainPromote(err)
 	}
-	if before != "" && !c.Bool("json") {
-		fmt.Fprintln(c.App.ErrWriter, changeLine(p, changed))
+	if len(before.Stack) > 0 && !c.Bool("json") {
+		fmt.Fprintln(c.App.ErrWriter, changeLine(before, p, changed))
 	}
 	return nil
 }
 
-// change returns what is promoted, and which nodes will get another version after a promotion.
-func (s *openedStore) change(p exports.Promotion) (before string, changed []string, err error) {
-	rollout, inv, seen, err := s.known()
+// change returns the rollout, and which nodes will get another version after a promotion.
+func (s *openedStore) change(p exports.Promotion) (before exports.Rollout, changed []string, err error) {
+	before, inv, seen, err := s.known()
 	if err != nil {
-		return "", nil, err
+		return before, nil, err
 	}
-	promoted, _ := rollout.Promoted()
-	after, err := rollout.With(p)
+	after, err := before.With(p)
 	if err != nil {
-		return "", nil, err
+		return before, nil, err
 	}
 	now := time.Now()
 	changed = []string{}
-	was := exports.Fleet(&rollout, inv, seen, now)
+	was := exports.Fleet(&before, inv, seen, now)
 	for i, n := range exports.Fleet(&after, inv, seen, now) {
 		if n.PromisedDigest != was[i].PromisedDigest {
 			changed = append(changed, n.Key())
 		}
 	}
-	return promoted.Version, changed, nil
+	return before, changed, nil
 }
 
-func changeLine(p exports.Promotion, changed []string) string {
+func changeLine(before exports.Rollout, p exports.Promotion, changed []string) string {
 	who := "all nodes"
 	if p.To != nil {
 		who = p.To.String()
@@ -134,7 +136,19 @@ func changeLine(p exports.Promotion, changed []string) string {
 	if n := len(changed); n > 0 && n <= few {
 		line += " (" + hostlist.Compress(changed) + ")"
 	}
+	if gone := takenBack(before, p); gone != nil {
+		line += fmt.Sprintf("; %s is taken back from %s", gone.Version, gone)
+	}
 	return line
+}
+
+// takenBack is what some nodes alone get before a promotion and nobody after it, nil if
+// there is no such version.
+func takenBack(before exports.Rollout, p exports.Promotion) *exports.Partial {
+	if gone := before.Partial; gone != nil && p.To == nil && !p.Ref.Is(gone.Ref) {
+		return gone
+	}
+	return nil
 }
 
 // explainPromote says what to do about an error of a promotion.
@@ -149,69 +163,103 @@ func explainPromote(err error) error {
 type switchJSON struct {
 	Before       string   `json:"before"`
 	Promoted     string   `json:"promoted"`
-	For          string   `json:"for,omitempty"` // the nodes, if not all
+	For          string   `json:"for,omitempty"`        // the nodes, if not all
+	TakenBack    string   `json:"taken_back,omitempty"` // what a promotion for all took from some nodes
 	Changed      bool     `json:"changed"`
 	Nodes        []string `json:"nodes,omitempty"` // that would get another version
 	RebootNeeded []string `json:"reboot_needed"`   // nodes on another version than they are promised
 	DryRun       bool     `json:"dry_run,omitempty"`
+	// Outcome is what became of a promotion that was watched, and Note says it in words.
+	Outcome outcome `json:"outcome,omitempty"`
+	Note    string  `json:"note,omitempty"`
 }
 
-// reportSwitch says what is promoted now, and who has to reboot for it.
-func (s *openedStore) reportSwitch(c *cli.Context, before, after string, same bool, to *exports.Partial) error {
-	nodes, err := s.fleet(c.Context)
-	if err != nil {
-		return err
+// switchOf is what is to be said of a promotion of which nothing else is known.
+func switchOf(before exports.Rollout, p exports.Promotion) switchJSON {
+	promoted, _ := before.Promoted()
+	out := switchJSON{Before: promoted.Version, Promoted: p.Version, RebootNeeded: []string{}}
+	if p.To != nil {
+		out.For = p.To.String()
 	}
-	out := switchJSON{Before: before, Promoted: after, Changed: !same, RebootNeeded: []string{}}
-	if to != nil {
-		out.For = to.String()
+	if gone := takenBack(before, p); gone != nil {
+		out.TakenBack = gone.Version
 	}
-	for _, n := range nodes {
+	return out
+}
+
+// waitingForBoot adds the nodes that have to reboot to get what they are promised.
+func (out *switchJSON) waitingForBoot(fleet []exports.NodeStatus) {
+	for _, n := range fleet {
 		if n.RebootNeeded {
 			out.RebootNeeded = append(out.RebootNeeded, n.Key())
 		}
 	}
-	if c.Bool("json") {
-		return writeJSON(c.App.Writer, out)
-	}
-	switch {
-	case same:
-		fmt.Fprintf(c.App.Writer, "%s is promoted already\n", after)
-	case to != nil:
-		fmt.Fprintf(c.App.Writer, "promoted %s for %s (the others go on with %s)\n", after, out.For, before)
-	case before == "":
-		fmt.Fprintf(c.App.Writer, "promoted %s\n", after)
-	default:
-		fmt.Fprintf(c.App.Writer, "promoted %s (before: %s)\n", after, before)
-	}
-	if n := len(out.RebootNeeded); n > 0 {
-		fmt.Fprintf(c.App.Writer, "%s running another version until rebooted (rootnfsd nodes)\n", plural(n, "node")+map[bool]string{true: " is", false: " are"}[n == 1])
-	}
-	return nil
 }
 
-// follow says what becomes of a promotion that the server watches, until that is
-// decided. The error is that it was taken back.
-func (s *openedStore) follow(c *cli.Context, ref exports.Ref) error {
-	ctx, stop := signal.NotifyContext(c.Context, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+// print says in words what is promoted now, and who has to reboot for it.
+func (out *switchJSON) print(w io.Writer) {
+	switch {
+	case !out.Changed:
+		fmt.Fprintf(w, "%s is promoted already\n", out.Promoted)
+	case out.For != "":
+		fmt.Fprintf(w, "promoted %s for %s (the others go on with %s)\n", out.Promoted, out.For, out.Before)
+	case out.TakenBack != "":
+		fmt.Fprintf(w, "promoted %s for all (%s is taken back from those that got it)\n", out.Promoted, out.TakenBack)
+	case out.Before == "":
+		fmt.Fprintf(w, "promoted %s\n", out.Promoted)
+	default:
+		fmt.Fprintf(w, "promoted %s (before: %s)\n", out.Promoted, out.Before)
+	}
+	printWaiting(w, out.RebootNeeded)
+}
+
+func printWaiting(w io.Writer, nodes []string) {
+	if n := len(nodes); n > 0 {
+		fmt.Fprintf(w, "%s running another version until rebooted (rootnfsd nodes)\n", plural(n, "node")+map[bool]string{true: " is", false: " are"}[n == 1])
+	}
+}
+
+// outcome is what became of a promotion that is watched.
+type outcome string
+
+const (
+	outcomeGood      outcome = "good"
+	outcomeTakenBack outcome = "taken back"
+	outcomeBad       outcome = "bad"       // and there was nothing to go back to
+	outcomeUndecided outcome = "undecided" // the command was interrupted, or somebody promoted something else
+)
+
+// err is the error that a command ends with.
+func (o outcome) err(version, note string) error {
+	switch o {
+	case outcomeGood:
+		return nil
+	case outcomeUndecided:
+		return statusError{fmt.Errorf("undecided: %s", note), 2}
+	case outcomeBad:
+		return fmt.Errorf("%s is bad: %s", version, note)
+	}
+	return fmt.Errorf("%s: %s", o, note)
+}
+
+// follow waits until it is decided what becomes of a promotion that the server watches, or until
+// ctx ends, and says meanwhile how far it is.
+func (s *openedStore) follow(ctx context.Context, ref exports.Ref) (o outcome, note string, err error) {
 	line := newStatusLine()
 	defer line.clear()
 	for {
 		rollout, err := s.state.Rollout()
 		if err != nil {
-			return err
+			return "", "", err
 		}
 		if rollout.Watch == nil || !rollout.Watch.Is(ref) {
-			line.clear()
-			return outcomeOf(c, rollout, ref)
+			o, note = outcomeOf(rollout, ref)
+			return o, note, nil
 		}
 		line.show(s.watchLine(ctx, rollout.Watch))
 		select {
 		case <-ctx.Done():
-			line.clear()
-			fmt.Fprintln(c.App.ErrWriter, "the server goes on watching (rootnfsd status, rootnfsd history)")
-			return nil
+			return outcomeUndecided, "the server goes on watching (rootnfsd status, rootnfsd history)", nil
 		case <-time.After(time.Second):
 		}
 	}
@@ -232,19 +280,18 @@ func (s *openedStore) watchLine(ctx context.Context, w *exports.Watch) string {
 }
 
 // outcomeOf says how a rollout went that is not watched any more.
-func outcomeOf(c *cli.Context, r exports.Rollout, ref exports.Ref) error {
+func outcomeOf(r exports.Rollout, ref exports.Ref) (outcome, string) {
 	for _, e := range slices.Backward(r.History) {
 		switch {
 		case e.Action == "good" && ref.Is(e.Ref):
-			fmt.Fprintf(c.App.Writer, "%s is good: %s\n", ref.Version, e.Note)
-			return nil
+			return outcomeGood, e.Note
 		case e.Action == "bad" && ref.Is(e.Ref):
-			return fmt.Errorf("%s is bad: %s", ref.Version, e.Note)
+			return outcomeBad, e.Note
 		case e.Action == "rollback":
-			return fmt.Errorf("taken back: %s", strings.TrimPrefix(e.Note, " "))
+			return outcomeTakenBack, cmp.Or(e.Note, "by "+e.By)
 		case e.Action == "promote" && !ref.Is(e.Ref):
-			return fmt.Errorf("%s promoted %s meanwhile", e.By, e.Version)
+			return outcomeUndecided, fmt.Sprintf("%s promoted %s meanwhile", e.By, e.Version)
 		}
 	}
-	return nil
+	return outcomeUndecided, "the history does not tell"
 }
