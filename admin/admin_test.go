@@ -73,11 +73,8 @@ func operate(t *testing.T, images []string, change func(*Config, map[string]*tre
 		config.Images = append(config.Images, exports.Image{Name: name, Dir: "/srv/" + name, StateDir: dir, Versions: stores[name]})
 	}
 	cfg := Config{
-		Status: func(_ context.Context, image string) (any, error) { return map[string]string{"image": image}, nil },
-		History: func(image string) ([]exports.Event, error) {
-			r, err := o.states[image].Rollout()
-			return r.History, err
-		},
+		Status:  func(_ context.Context, image string) (any, error) { return map[string]string{"image": image}, nil },
+		Rollout: func(image string) (exports.Rollout, error) { return o.states[image].Rollout() },
 		Versions: func(image string) ([]Version, error) {
 			return []Version{{Name: "v1", Sealed: time.Unix(1000, 0)}, {Name: "v2", Sealed: time.Unix(2000, 0)}, {Name: "v3", Damaged: true}}, nil
 		},
@@ -228,13 +225,13 @@ func TestBadRequests(t *testing.T) {
 	o := operate(t, []string{"pi"}, nil)
 	for name, request := range map[string]string{
 		"no HTTP":          "\x80\x00\x00\x28 this is RPC \r\n\r\n",
-		"a large header":   "GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
-		"a long path":      "GET /" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\nHost: x\r\n\r\n",
-		"endless body":     "POST /v1/good HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
-		"negative body":    "POST /v1/good HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-		"two bodies":       "POST /v1/good HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-		"a huge body":      "POST /v1/good HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n",
-		"a proxy's method": "CONNECT /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+		"a large header":   "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n",
+		"a long path":      "GET /" + strings.Repeat("x", 64<<10) + " HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"endless body":     "POST /v1/good HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+		"negative body":    "POST /v1/good HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+		"two bodies":       "POST /v1/good HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+		"a huge body":      "POST /v1/good HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n",
+		"a proxy's method": "CONNECT /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	} {
 		c, err := net.Dial("tcp", strings.TrimPrefix(o.url, "http://"))
 		if err != nil {
@@ -304,26 +301,31 @@ func TestStrangers(t *testing.T) {
 // TestCrowd has more connections than there may be, all of which send nothing.
 func TestCrowd(t *testing.T) {
 	for name, c := range map[string]struct {
-		allow []netip.Prefix
-		most  int
-	}{"allowed": {exports.DefaultAllow(), maxConns}, "strangers": {nil, maxStrangers}} {
+		allow         []netip.Prefix
+		clients, each int
+	}{
+		"allowed":    {exports.DefaultAllow(), maxConns / maxOfClient, maxOfClient},
+		"one client": {exports.DefaultAllow(), 1, maxOfClient},
+		"strangers":  {nil, maxStrangers, 1},
+	} {
 		t.Run(name, func(t *testing.T) {
 			o := operate(t, []string{"pi"}, func(cfg *Config, _ map[string]*treeStore) { cfg.Allow = c.allow })
 			var open []net.Conn
-			dial := func() net.Conn {
-				t.Helper()
-				conn, err := net.Dial("tcp", strings.TrimPrefix(o.url, "http://"))
-				if err != nil {
-					t.Fatal(err)
+			for i := range c.clients {
+				for range c.each {
+					open = append(open, o.dialFrom(t, byte(i)))
 				}
-				t.Cleanup(func() { conn.Close() })
-				conn.SetDeadline(time.Now().Add(time.Minute))
-				return conn
 			}
-			for range c.most {
-				open = append(open, dial())
+			last := byte(c.clients) // who has no connection yet
+			if name == "one client" {
+				conn := o.dialFrom(t, last)
+				io.WriteString(conn, "GET /healthz HTTP/1.0\r\n\r\n")
+				if n, err := conn.Read(make([]byte, 1)); n != 1 {
+					t.Errorf("another client: %v", err)
+				}
+				last = 0
 			}
-			if n, err := dial().Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			if n, err := o.dialFrom(t, last).Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("one too many got %d bytes, %v; want it closed", n, err)
 			}
 			var list []any
@@ -333,7 +335,7 @@ func TestCrowd(t *testing.T) {
 			// Who leaves makes room for another one.
 			open[0].Close()
 			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-				conn := dial()
+				conn := o.dialFrom(t, last)
 				io.WriteString(conn, "GET /healthz HTTP/1.0\r\n\r\n")
 				if n, _ := conn.Read(make([]byte, 1)); n == 1 {
 					break
@@ -343,6 +345,112 @@ func TestCrowd(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// dialFrom connects from the address 127.0.1.client.
+func (o *operated) dialFrom(t *testing.T, client byte) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, client+1)}}
+	conn, err := d.Dial("tcp", strings.TrimPrefix(o.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(time.Minute))
+	return conn
+}
+
+func TestClientOf(t *testing.T) {
+	for addr, want := range map[string]string{
+		"192.0.2.1":            "192.0.2.1/32",
+		"::ffff:192.0.2.1":     "192.0.2.1/32",
+		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64",
+		"fe80::1%eth0":         "fe80::/64",
+	} {
+		if got := clientOf(net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(addr), 700))); got.String() != want {
+			t.Errorf("%s: %s; want %s", addr, got, want)
+		}
+	}
+	if got := clientOf(&net.UnixAddr{}); got.IsValid() {
+		t.Errorf("a socket: %s", got)
+	}
+}
+
+// TestSlowReaders has clients that ask and take nothing: others are answered meanwhile.
+func TestSlowReaders(t *testing.T) {
+	large := strings.Repeat("x", 8<<20) // more than sockets hold
+	o := operate(t, []string{"pi"}, func(c *Config, _ map[string]*treeStore) {
+		c.Status = func(context.Context, string) (any, error) { return large, nil }
+	})
+	o.patience, o.room = time.Minute, int64(maxAnswers*len(large)+1<<10)
+	var slow []net.Conn
+	for i := range maxAnswers {
+		conn := o.dialFrom(t, byte(i))
+		io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+		if _, err := conn.Read(make([]byte, 1)); err != nil { // it is being sent
+			t.Fatal(err)
+		}
+		slow = append(slow, conn)
+	}
+	if status, body := o.ask(t, "GET", "/v1/nodes", ""); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, body := o.ask(t, "GET", "/v1/status", ""); status != 503 || !strings.Contains(body, "later") {
+		t.Errorf("more than there is room for: %d", status)
+	}
+	var list []any
+	if err := Dial(o.dir).Get(t.Context(), "/v1/nodes", &list); err != nil {
+		t.Errorf("by the socket: %v", err)
+	}
+	for _, conn := range slow {
+		conn.Close()
+	}
+}
+
+// TestBrowsers is about what a page can have a browser ask.
+func TestBrowsers(t *testing.T) {
+	o := operate(t, []string{"pi"}, nil)
+	o.promote(t, "pi", "v1", 1)
+	o.mount(t, "127.0.0.1", "/pi")
+	own, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		method, path, host, origin string
+		status                     int
+	}{
+		{"GET", "/v1/nodes", "evil.example:2050", "", 403},
+		{"GET", "/healthz", "evil.example", "", 403},
+		{"GET", "/v1/nodes", "localhost.evil.example", "", 403},
+		{"GET", "/v1/nodes", "127.0.0.1.evil.example", "", 403},
+		{"POST", "/v1/good", "evil.example", "", 403},
+		{"GET", "/v1/nodes", "localhost:2050", "", 200},
+		{"GET", "/v1/nodes", "192.0.2.1", "", 200},
+		{"GET", "/v1/nodes", "[2001:db8::1]:2050", "", 200},
+		{"GET", "/v1/nodes", strings.ToUpper(own) + ":2050", "", 200},
+		{"GET", "/v1/nodes", "localhost", "http://evil.example", 200}, // whose answer the browser keeps to itself
+		{"POST", "/v1/good", "localhost", "http://evil.example", 403},
+		{"POST", "/v1/good", "localhost", "null", 403},
+		{"POST", "/v1/good", "localhost", "", 200},
+	} {
+		request, err := http.NewRequest(c.method, o.url+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Host, request.Close = c.host, true
+		if c.origin != "" {
+			request.Header.Set("Origin", c.origin)
+		}
+		answer, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != c.status {
+			t.Errorf("%+v: %s", c, answer.Status)
+		}
 	}
 }
 

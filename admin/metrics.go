@@ -43,6 +43,7 @@ var (
 	rebootNeeded  = metric("nodes_reboot_needed", "Nodes that run something else than they would boot now.", "image")
 	promoted      = metric("promoted", "1 for the version that new mounts get.", "image", "version")
 	promotedAt    = metric("promoted_timestamp_seconds", "When that was last changed for all nodes.", "image")
+	rolloutNodes  = metric("rollout_nodes", "Nodes that are to get a version that is promoted for some nodes or watched, those of them that run it, and what watching them showed.", "image", "version", "state")
 	rolloutEvents = metric("rollout_events_total", "What was done with an image since the server began.", "image", "action")
 	versions      = metric("versions", "Sealed versions, by whether they can be read.", "image", "state")
 	sealedAt      = metric("last_seal_timestamp_seconds", "When the newest version was sealed.", "image")
@@ -86,7 +87,9 @@ type collector struct {
 func newCollector(cfg *Config) *collector {
 	c := &collector{cfg: cfg, events: map[string]*eventCounts{}}
 	for _, image := range imagesOf(cfg.Exports) {
-		c.countEvents(image) // what was before does not count
+		if rollout, err := cfg.Rollout(image); err == nil {
+			c.countEvents(image, rollout.History) // what was before does not count
+		}
 	}
 	return c
 }
@@ -188,11 +191,17 @@ func (c *collector) image(m meter, s exports.Serving) {
 		m.gauge(versions, float64(len(list)-good), s.Image, "damaged")
 		m.time(sealedAt, newest, s.Image)
 	}
-	m.fleet(s, existing, c.cfg.Exports.Fleet(s.Image))
+	fleet := c.cfg.Exports.Fleet(s.Image)
+	m.fleet(s, existing, fleet)
 	if s.Promoted.Version != "" {
 		m.gauge(promoted, 1, s.Image, s.Promoted.Version)
 	}
-	counts, since := c.countEvents(s.Image)
+	rollout, err := c.cfg.Rollout(s.Image)
+	if err != nil {
+		return
+	}
+	m.rollout(s.Image, &rollout, fleet)
+	counts, since := c.countEvents(s.Image, rollout.History)
 	for action, n := range counts {
 		m.counter(rolloutEvents, n, s.Image, action)
 	}
@@ -229,6 +238,36 @@ func (m meter) fleet(s exports.Serving, existing map[string]bool, fleet []export
 	m.gauge(rebootNeeded, float64(reboot), s.Image)
 }
 
+// rollout tells how far a version has come that some nodes get first, or that is watched.
+func (m meter) rollout(image string, r *exports.Rollout, fleet []exports.NodeStatus) {
+	var of exports.Ref
+	switch {
+	case r.Watch != nil:
+		of = r.Watch.Ref
+		_, good, bad := r.Watch.Tally()
+		m.gauge(rolloutNodes, float64(good), image, of.Version, "good")
+		m.gauge(rolloutNodes, float64(bad), image, of.Version, "bad")
+	case r.Partial != nil:
+		of = r.Partial.Ref
+	default:
+		return
+	}
+	promised, booted := 0, 0
+	digest := of.Digest.String()
+	for i := range fleet {
+		n := &fleet[i]
+		if n.PromisedDigest != digest || n.Why == exports.ByCommandLine {
+			continue
+		}
+		promised++
+		if n.Digest == digest {
+			booted++
+		}
+	}
+	m.gauge(rolloutNodes, float64(promised), image, of.Version, "promised")
+	m.gauge(rolloutNodes, float64(booted), image, of.Version, "booted")
+}
+
 // actions are those of the history; what is none of them counts as other.
 var actions = []string{"promote", "rollback", "good", "bad", "pin", "unpin", "remove", "gc", "other"}
 
@@ -240,8 +279,7 @@ type eventCounts struct {
 
 // countEvents returns how many events there were since the server began, by action, and when
 // what all nodes get was last changed.
-func (c *collector) countEvents(image string) (counts map[string]uint64, since time.Time) {
-	history, err := c.cfg.History(image)
+func (c *collector) countEvents(image string, history []exports.Event) (counts map[string]uint64, since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e := c.events[image]
@@ -255,9 +293,7 @@ func (c *collector) countEvents(image string) (counts map[string]uint64, since t
 		}
 		c.events[image] = e
 	}
-	if err == nil {
-		e.count(history)
-	}
+	e.count(history)
 	for _, event := range history {
 		if (event.Action == "promote" || event.Action == "rollback") && event.Nodes == "" {
 			since = event.Time

@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
 )
 
 // TestMetricsAreWellFormed holds names, labels and help texts to the rules of Prometheus.
@@ -90,6 +91,44 @@ func TestMetricsOfNodes(t *testing.T) {
 	}
 }
 
+// TestMetricsOfRollout promotes a version for some nodes, watched and not.
+func TestMetricsOfRollout(t *testing.T) {
+	o := operate(t, []string{"pi"}, nil)
+	o.promote(t, "pi", "v1", 1)
+	for i := range 3 {
+		o.mount(t, fmt.Sprintf("10.0.0.%d", i), "/pi")
+	}
+	told := func() string {
+		var lines []string
+		for _, line := range o.metrics(t) {
+			if rest, ok := strings.CutPrefix(line, `rootnfsd_rollout_nodes{image="pi",state=`); ok {
+				lines = append(lines, rest)
+			}
+		}
+		return strings.Join(lines, ", ")
+	}
+	if got := told(); got != "" {
+		t.Errorf("for all: %s; want nothing", got)
+	}
+	p := exports.Promotion{Ref: exports.Ref{Version: "v2", Digest: fs.Digest{7: 2}}, To: &exports.Partial{Nodes: []string{"10.0.0.0", "10.0.0.9"}}}
+	for good, want := range map[time.Duration]string{
+		0:         `"booted",version="v2"} 1, "promised",version="v2"} 2`,
+		time.Hour: `"bad",version="v2"} 0, "booted",version="v2"} 1, "good",version="v2"} 0, "promised",version="v2"} 2`,
+	} {
+		p.Good = good
+		if _, _, err := o.states["pi"].Promote(p, func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		o.mount(t, "10.0.0.9", "/pi")
+		if got := told(); got != want {
+			t.Errorf("watched for %s: %s; want %s", good, got, want)
+		}
+		if _, _, err := o.states["pi"].Rollback("test", func(exports.Ref) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestMetricsStayFew has a thousand nodes.
 func TestMetricsStayFew(t *testing.T) {
 	o := operate(t, []string{"pi"}, nil)
@@ -117,14 +156,14 @@ func TestRolloutEvents(t *testing.T) {
 		}
 	}
 	add("promote", 7)
-	c := &collector{events: map[string]*eventCounts{}, cfg: &Config{History: func(string) ([]exports.Event, error) { return history, nil }}}
+	c := &collector{events: map[string]*eventCounts{}, cfg: &Config{}}
 	want := map[string]uint64{}
 	for _, a := range actions {
 		want[a] = 0
 	}
 	check := func(when string) {
 		t.Helper()
-		if got, _ := c.countEvents("pi"); !maps.Equal(got, want) {
+		if got, _ := c.countEvents("pi", history); !maps.Equal(got, want) {
 			t.Errorf("%s: %v; want %v", when, got, want)
 		}
 	}
@@ -144,7 +183,7 @@ func TestRolloutEvents(t *testing.T) {
 	add("pin", 4)
 	want["pin"] = 4
 	check("a new history")
-	if _, since := c.countEvents("pi"); !since.IsZero() {
+	if _, since := c.countEvents("pi", history); !since.IsZero() {
 		t.Errorf("promoted at %s; nothing is", since)
 	}
 }

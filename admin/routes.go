@@ -1,12 +1,11 @@
 package admin
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
-	"io"
 	"maps"
+	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"slices"
 	"strings"
 
@@ -33,30 +32,34 @@ type route struct {
 	cheap  bool // it need not wait for others
 }
 
-func (d *door) answer(w http.ResponseWriter, r *http.Request) error {
+// answer makes the answer to a request. It has its turn until that is made, not until a client
+// has taken it.
+func (d *door) answer(r *http.Request) (*answer, error) {
 	to, err := d.find(r)
 	if err != nil {
-		if p, ok := err.(*problem); ok && p.status == http.StatusMethodNotAllowed {
-			w.Header().Set("Allow", to.allowed())
+		a := failure(err)
+		if a.status == http.StatusMethodNotAllowed {
+			a.header.Set("Allow", to.allowed())
 		}
-		return err
+		return a, nil
 	}
 	if !to.cheap {
 		done, err := d.turn(r.Context())
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer done()
 	}
 	if to.answer == nil {
-		d.metrics.ServeHTTP(w, r)
-		return nil
+		a := newAnswer()
+		d.metrics.ServeHTTP(a, r)
+		return a, nil
 	}
 	v, err := to.answer(d, r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return write(w, http.StatusOK, v)
+	return answerOf(http.StatusOK, v)
 }
 
 // find returns the route of a request, or why it has none that it may take.
@@ -66,16 +69,36 @@ func (d *door) find(r *http.Request) (route, error) {
 	}
 	to, ok := routes[r.URL.Path]
 	switch {
+	case !d.local && !knownHost(r.Host):
+		return to, problemf(http.StatusForbidden, "this server does not go by the name %q: ask by its address", r.Host)
 	case !ok:
 		return to, problemf(http.StatusNotFound, "there is no %s; there are %s", r.URL.Path, strings.Join(slices.Sorted(maps.Keys(routes)), ", "))
 	case r.Method != to.method && !(r.Method == http.MethodHead && to.method == http.MethodGet):
 		return to, problemf(http.StatusMethodNotAllowed, "%s is for %s", r.URL.Path, to.allowed())
+	case r.Method == http.MethodPost && len(r.Header.Values("Origin")) > 0:
+		return to, problemf(http.StatusForbidden, "%s is for nodes, not for the pages that a browser shows", r.URL.Path)
 	case to.method == http.MethodGet && r.ContentLength != 0:
 		return to, problemf(http.StatusRequestEntityTooLarge, "a request for %s has no body", r.URL.Path)
 	case r.ContentLength < 0 || r.ContentLength > maxBody:
 		return to, problemf(http.StatusRequestEntityTooLarge, "a body may have %d bytes, and say so; none is needed", maxBody)
 	}
 	return to, nil
+}
+
+// knownHost reports whether a request was meant for this server by its Host: that of a page whose
+// name leads here by a trick of its owner (DNS rebinding) has that page's name. One without it, as HTTP/1.0
+// has it, comes from no browser.
+func knownHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.TrimSuffix(strings.Trim(host, "[]"), ".")
+	if _, err := netip.ParseAddr(host); err == nil || host == "" || strings.EqualFold(host, "localhost") {
+		return true
+	}
+	own, err := os.Hostname()
+	short, _, _ := strings.Cut(own, ".")
+	return err == nil && (strings.EqualFold(host, own) || strings.EqualFold(host, short))
 }
 
 func (to route) allowed() string {
@@ -109,8 +132,8 @@ func (d *door) history(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	events, err := d.cfg.History(image)
-	return append([]exports.Event{}, events...), err
+	rollout, err := d.cfg.Rollout(image)
+	return append([]exports.Event{}, rollout.History...), err
 }
 
 // status tells of the image that is asked about, or of all.
@@ -171,34 +194,4 @@ func imagesOf(x *exports.Exports) []string {
 		names = append(names, s.Image)
 	}
 	return names
-}
-
-// write answers with a value.
-func write(w http.ResponseWriter, status int, v any) error {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Content-Length", fmt.Sprint(body.Len()))
-	w.WriteHeader(status)
-	_, _ = io.Copy(w, &body) // to a client that may be gone
-	return nil
-}
-
-// fail answers with an error.
-func fail(w http.ResponseWriter, err error) {
-	status := statusOf(err)
-	if status == http.StatusRequestEntityTooLarge {
-		w.Header().Set("Connection", "close") // rather than read it
-	}
-	_ = write(w, status, answerError{err.Error()}) // which is always JSON
-}
-
-// answerError is the answer to a request that failed.
-type answerError struct {
-	Error string `json:"error"`
 }

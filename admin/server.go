@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,8 +25,8 @@ type Config struct {
 	// Status returns what rootnfsd status prints of an image. Like the functions below it is
 	// called by several goroutines at once.
 	Status func(ctx context.Context, image string) (any, error)
-	// History returns what was done with an image, the oldest first.
-	History func(image string) ([]exports.Event, error)
+	// Rollout returns what is promoted of an image, and what was done with it.
+	Rollout func(image string) (exports.Rollout, error)
 	// Versions returns the versions of an image.
 	Versions func(image string) ([]Version, error)
 	// Content tells of the content of versions, since the process began.
@@ -53,6 +54,7 @@ type Content struct {
 // What a client can make the server hold, for each listener.
 const (
 	maxConns     = 64
+	maxOfClient  = 8 // of one address; the socket of a store has none
 	maxStrangers = 4 // beside them, to be told that they may not ask
 	maxHeader    = 8 << 10
 	maxBody      = 1 << 10 // of which nothing is looked at
@@ -63,9 +65,12 @@ const (
 	idleTimeout   = time.Minute
 	drainTimeout  = time.Second
 
-	// maxAnswers is how many answers are made at once, those to all listeners together: one
-	// may have tens of thousands of nodes in it, and the processors are there for NFS.
+	// maxAnswers is how many answers are made at once: one may have tens of thousands of
+	// nodes in it, and the processors are there for NFS.
 	maxAnswers = 2
+	// maxUnsent is how many bytes of answers may wait for clients to take them. One answer is always let
+	// through.
+	maxUnsent = 32 << 20
 	// turnTimeout is how long a request waits for its turn.
 	turnTimeout = 5 * time.Second
 )
@@ -76,14 +81,14 @@ type Server struct {
 	cfg     Config
 	log     *zap.Logger
 	metrics http.Handler
-	answers chan struct{} // a token for each answer that is being made
 
 	patience time.Duration // for a turn
+	room     int64         // for answers that are being sent to those who came by one listener
 }
 
 // New returns a server. It does nothing until it is given listeners.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, log: cfg.Log, answers: make(chan struct{}, maxAnswers), patience: turnTimeout}
+	s := &Server{cfg: cfg, log: cfg.Log, patience: turnTimeout, room: maxUnsent}
 	s.metrics = newMetrics(&s.cfg)
 	return s
 }
@@ -91,13 +96,13 @@ func New(cfg Config) *Server {
 // ServeStore answers requests on the socket of a store until ctx ends, then closes it and
 // returns nil. Where a request names no image, it is about the one of that store.
 func (s *Server) ServeStore(ctx context.Context, ln net.Listener, image string) error {
-	return s.serve(ctx, ln, &door{Server: s, image: image, local: true})
+	return s.serve(ctx, ln, &door{Server: s, image: image, local: true, answers: make(chan struct{}, maxAnswers)})
 }
 
 // ServeTCP answers requests of the addresses that are allowed until ctx ends, then closes
 // ln and returns nil.
 func (s *Server) ServeTCP(ctx context.Context, ln net.Listener) error {
-	return s.serve(ctx, ln, &door{Server: s})
+	return s.serve(ctx, ln, &door{Server: s, answers: make(chan struct{}, maxAnswers)})
 }
 
 func (s *Server) serve(ctx context.Context, ln net.Listener, d *door) error {
@@ -137,6 +142,9 @@ type door struct {
 	*Server
 	image string // asked about by default; none where it is empty
 	local bool   // only those can come here who may open the socket
+
+	answers chan struct{} // a token for each answer that is being made
+	unsent  atomic.Int64  // bytes of answers that are being sent
 }
 
 // admits reports whether whoever is at an address may ask.
@@ -169,13 +177,33 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		if reason := recover(); reason != nil {
 			d.log.Error("a request failed in a way that it must not", zap.String("path", r.URL.Path), zap.Any("panic", reason), zap.ByteString("stack", debug.Stack()))
-			fail(w, &problem{http.StatusInternalServerError, "this is a fault of rootnfsd; its log has more"})
+			failure(&problem{http.StatusInternalServerError, "this is a fault of rootnfsd; its log has more"}).send(w)
 		}
 	}()
-	if err := d.answer(w, r); err != nil {
-		fail(w, err)
+	a, err := d.answer(r)
+	if err != nil {
+		a = failure(err)
 	}
+	if !d.hold(a) {
+		a = failure(errBusy)
+		d.unsent.Add(int64(a.body.Len()))
+	}
+	defer d.unsent.Add(-int64(a.body.Len()))
+	a.send(w)
 }
+
+// hold counts an answer among those that are being sent, if there is room for it.
+func (d *door) hold(a *answer) bool {
+	n := int64(a.body.Len())
+	if all := d.unsent.Add(n); all > d.room && all > n {
+		d.unsent.Add(-n)
+		return false
+	}
+	return true
+}
+
+// errBusy is the answer to those that come when there is no room for them.
+var errBusy = &problem{http.StatusServiceUnavailable, "too many ask at once: ask again later, and less often"}
 
 // turn waits until an answer may be made, and returns what ends that.
 func (d *door) turn(ctx context.Context) (done func(), err error) {
@@ -185,7 +213,7 @@ func (d *door) turn(ctx context.Context) (done func(), err error) {
 	case d.answers <- struct{}{}:
 		return func() { <-d.answers }, nil
 	case <-ctx.Done():
-		return nil, &problem{http.StatusServiceUnavailable, "too many ask at once: ask again later, and less often"}
+		return nil, errBusy
 	}
 }
 

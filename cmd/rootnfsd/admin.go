@@ -93,10 +93,7 @@ func newAdmin(stores []*openedStore, x *exports.Exports, server *nfs.Server, all
 			// Not by servedBy, for who closes the file of a POSIX lock lets go of it.
 			return byName[image].describe(os.Getpid(), x.Fleet(image), time.Now())
 		},
-		History: func(image string) ([]exports.Event, error) {
-			rollout, err := byName[image].state.Rollout()
-			return rollout.History, err
-		},
+		Rollout:  func(image string) (exports.Rollout, error) { return byName[image].state.Rollout() },
 		Versions: func(image string) ([]admin.Version, error) { return byName[image].sealed() },
 		Content: func() (c admin.Content) {
 			c.Checked, c.Damaged = image.Checks()
