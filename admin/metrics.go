@@ -247,6 +247,13 @@ func (m meter) rollout(image string, r *exports.Rollout, fleet []exports.NodeSta
 		_, good, bad := r.Watch.Tally()
 		m.gauge(rolloutNodes, float64(good), image, of.Version, "good")
 		m.gauge(rolloutNodes, float64(bad), image, of.Version, "bad")
+		unknown := 0
+		for _, t := range r.Watch.Nodes {
+			if t.Bad == "" && t.Unknown != "" {
+				unknown++
+			}
+		}
+		m.gauge(rolloutNodes, float64(unknown), image, of.Version, "unknown")
 	case r.Partial != nil:
 		of = r.Partial.Ref
 	default:

@@ -113,7 +113,7 @@ func TestMetricsOfRollout(t *testing.T) {
 	p := exports.Promotion{Ref: exports.Ref{Version: "v2", Digest: fs.Digest{7: 2}}, To: &exports.Partial{Nodes: []string{"10.0.0.0", "10.0.0.9"}}}
 	for good, want := range map[time.Duration]string{
 		0:         `"booted",version="v2"} 1, "promised",version="v2"} 2`,
-		time.Hour: `"bad",version="v2"} 0, "booted",version="v2"} 1, "good",version="v2"} 0, "promised",version="v2"} 2`,
+		time.Hour: `"bad",version="v2"} 0, "booted",version="v2"} 1, "good",version="v2"} 0, "promised",version="v2"} 2, "unknown",version="v2"} 0`,
 	} {
 		p.Good = good
 		if _, _, err := o.states["pi"].Promote(p, func() error { return nil }); err != nil {
