@@ -1,7 +1,6 @@
 package nodefiles
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,14 +9,10 @@ import (
 	"path"
 	"strings"
 	"syscall"
-	"text/template"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/layer"
 )
-
-// templateSuffix is what the names of templates end in, and those of what is made of them do not.
-const templateSuffix = ".tmpl"
 
 // mostEntries bounds how much of a directory is looked at, for one that was meant to be another.
 const mostEntries = 10 * layer.MaxFiles
@@ -90,7 +85,7 @@ func (s *set) addFile(root *os.Root, top, name string, kind os.FileMode, n Node,
 	from[at] = name
 	f, err := read(root, name, s.room(at))
 	if err == nil && expand {
-		f.Content, err = execute(name, f.Content, n, s.room(at))
+		f.Content, err = s.expand(name, f.Content, n, s.room(at))
 	}
 	if err != nil {
 		return err
@@ -138,30 +133,4 @@ func bare(err error) error {
 		return p.Err
 	}
 	return err
-}
-
-// execute expands a template into at most so many bytes. The error says the line.
-func execute(name, text string, n Node, most int) (string, error) {
-	out := bounded{room: most}
-	t, err := template.New(name).Option("missingkey=error").Parse(text)
-	if err == nil {
-		err = t.Execute(&out, n)
-	}
-	if err != nil {
-		return "", fmt.Errorf("line %s", strings.TrimPrefix(err.Error(), "template: "+name+":"))
-	}
-	return out.b.String(), nil
-}
-
-// bounded is a buffer with an end.
-type bounded struct {
-	b    bytes.Buffer
-	room int
-}
-
-func (w *bounded) Write(p []byte) (int, error) {
-	if w.b.Len()+len(p) > w.room {
-		return 0, errTooLarge
-	}
-	return w.b.Write(p)
 }

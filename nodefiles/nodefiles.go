@@ -1,6 +1,7 @@
 package nodefiles
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/layer"
@@ -19,7 +21,7 @@ import (
 type Node struct {
 	Name     string // empty for a node that nobody named
 	Address  netip.Addr
-	Hostname string // what the node calls itself; empty for its name
+	Hostname string // what the node calls itself; empty for its name or, without one, its address
 	MAC      string // as in dc:a6:32:01:36:c2
 	Serial   string // eight hexadecimal digits
 	Labels   []string
@@ -52,7 +54,8 @@ type Options struct {
 // Maker makes files of nodes. Its method may be called by many goroutines at once.
 type Maker struct {
 	Options
-	secrets [32]sync.Mutex // a node's keys are made under one of these
+	secrets      [32]sync.Mutex // a node's keys are made under one of these
+	templateTime time.Duration  // that templates of one node may take together
 }
 
 // New returns a Maker, unless there is no such directory as Dir.
@@ -68,7 +71,7 @@ func New(o Options) (*Maker, error) {
 			return nil, fmt.Errorf("%s is not a directory, the files of nodes need one", o.Dir)
 		}
 	}
-	return &Maker{Options: o}, nil
+	return &Maker{Options: o, templateTime: mostTemplateTime}, nil
 }
 
 // allNodes is the directory with the files of every node.
@@ -78,13 +81,12 @@ const allNodes = "_all"
 // with those that it leaves out. The same node has the same files until somebody changes them. It may
 // wait for a disk, and makes the secrets of a node that has none.
 func (m *Maker) For(n Node, base fs.Tree) (files []layer.File, problems []error) {
-	if n.Hostname == "" {
-		n.Hostname = n.Name
-	}
-	s := &set{files: map[string]layer.File{}}
-	if key := n.key(); !isName(key) {
+	key := n.key()
+	if !isName(key) {
 		return nil, []error{fmt.Errorf("%q can be no node's name", key)}
 	}
+	n.Hostname = cmp.Or(n.Hostname, key)
+	s := &set{files: map[string]layer.File{}, time: m.templateTime}
 	if m.Identity && n.Name != "" {
 		m.addIdentity(s, n, base)
 	}
@@ -109,8 +111,9 @@ type set struct {
 	files    map[string]layer.File // by path
 	bytes    int                   // of content
 	problems []error
-	unsaid   int // problems that are only counted
-	seen     int // entries of directories
+	unsaid   int           // problems that are only counted
+	seen     int           // entries of directories
+	time     time.Duration // that is left to templates
 }
 
 // mostProblems is how many of them are told one by one.
