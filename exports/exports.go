@@ -46,6 +46,7 @@ type Image struct {
 	StateDir string // where rollout.json, nodes.json and the key are kept
 	Versions Store
 	Files    NodeFiles // makes what differs from node to node; nil for nothing
+	AnyPort  bool      // these go to any port of a node, not only to those of its root
 }
 
 // Config is what New needs.
@@ -83,7 +84,7 @@ type Exports struct {
 // exactly one version and nothing promoted gets that version promoted.
 func New(cfg Config) (*Exports, error) {
 	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp", began: time.Now()}
-	x.layers.limit = mostLayerBytes
+	x.layers.limit, x.layers.making = mostLayerBytes, make(chan struct{}, mostMaking)
 	first := &table{}
 	seen := map[uint32]string{}
 	for _, c := range cfg.Images {
@@ -126,6 +127,7 @@ func newImage(c Image) (*image, error) {
 		state:     state,
 		store:     c.Versions,
 		files:     c.Files,
+		anyPort:   c.AnyPort,
 		journal:   journal{dir: c.StateDir},
 		initramfs: state.initramfs(),
 	}

@@ -181,8 +181,20 @@ func (s *State) layerBytes() (sum int64) {
 	entries, _ := os.ReadDir(filepath.Join(s.dir, layerDir))
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil {
-			sum += info.Size()
+			sum += onDisk(info.Size())
 		}
 	}
 	return sum
+}
+
+// onDisk is about how much room a file of so many bytes takes: file systems give whole blocks.
+func onDisk(size int64) int64 {
+	const block = 4096
+	return (size + block - 1) / block * block
+}
+
+// hasLayer reports whether there is a file of the layer, whatever is in it.
+func (s *State) hasLayer(tree, id uint64) bool {
+	_, err := os.Lstat(s.layerPath(tree, id))
+	return err == nil
 }

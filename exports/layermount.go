@@ -28,6 +28,23 @@ func (x *Exports) layerFor(p *Peer, to *target) uint64 {
 			return 0
 		}
 	}
+	if !to.image.trusts(p) {
+		if !x.layers.portSaid.Swap(true) {
+			log.Warn("a node mounts from a port that any of its users could have, and gets no files of its own, nor do others like it: mount without noresvport, or serve with --node-ports any if a NAT changes ports",
+				zap.Stringer("address", p.addr))
+		}
+		return 0
+	}
+	x.layers.making <- struct{}{}
+	defer func() { <-x.layers.making }()
+	return x.makeLayer(p, to, e, node, log)
+}
+
+// trusts reports whether p can be believed to be its node, and not some user there.
+func (img *image) trusts(p *Peer) bool { return p.reserved || img.anyPort }
+
+// makeLayer is layerFor for the node with that key, and that entry if it has one, once it is known to be the one.
+func (x *Exports) makeLayer(p *Peer, to *target, e *Entry, node string, log *zap.Logger) uint64 {
 	base, err := to.version.Tree()
 	if err != nil {
 		return 0 // it was open a moment ago
@@ -67,20 +84,24 @@ var errMostUnnamed = fmt.Errorf("there are more than %d MiB of files of nodes, s
 // keepLayer sees to it that a layer is on the disk, and opens it over base, the tree of v.
 func (x *Exports) keepLayer(v *version, base fs.Tree, n *ownFiles, named bool) error {
 	id := n.id()
-	l := x.layers.at(layerKey{treeKey{v.image.id, v.treeID}, id})
+	state := v.image.state
+	if !named && v.image.layerBytes.Load() > mostUnnamed && !state.hasLayer(v.treeID, id) {
+		return errMostUnnamed // before anything is kept of it in memory
+	}
+	key := layerKey{treeKey{v.image.id, v.treeID}, id}
+	l := x.layers.at(key)
 	l.opening.Lock()
 	defer l.opening.Unlock()
 	l.used.Store(x.nodes.now.Load())
-	state := v.image.state
 	if _, err := state.layer(v.treeID, id); err != nil {
-		if !named && v.image.layerBytes.Load() > mostUnnamed {
-			return errMostUnnamed
-		}
 		size, err := state.saveLayer(n)
 		if err != nil {
+			if l.over.Load() == nil {
+				x.layers.forget(key)
+			}
 			return err
 		}
-		v.image.layerBytes.Add(int64(size))
+		v.image.layerBytes.Add(onDisk(int64(size)))
 	}
 	noteUse(state.layerPath(v.treeID, id), time.Now())
 	if over := l.over.Load(); over != nil && over.base == base && over.all != nil {

@@ -49,6 +49,9 @@ const (
 	// identity each. Beyond, those that were not used for longest are closed, and opened again
 	// when they are.
 	mostLayerBytes = 64 << 20
+	// mostMaking is how many layers are made at once: each takes several times its content meanwhile, and
+	// a whole fleet may mount at once. More are hardly faster, for they wait for one disk.
+	mostMaking = 8
 	// What a layer takes besides content, and each of its files.
 	layerOverhead, layerFileOverhead = 1024, 512
 )
@@ -62,6 +65,9 @@ type layers struct {
 	limit int        // of bytes
 	bytes int        // that open layers take
 	texts map[string]*text
+
+	making   chan struct{} // holds one for each layer that is being made
+	portSaid atomic.Bool   // that a node mounts from a port that is not reserved
 }
 
 // text is the content of files, which may be those of many nodes.
@@ -133,7 +139,8 @@ func (p *Peer) mountedLayer(v *version, layer uint64) bool {
 }
 
 // resolveLayer makes the tree of o, which is that of its version, the one that p sees with its
-// layer.
+// layer. Any process of a node can call with credentials that it made up, but only
+// its root from a reserved port: from others the node is like a stranger.
 func (x *Exports) resolveLayer(p *Peer, t *table, o *Object) error {
 	key := layerKey{treeKey{o.ver.image.id, o.ver.treeID}, o.layer}
 	now := x.nodes.now.Load()
@@ -149,7 +156,7 @@ func (x *Exports) resolveLayer(p *Peer, t *table, o *Object) error {
 		l.used.Store(now)
 	}
 	o.own = over.rest.Owns(o.ID)
-	mine := over.all != nil && over.owner.has(p, o, t.imageOf(key.export).inventory)
+	mine := over.all != nil && o.ver.image.trusts(p) && over.owner.has(p, o, t.imageOf(key.export).inventory)
 	switch {
 	case mine:
 		o.Tree = over.all

@@ -9,9 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,6 +44,7 @@ type layered struct {
 	*served
 	logs *observer.ObservedLogs
 	make filesFunc
+	any  bool // ports will do
 }
 
 func serveLayers(t testing.TB, make filesFunc, seal ...string) *layered {
@@ -56,7 +60,7 @@ func serveLayers(t testing.TB, make filesFunc, seal ...string) *layered {
 func (s *layered) restart(t testing.TB) {
 	t.Helper()
 	core, logs := observer.New(zapcore.InfoLevel)
-	image := Image{Name: "images", Dir: "/srv/images", StateDir: s.stateDir, Versions: s.store}
+	image := Image{Name: "images", Dir: "/srv/images", StateDir: s.stateDir, Versions: s.store, AnyPort: s.any}
 	if s.make != nil {
 		image.Files = s.make
 	}
@@ -254,6 +258,49 @@ func TestStolenHandle(t *testing.T) {
 		t.Errorf("from an address that is not allowed: %v", err)
 	}
 	s.expect(t, owner, root, "etc/hostname", "pi-01")
+}
+
+// TestNodePorts: who calls from a port that any user of a node can have sees nothing of what is the node's own, whatever
+// the call says of who makes it, and changes nothing of what is known of the node's layer.
+func TestNodePorts(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.name(t, map[string]string{host: "pi-01"})
+	user := s.Peer(netip.AddrPortFrom(s.peer.addr, 1024))
+	if h := s.mountAs(t, user); h[1] != kindVersion || len(s.kept(t)) > 0 {
+		t.Errorf("mounted by a user: handle %x, kept: %v", h, s.kept(t))
+	}
+	root := s.mountAs(t, s.peer)
+	own, err := s.handle(t, s.peer, root, "etc/hostname")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time nothing has to be opened
+		if err := s.Resolve(user, own, new(Object)); err != fs.ErrAccess {
+			t.Errorf("an own file: %v; want ErrAccess", err)
+		}
+		if _, err := s.handle(t, user, root, "etc/hostname"); err != fs.ErrNotExist {
+			t.Errorf("its name: %v; want ErrNotExist", err)
+		}
+		s.expect(t, user, root, "etc/issue", "a")
+		s.expect(t, s.peer, root, "etc/hostname", "pi-01")
+		s.restart(t)
+		user = s.Peer(netip.AddrPortFrom(s.peer.addr, 1024))
+	}
+	s.mountAs(t, s.peer)
+	s.mountAs(t, user)
+	s.mountAs(t, s.Peer(netip.AddrPortFrom(netip.MustParseAddr(secondHost), 40_000)))
+	if n := s.said("--node-ports any"); n != 1 {
+		t.Errorf("what to do is said %d times: %v", n, s.logs.All())
+	}
+	s.name(t, nil)
+	s.expect(t, s.peer, root, "etc/hostname", "pi-01") // by what it mounted last, which the user's mount is not
+
+	s.any = true
+	s.restart(t)
+	s.name(t, map[string]string{host: "pi-01"})
+	user = s.Peer(netip.AddrPortFrom(s.peer.addr, 1024))
+	s.expect(t, user, root, "etc/hostname", "pi-01")
+	s.expect(t, user, s.mountAs(t, user), "etc/hostname", "pi-01")
 }
 
 func TestLayerHandlesAreAuthentic(t *testing.T) {
@@ -642,7 +689,7 @@ func TestUnnamedNodesFillNoDisk(t *testing.T) {
 	s := serveLayers(t, hostnames, "v1")
 	s.name(t, map[string]string{secondHost: "pi-02"})
 	h := s.mountAs(t, s.peer)
-	if size := s.table.Load().images[0].layerBytes.Load(); size < 100 || size > 1000 {
+	if size := s.table.Load().images[0].layerBytes.Load(); size != 4096 {
 		t.Errorf("one layer takes %d bytes", size)
 	}
 	s.table.Load().images[0].layerBytes.Store(mostUnnamed + 1)
@@ -652,11 +699,62 @@ func TestUnnamedNodesFillNoDisk(t *testing.T) {
 	if h := s.mountAs(t, s.at(thirdHost)); h[1] != kindVersion || s.said("node set") != 1 {
 		t.Errorf("a new node: %x, log %v", h, s.logs.All())
 	}
+	if n := s.entries(); n != 1 {
+		t.Errorf("%d layers are known; want the one of the node that has files", n)
+	}
 	s.expect(t, s.at(secondHost), s.mountAs(t, s.at(secondHost)), "etc/hostname", "pi-02")
 	s.restart(t)
 	if h := s.mountAs(t, s.at(thirdHost)); h[1] != kindLayer {
 		t.Errorf("when there is room: %x", h)
 	}
+}
+
+// entries is how many layers the server knows, open or not.
+func (s *layered) entries() int { return len(slices.Collect(s.layers.all())) }
+
+// TestNoDiskForLayers: what cannot be kept is not kept in memory either, and the node boots.
+func TestNoDiskForLayers(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	if err := os.WriteFile(filepath.Join(s.stateDir, layerDir), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if h := s.mountAs(t, s.peer); h[1] != kindVersion || s.said("without the files that are its own") != 1 {
+		t.Errorf("handle %x, log %v", h, s.logs.All())
+	}
+	if n := s.entries(); n != 0 {
+		t.Errorf("%d layers are known that are nowhere", n)
+	}
+}
+
+// TestMountsAtOnce: however many nodes mount at once, few layers are made at once, and every node gets its own.
+func TestMountsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var begun atomic.Int64
+		done := make(chan struct{})
+		s := serveLayers(t, func(n Mounting) ([]layer.File, []error) {
+			begun.Add(1)
+			<-done
+			return hostnames(n)
+		}, "v1")
+		var wg sync.WaitGroup
+		for i := range 5 * mostMaking {
+			wg.Go(func() {
+				p := s.at(fmt.Sprintf("10.9.1.%d", i+1))
+				h, err := s.Mount(p, "/", Caller{Booting: true})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				s.expect(t, p, h, "etc/hostname", p.Addr().String())
+			})
+		}
+		synctest.Wait()
+		if n := begun.Load(); n != mostMaking {
+			t.Errorf("%d layers are made at once, want %d", n, mostMaking)
+		}
+		close(done)
+		wg.Wait()
+	})
 }
 
 // TestMovedContentUnderLayers: a layer over a version whose packs were rewritten is laid over the version as it

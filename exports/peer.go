@@ -93,7 +93,7 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 		u.boots.Add(1)
 		u.tally.set(Tally{})
 	}
-	if booting || u.booted.Load() == 0 {
+	if to.image.trusts(p) && (booting || u.booted.Load() == 0) {
 		u.layer.Store(layer)
 	}
 	u.mounted.Store(now)

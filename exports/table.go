@@ -41,13 +41,14 @@ type treeKey struct {
 
 // image is what does not change about an image while the server runs.
 type image struct {
-	name  string
-	paths []string // the store's directory as an absolute path, and where its symlinks lead
-	id    uint32
-	key   sipKey
-	state *State
-	store Store
-	files NodeFiles // nil if nodes have none
+	name    string
+	paths   []string // the store's directory as an absolute path, and where its symlinks lead
+	id      uint32
+	key     sipKey
+	state   *State
+	store   Store
+	files   NodeFiles // nil if nodes have none
+	anyPort bool      // see Image
 
 	layerBytes atomic.Int64 // that are kept of layers, about
 

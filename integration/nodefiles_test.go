@@ -27,11 +27,12 @@ type ownNode struct {
 	f    *fleet
 	from netip.Addr
 	uid  uint32
+	user bool // it calls from a port that any user can have
 	root []byte
 }
 
 func (n *ownNode) call(do func(c *rpc.Conn) error) error {
-	c, err := rpc.Dial(n.f.addr, rpc.Options{Local: n.from})
+	c, err := rpc.Dial(n.f.addr, rpc.Options{Local: n.from, Reserved: !n.user})
 	if err != nil {
 		return err
 	}
@@ -228,6 +229,16 @@ func TestNodeFiles(t *testing.T) {
 		if _, err := user.read(secret); !errors.Is(err, statusAccess) {
 			t.Errorf("READ by an ordinary user: %v; want ACCES", err)
 		}
+		forger := node(1) // who says that he is root
+		forger.user = true
+		if _, err := forger.read(secret); !errors.Is(err, statusAccess) {
+			t.Errorf("READ from a port that is not reserved: %v; want ACCES", err)
+		}
+		if _, _, err := forger.find(etc, "secret"); !errors.Is(err, statusNoEnt) {
+			t.Errorf("LOOKUP from a port that is not reserved: %v; want NOENT", err)
+		}
+		forger.boot().expect("etc/hostname", "golden\n")
+		one.expect("etc/secret", "one")
 		key, a, err := one.find(etc, "ssh/ssh_host_ed25519_key")
 		if err != nil || a.Mode != 0o600 || a.UID != 0 {
 			t.Errorf("a host key: %+v, %v", a, err)
@@ -255,9 +266,12 @@ func TestNodeFiles(t *testing.T) {
 		}
 	})
 	t.Run("what cannot be given is said", func(t *testing.T) {
+		user := node(1)
+		user.user = true
+		user.boot()
 		f.kill()
 		for _, want := range []string{
-			"_all/etc/bad.tmpl: line 1", "/etc/ssh: in the version, that is a directory", "/lib/y: in the version, /lib is a symlink to usr/lib: put it into /usr/lib/y",
+			"_all/etc/bad.tmpl: line 1", "--node-ports any", "/etc/ssh: in the version, that is a directory", "/lib/y: in the version, /lib is a symlink to usr/lib: put it into /usr/lib/y",
 		} {
 			if !strings.Contains(f.log.String(), want) {
 				t.Errorf("the log does not say %q:\n%s", want, &f.log)
@@ -298,6 +312,13 @@ func TestNodeFiles(t *testing.T) {
 		if h := node(2).boot().root; len(h) != 32 {
 			t.Errorf("a handle of %d bytes; want one without a layer", len(h))
 		}
+		f.stop()
+	})
+	t.Run("behind a NAT that changes ports", func(t *testing.T) {
+		f.start("--node-ports", "any")
+		n := node(1)
+		n.user = true
+		n.boot().expect("etc/hostname", "pi-01\n")
 		f.stop()
 	})
 }

@@ -17,12 +17,14 @@ import (
 // to node.
 type nodeFileConfig struct {
 	NodeFiles      string `yaml:"node-files"`
+	NodePorts      string `yaml:"node-ports"`
 	NoNodeIdentity bool   `yaml:"no-node-identity"`
 }
 
 func nodeFileFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "node-files", Usage: "give nodes files of their own from this `DIR`: all of them DIR/_all/…, one DIR/NODE/…"},
+		&cli.StringFlag{Name: "node-ports", Value: "reserved", Usage: "from which ports a node gets files of its own: reserved (below 1024, which only its root can use) or any"},
 		&cli.BoolFlag{Name: "no-node-identity", Usage: "give nodes that have a name no host name, machine-id and ssh host keys of their own"},
 	}
 }
@@ -32,6 +34,10 @@ func nodeFilesOf(c *cli.Context, cfg nodeFileConfig, images []exports.Image, hom
 	o := nodefiles.Options{Dir: str(c, "node-files", cfg.NodeFiles), Identity: !cfg.NoNodeIdentity}
 	if c.IsSet("no-node-identity") {
 		o.Identity = !c.Bool("no-node-identity")
+	}
+	ports := str(c, "node-ports", cfg.NodePorts)
+	if ports != "reserved" && ports != "any" {
+		return usageError(c, "--node-ports %s: want reserved or any", ports)
 	}
 	if o.Dir == "" && !o.Identity {
 		return nil
@@ -47,7 +53,7 @@ func nodeFilesOf(c *cli.Context, cfg nodeFileConfig, images []exports.Image, hom
 		if err != nil {
 			return err
 		}
-		images[i].Files = ownFiles{maker}
+		images[i].Files, images[i].AnyPort = ownFiles{maker}, ports == "any"
 	}
 	return nil
 }

@@ -34,6 +34,9 @@ func TestNodeFilesOf(t *testing.T) {
 		{"--node-files " + nodes + "/.", fmt.Sprint("{", nodes, " true ", secrets, "}")},
 		{"--config " + file, fmt.Sprint("{", nodes, " false ", secrets, "}")},
 		{"--config " + file + " --no-node-identity=false", fmt.Sprint("{", nodes, " true ", secrets, "}")},
+		{"--node-ports any", fmt.Sprint("{ true ", secrets, "} any port")},
+		{"--node-ports reserved", fmt.Sprint("{ true ", secrets, "}")},
+		{"--node-ports 1023 --no-node-identity=false", "want reserved or any"},
 		{"--node-files " + top + "/missing", "there is no directory"},
 		{"--node-files " + file, "is not a directory"},
 		{"--node-files " + store + "/v1", "the store"},
@@ -55,6 +58,9 @@ func TestNodeFilesOf(t *testing.T) {
 			got = "none"
 			if images[0].Files != nil {
 				got = fmt.Sprint(images[0].Files.(ownFiles).Options)
+			}
+			if images[0].AnyPort {
+				got += " any port"
 			}
 			return nil
 		}}
