@@ -85,6 +85,7 @@ func (u *use) bootLog(now int64) *bootLog {
 // mounted notes that p mounted path, which led to the target, with a layer, if that is not 0, and reports
 // whether that began a boot.
 func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *use, began bool) {
+	p.nodes.tick() // a boot is compared with when its version was promoted
 	u = p.nodes.use(p, to.version)
 	now := p.nodes.now.Load()
 	if began = p.begins(u, path, booting, now); began {
