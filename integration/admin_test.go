@@ -88,7 +88,7 @@ func TestOperators(t *testing.T) {
 // mountFrom mounts the image from an address.
 func mountFrom(t *testing.T, server, node string) (*rpc.Conn, []byte) {
 	t.Helper()
-	conn, err := rpc.Dial(server, rpc.Options{Local: netip.MustParseAddr(node)})
+	conn, err := rpc.Dial(server, rpc.Options{Local: netip.MustParseAddr(node), Reserved: true}) // a boot, which is saved at once
 	if err != nil {
 		t.Fatal(err)
 	}
