@@ -55,13 +55,12 @@ const (
 	inventoryFile   = "inventory.json"
 	inventoryFormat = 1
 	// MostEntries is how many nodes an inventory may have.
-	MostEntries   = 65536
-	mostInventory = 64 << 20 // bytes that are read of one
-	mostPerEntry  = 64       // labels, and addresses
+	MostEntries  = 65536
+	mostPerEntry = 64 // labels, and addresses
 )
 
-// Named returns the entry of that name, or nil. It is not to be changed, and good until the
-// inventory is.
+// Named returns the entry of that name, or nil. It is good until the inventory is changed, and
+// may be changed itself by who changes that (UpdateInventory).
 func (inv *Inventory) Named(name string) *Entry {
 	if i, ok := inv.byName[name]; ok {
 		return &inv.Entries[i]
@@ -260,24 +259,11 @@ func checkNodeName(name string) error {
 // Inventory reads the inventory. A store in which nobody named a node has an
 // empty one.
 func (s *State) Inventory() (*Inventory, error) {
-	empty := &Inventory{Format: inventoryFormat}
-	f, err := os.Open(filepath.Join(s.dir, inventoryFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return empty, nil
+	inv, stamp, err := readState(s, inventoryFile, decodeInventory)
+	if stamp.none() {
+		return &Inventory{Format: inventoryFormat}, err
 	}
-	if err != nil {
-		return empty, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return empty, err
-	}
-	inv, err := decodeInventory(io.LimitReader(f, mostInventory))
-	if err != nil {
-		return empty, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	inv.stamp = stampOf(info)
+	inv.stamp = stamp
 	return inv, nil
 }
 

@@ -81,6 +81,12 @@ func (n *nodes) get(addr netip.Addr) *node {
 	return n.byAddr[addr]
 }
 
+func (n *nodes) count() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.byAddr)
+}
+
 func (n *nodes) all() []*node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -375,8 +381,7 @@ func (n *nodes) saveBoot(nd *node, u *use, log *zap.Logger) {
 // save writes the record to each image's store, if there is news.
 func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 	at := n.now.Load()
-	all := n.all()
-	interval := int64(saveInterval * (1 + len(all)/saveNodes))
+	interval := int64(saveInterval * (1 + n.count()/saveNodes))
 	if !now && at-n.lastFailure < interval {
 		return // a full disk is not emptied within a second
 	}
@@ -384,7 +389,7 @@ func (n *nodes) save(images []*imageView, log *zap.Logger, now bool) {
 	if !now && !fresh && at-n.lastSave < interval {
 		return
 	}
-	if !now && !fresh && !slices.ContainsFunc(all, func(nd *node) bool { return max(nd.lastCall(), nd.troubles.last()) >= n.lastSave }) {
+	if !now && !fresh && !slices.ContainsFunc(n.all(), func(nd *node) bool { return max(nd.lastCall(), nd.troubles.last()) >= n.lastSave }) {
 		return
 	}
 	n.lastSave = at

@@ -130,24 +130,11 @@ func OpenState(dir string) *State { return &State{dir} }
 // Rollout reads the rollout. A store that nobody promoted anything in has an
 // empty one.
 func (s *State) Rollout() (Rollout, error) {
-	empty := Rollout{Format: rolloutFormat}
-	f, err := os.Open(filepath.Join(s.dir, rolloutFile))
-	if errors.Is(err, os.ErrNotExist) {
-		return empty, nil
+	r, stamp, err := readState(s, rolloutFile, decodeRollout)
+	if stamp.none() {
+		return Rollout{Format: rolloutFormat}, err
 	}
-	if err != nil {
-		return empty, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return empty, err
-	}
-	r, err := decodeRollout(f)
-	if err != nil {
-		return empty, fmt.Errorf("%s: %w", f.Name(), err)
-	}
-	r.stamp = stampOf(info)
+	r.stamp = stamp
 	return r, nil
 }
 
@@ -165,6 +152,33 @@ func decodeRollout(from io.Reader) (Rollout, error) {
 	return r, nil
 }
 
+// mostState bounds what is read of a file of the state, in bytes.
+const mostState = 64 << 20
+
+// readState reads a file of the state, and which one it was. Where there is none, or it cannot be
+// read, the stamp is none.
+func readState[T any](s *State, file string, decode func(io.Reader) (T, error)) (content T, of stamp, err error) {
+	f, err := os.Open(filepath.Join(s.dir, file))
+	if errors.Is(err, os.ErrNotExist) {
+		return content, stamp{}, nil
+	}
+	if err != nil {
+		return content, stamp{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return content, stamp{}, err
+	}
+	if content, err = decode(io.LimitReader(f, mostState)); err != nil {
+		return content, stamp{}, fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return content, stampOf(info), nil
+}
+
+// none reports whether the stamp is of no file.
+func (s stamp) none() bool { return s == stamp{} }
+
 func stampOf(info os.FileInfo) stamp {
 	st := stamp{mtime: info.ModTime().UnixNano(), size: info.Size()}
 	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
@@ -177,7 +191,7 @@ func stampOf(info os.FileInfo) stamp {
 func (s *State) replaced(file string, last stamp) bool {
 	info, err := os.Stat(filepath.Join(s.dir, file))
 	if err != nil {
-		return last != stamp{} && errors.Is(err, os.ErrNotExist)
+		return !last.none() && errors.Is(err, os.ErrNotExist)
 	}
 	return stampOf(info) != last
 }
@@ -390,11 +404,6 @@ func (s *State) update(change func(*Rollout) (bool, error)) error {
 		return err
 	}
 	defer unlock()
-	return s.updateLocked(change)
-}
-
-// updateLocked is update for who holds the lock.
-func (s *State) updateLocked(change func(*Rollout) (bool, error)) error {
 	r, err := s.Rollout()
 	if err != nil {
 		return err
