@@ -78,20 +78,27 @@ func (b *Bench) About() map[string]string {
 // Run measures sealing, and then what the size of a tree costs, and adds the
 // results to a report.
 func (b *Bench) Run(ctx context.Context, report *bench.Report) error {
-	dir, err := os.MkdirTemp(b.Dir, "rootnfsd-bench-")
+	return inDir(b.Dir, b.Say, b.Note, func(dir string) error {
+		if err := b.seals(ctx, dir, report); err != nil {
+			return err
+		}
+		return b.sizes(ctx, dir, report)
+	})
+}
+
+// inDir calls do with a new directory below parent, and removes that.
+func inDir(parent string, say, note func(string), do func(dir string) error) error {
+	dir, err := os.MkdirTemp(parent, "rootnfsd-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() {
-		b.Say("removing what was made")
+		say("removing what was made")
 		if err := os.RemoveAll(dir); err != nil {
-			b.Note(err.Error())
+			note(err.Error())
 		}
 	}()
-	if err := b.seals(ctx, dir, report); err != nil {
-		return err
-	}
-	return b.sizes(ctx, dir, report)
+	return do(dir)
 }
 
 // made is a made-up tree, or one of the user's.

@@ -99,30 +99,22 @@ func (b *Imports) About() map[string]string {
 
 // Run adds the results to a report.
 func (b *Imports) Run(ctx context.Context, report *bench.Report) error {
-	dir, err := os.MkdirTemp(b.Dir, "rootnfsd-bench-")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		b.Say("removing what was made")
-		if err := os.RemoveAll(dir); err != nil {
-			b.Note(err.Error())
+	return inDir(b.Dir, b.Say, b.Note, func(dir string) error {
+		for _, source := range b.Sources {
+			if err := b.source(ctx, dir, filepath.Base(source), source, report); err != nil {
+				return err
+			}
 		}
-	}()
-	for _, source := range b.Sources {
-		if err := b.source(ctx, dir, filepath.Base(source), source, report); err != nil {
-			return err
+		if b.Tree == "" {
+			return nil
 		}
-	}
-	if b.Tree == "" {
+		for _, r := range recipes {
+			if err := b.recipe(ctx, dir, r.work, r.source, r.script, report); err != nil {
+				return err
+			}
+		}
 		return nil
-	}
-	for _, r := range recipes {
-		if err := b.recipe(ctx, dir, r.work, r.source, r.script, report); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }
 
 // recipe measures what a script makes of the tree.
