@@ -39,7 +39,7 @@ Examples:
 			for _, sub := range c.Command.Subcommands {
 				names = append(names, sub.Name)
 			}
-			return unknownName("command", "node "+c.Args().First(), names)
+			return unknownName("command", "node "+c.Args().First(), names, "", "rootnfsd node --help lists all")
 		},
 	}
 }
@@ -170,7 +170,7 @@ func (set *settings) knowsLabels(inv *exports.Inventory, names []string) error {
 		case len(known) == 0:
 			return fmt.Errorf("there is no label %s to take away: %s has none", l, hostlist.Compress(names))
 		default:
-			return unknownName("label", l, known)
+			return unknownLabel(l, known)
 		}
 	}
 	return nil
@@ -368,7 +368,7 @@ func namedIn(inv *exports.Inventory, names []string) error {
 		for _, e := range inv.Entries {
 			known = append(known, e.Name)
 		}
-		return unknownName("node", name, known)
+		return unknownNode(name, known)
 	}
 	return nil
 }

@@ -293,7 +293,7 @@ func unknownNodes(keys []string, fleet []exports.NodeStatus) error {
 	}
 	for _, k := range keys {
 		if !have[k] {
-			return unknownName("node", k, known)
+			return unknownNode(k, known)
 		}
 	}
 	return nil
@@ -309,34 +309,20 @@ func unknownLabels(labels []string, fleet []exports.NodeStatus) error {
 	known = slices.Compact(known)
 	for _, l := range labels {
 		if !slices.Contains(known, l) {
-			return unknownName("label", l, known)
+			return unknownLabel(l, known)
 		}
 	}
 	return nil
 }
 
-// unknownName is the error for a name that nothing of a kind has.
-func unknownName(kind, name string, known []string) error {
-	const few = 10
-	near := nearest(name, known)
-	switch {
-	case len(near) > 0:
-		return fmt.Errorf("there is no %s %s; did you mean %s?", kind, name, strings.Join(near, " or "))
-	case len(known) == 0:
-		return fmt.Errorf("there is no %s %s, and no other yet (rootnfsd node set)", kind, name)
-	case len(known) <= few:
-		return fmt.Errorf("there is no %s %s; there are %s", kind, name, strings.Join(known, ", "))
-	default:
-		return fmt.Errorf("there is no %s %s (rootnfsd nodes lists all)", kind, name)
-	}
-}
-
 // runningOn lists the nodes that run a version, by name or address.
 func runningOn(inv *exports.Inventory, nodes []exports.Node, version exports.Ref, now time.Time) []string {
 	keys := []string{}
+	listed := map[string]bool{} // a node may have several addresses
 	for _, n := range nodes {
 		for _, u := range n.Running(now) {
-			if key := inv.Member(n.Addr).Key; version.Is(u.Ref) && !slices.Contains(keys, key) {
+			if key := inv.Member(n.Addr).Key; version.Is(u.Ref) && !listed[key] {
+				listed[key] = true
 				keys = append(keys, key)
 			}
 		}

@@ -143,17 +143,33 @@ func explainPermission(err error) error {
 
 // unknown is the error for a version that is not there.
 func (s *openedStore) unknown(name string, names []string) error {
-	if len(names) == 0 {
-		return fmt.Errorf("there is no version %s: the store %s has none yet (rootnfsd seal)", name, s.Dir())
-	}
-	if near := nearest(name, names); len(near) > 0 {
-		return fmt.Errorf("there is no version %s; did you mean %s?", name, strings.Join(near, " or "))
-	}
+	return unknownName("version", name, names, ": the store "+s.Dir()+" has none yet (rootnfsd seal)", "rootnfsd versions lists those that there are")
+}
+
+// unknownNode and unknownLabel are the same for nodes and their labels.
+func unknownNode(name string, known []string) error { return unknownOfNodes("node", name, known) }
+
+func unknownLabel(name string, known []string) error { return unknownOfNodes("label", name, known) }
+
+func unknownOfNodes(kind, name string, known []string) error {
+	return unknownName(kind, name, known, ", and no other yet (rootnfsd node set)", "rootnfsd nodes lists all")
+}
+
+// unknownName is the error for a name that nothing of a kind has, with those that may be meant. None is
+// what follows where there is nothing of that kind, and list how to see all.
+func unknownName(kind, name string, known []string, none, list string) error {
+	said := fmt.Sprintf("there is no %s %s", kind, name)
 	const few = 10
-	if len(names) <= few {
-		return fmt.Errorf("there is no version %s; there are %s", name, strings.Join(names, ", "))
+	near := nearest(name, known)
+	switch {
+	case len(known) == 0:
+		return errors.New(said + none)
+	case len(near) > 0:
+		return fmt.Errorf("%s; did you mean %s?", said, strings.Join(near, " or "))
+	case len(known) <= few:
+		return fmt.Errorf("%s; there are %s", said, strings.Join(known, ", "))
 	}
-	return fmt.Errorf("there is no version %s (rootnfsd versions lists those that there are)", name)
+	return fmt.Errorf("%s (%s)", said, list)
 }
 
 // nearest returns those names, three at most, that someone may have meant.
