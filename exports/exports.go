@@ -55,7 +55,9 @@ type Config struct {
 	Allow  []netip.Prefix // who may mount; empty means nobody
 	Warm   bool           // bring what nodes read at boot into memory when the server starts, and after a promote
 	Homes  *Homes         // what is mounted as /home; nil for nothing
-	Log    *zap.Logger
+	// Starting says that versions are being sealed, so that nodes for which there is none yet are only too early. Started ends it.
+	Starting bool
+	Log      *zap.Logger
 }
 
 // Exports is what is served to whom. All methods may be called by many
@@ -70,6 +72,8 @@ type Exports struct {
 
 	layers     layers
 	neighbours string // file of the kernel's neighbour table
+	bootFiles  bootFiles
+	starting   atomic.Bool // see Config
 
 	warmed atomic.Uint64 // bytes
 	began  time.Time     // when New was called
@@ -107,10 +111,21 @@ func New(cfg Config) (*Exports, error) {
 	}
 	x.table.Store(first)
 	x.nodes.load(first, x.log)
-	if err := x.promoteOnly(); err != nil {
-		return nil, err
+	x.restoreBoots(first)
+	if cfg.Starting {
+		x.starting.Store(true)
+		return x, x.Refresh()
 	}
-	return x, x.Refresh()
+	return x, x.Started()
+}
+
+// Started says that all is sealed that was to be (Config.Starting).
+func (x *Exports) Started() error {
+	defer x.starting.Store(false)
+	if err := x.promoteOnly(); err != nil {
+		return err
+	}
+	return x.Refresh()
 }
 
 func newImage(c Image) (*image, error) {
@@ -185,6 +200,7 @@ func (x *Exports) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			x.nodes.tick()
+			x.bootFiles.sweep(x.nodes.now.Load())
 			if x.homes != nil {
 				x.homes.sweep(time.Now())
 			}

@@ -59,6 +59,9 @@ type NodeStatus struct {
 	// Hints say what should be mended on the node.
 	Hints []string `json:"hints,omitempty"`
 
+	// Netboot is what it was given when it last fetched boot files; nil if it never did.
+	Netboot *Netboot `json:"netboot,omitempty"`
+
 	booted  *Use // what it runs; nil if that is not known
 	promise Ref
 	speaks  bool // it was seen to mount its home, or to say that it is up, at some time
@@ -81,7 +84,7 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 	byKey := map[string][]Node{}
 	var keys []string
 	for _, n := range seen {
-		key := inv.Member(n.Addr).Key
+		key := inv.Key(&n)
 		if byKey[key] == nil {
 			keys = append(keys, key)
 		}
@@ -121,6 +124,10 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 			}
 		}
 	}
+	if f := n.Netboot; f != nil {
+		status.Netboot = f
+		status.MAC, status.Serial = cmp.Or(status.MAC, f.MAC), cmp.Or(status.Serial, f.Serial)
+	}
 	status.speaks = !n.Good.IsZero() || !n.Home.IsZero()
 	promised, why := r.Promise(member)
 	status.promise, status.Why = promised, why
@@ -148,8 +155,11 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	if status.promise.Version != "" {
 		status.Promised, status.PromisedDigest = status.promise.Version, status.promise.Digest.String()
 	}
-	if len(n.Uses) > 0 {
+	if len(n.Uses) > 0 || e != nil && n.Netboot != nil {
 		status.State = n.state(&status, now)
+	}
+	if e != nil && n.Machine != nil && n.Machine.Node == e.Name {
+		status.MAC = cmp.Or(e.MAC, n.Machine.MAC)
 	}
 	status.Hints = hints(&status)
 	return status
@@ -171,6 +181,10 @@ func merge(seen []Node) Node {
 		n.Uses = append(n.Uses, s.Uses...)
 		n.Good = later(n.Good, s.Good)
 		n.Home = later(n.Home, s.Home)
+		if s.Netboot != nil && (n.Netboot == nil || s.Netboot.At.After(n.Netboot.At)) {
+			n.Netboot = s.Netboot
+		}
+		n.Machine = cmp.Or(n.Machine, s.Machine)
 		n.Trouble.add(s.Trouble)
 	}
 	return n
@@ -185,6 +199,9 @@ func later(a, b time.Time) time.Time {
 
 // state is how far the node has come with what it runs.
 func (n *Node) state(s *NodeStatus, now time.Time) NodeState {
+	if f := n.Netboot; f != nil && now.Sub(f.At) < bootLimit && (s.booted == nil || f.At.After(s.booted.seen())) {
+		return StateBooting
+	}
 	switch {
 	case s.booted == nil || now.Sub(s.booted.seen()) > silence && now.Sub(s.LastCall) > silence:
 		return StateSilent

@@ -21,10 +21,11 @@ func (x *Exports) layerFor(p *Peer, to *target) uint64 {
 	e := to.image.inventory.At(p.addr)
 	node := memberOf(e, p.addr).Key
 	log := x.log.With(zap.String("image", to.image.name), zap.String("node", node))
-	if e != nil && e.MAC != "" {
-		if seen, strange := x.strangeMAC(p.addr, e.MAC); strange {
-			log.Warn("another machine has the address of this node, and boots without the node's own files: give each its own address, or say what its MAC address is now (rootnfsd node set)",
-				zap.Stringer("address", p.addr), zap.String("mac", e.MAC), zap.String("seen", seen))
+	if e != nil {
+		if want, seen := x.otherMachine(to.image.image, p.nodes.known(p.addr), e); seen != "" {
+			log.Warn("another machine has the address of this node, and boots without the node's own files: give each its own address, or say what its MAC address is now (rootnfsd node set --mac)",
+				zap.Stringer("address", p.addr), zap.String("mac", want), zap.String("seen", seen))
+			p.noteStranger(want, seen)
 			return 0
 		}
 	}

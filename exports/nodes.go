@@ -40,7 +40,9 @@ type node struct {
 	home atomic.Int64 // when it last mounted its home; 0 as above
 	// initramfs is set when the node was seen to boot by an initramfs, which tells (Caller.Booting).
 	initramfs atomic.Bool
+	netboot   atomic.Pointer[fetched] // nil if it never fetched boot files
 
+	machines machines
 	troubles troubles
 }
 
@@ -184,6 +186,10 @@ type Node struct {
 	Uses []Use      `json:"uses"`
 	Good time.Time  `json:"good,omitzero"` // when it last said that it is up
 	Home time.Time  `json:"home,omitzero"` // when it last mounted its home
+	// Netboot is what the node was given when it last fetched boot files; nil if it never did.
+	Netboot *Netboot `json:"netboot,omitempty"`
+	// Machine is which machine first had the address as the node of a name; nil if none.
+	Machine *Machine `json:"machine,omitempty"`
 	Trouble
 }
 
@@ -343,6 +349,10 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 			nd.good.Store(max(nd.good.Load(), seconds(s.Good)))
 			nd.home.Store(max(nd.home.Load(), seconds(s.Home)))
 			nd.troubles.restore(s.Trouble)
+			if s.Netboot != nil {
+				nd.netboot.Store(&fetched{img.name, *s.Netboot})
+			}
+			nd.machines.restore(img.name, s.Machine)
 		}
 	}
 }
@@ -369,7 +379,7 @@ func restoreUse(image string, saved Use) *use {
 // saveBoot makes it durable that the node booted a version. That it cannot is logged, and no
 // reason for the node not to boot.
 func (n *nodes) saveBoot(nd *node, u *use, log *zap.Logger) {
-	line := lineOf(nd.addr, u)
+	line := lineOf(nd, u)
 	if line == nil {
 		return
 	}
@@ -416,7 +426,11 @@ func usersOf(image string, all []*node) []Node {
 				saved.Uses = append(saved.Uses, u.export())
 			}
 		}
-		if saved.Uses != nil {
+		if f := nd.netboot.Load(); f != nil && f.image == image {
+			saved.Netboot = &f.Netboot
+		}
+		saved.Machine = nd.machines.of(image)
+		if saved.Uses != nil || saved.Netboot != nil && time.Since(saved.Netboot.At) < goneTime {
 			list = append(list, saved)
 		}
 	}

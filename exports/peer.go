@@ -97,13 +97,16 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 	if to.image.trusts(p) && (booting || u.booted.Load() == 0) {
 		u.layer.Store(layer)
 	}
+	if f := p.node.Load().netboot.Load(); began && f != nil && now-seconds(f.At) > 2*bootFilesMost {
+		p.node.Load().netboot.Store(nil) // this boot was without our boot files: it may be another machine
+	}
 	u.mounted.Store(now)
 	if booting {
 		u.booted.Store(now)
 	}
 	u.bootEnd.Store(now + int64(bootTime/time.Second))
 	u.boot.Store(to.version.bootLogFor(booting))
-	u.exact.Store(to.wanted != "")
+	u.exact.Store(to.wanted != "" && !p.node.Load().wasGiven(to.version))
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)
 	return u, began

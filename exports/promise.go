@@ -28,8 +28,8 @@ func memberOf(e *Entry, addr netip.Addr) Member {
 	return Member{Key: e.Name, Addresses: e.Addresses, Labels: e.Labels, Pin: e.Pin}
 }
 
-// Member returns the node at an address.
-func (inv *Inventory) Member(addr netip.Addr) Member { return memberOf(inv.At(addr), addr) }
+// Key returns what a node that was seen goes by: its name or, if it has none, its address.
+func (inv *Inventory) Key(n *Node) string { return memberOf(inv.Of(n), n.Addr).Key }
 
 // Partial is a version that some nodes get and the others do not get yet. A node
 // gets it that any of the three chooses.

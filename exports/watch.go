@@ -68,6 +68,8 @@ func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complet
 		t := before
 		switch runs := n.booted != nil && w.Is(n.booted.Ref); {
 		case tried:
+		case !runs && n.stuck(w, now):
+			t = Trial{Booted: n.Netboot.At, Boots: n.Boots, Bad: "it fetched its boot files, and has not mounted its root since"}
 		case !runs:
 			complete = false
 			continue
@@ -87,6 +89,12 @@ func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complet
 		w.Nodes[n.Key()] = t
 	}
 	return learnt || len(w.Nodes) != len(known), complete && promised > 0
+}
+
+// stuck reports whether the node fetched the boot files of a version that is watched, and then did not mount its root.
+func (n *NodeStatus) stuck(w *Watch, now time.Time) bool {
+	f := n.Netboot
+	return f != nil && w.Is(f.Ref) && f.At.After(w.Since) && now.Sub(f.At) >= bootLimit && n.LastCall.Before(f.At)
 }
 
 // settled is how long after its start a server does not judge that a node is not up which booted before:

@@ -321,7 +321,7 @@ func runningOn(inv *exports.Inventory, nodes []exports.Node, version exports.Ref
 	listed := map[string]bool{} // a node may have several addresses
 	for _, n := range nodes {
 		for _, u := range n.Running(now) {
-			if key := inv.Member(n.Addr).Key; version.Is(u.Ref) && !listed[key] {
+			if key := inv.Key(&n); version.Is(u.Ref) && !listed[key] {
 				listed[key] = true
 				keys = append(keys, key)
 			}
