@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -336,4 +337,25 @@ func TestFirstMachine(t *testing.T) {
 	expect("another machine than the operator says", false)
 	at(one)
 	expect("that which the operator says", true)
+}
+
+func TestHomeOfFirstMachine(t *testing.T) {
+	s := serveHomes(t, nil)
+	s.neighbours = filepath.Join(s.stateDir, "arp")
+	s.name(t, Entry{Name: "pi-01", Addresses: []netip.Addr{netip.MustParseAddr(host)}})
+	s.refreshIfPromoted()
+	for _, c := range []struct {
+		mac  string
+		want error
+	}{{"dc:a6:32:01:36:c1", nil}, {"dc:a6:32:01:36:c2", fs.ErrAccess}, {"dc:a6:32:01:36:c1", nil}} {
+		line := fmt.Sprintf("IP address HW type Flags HW address Mask Device\n%s 0x1 0x2 %s * eth0\n", host, c.mac)
+		if err := os.WriteFile(s.neighbours, []byte(line), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for _, from := range []Caller{{}, {Datagram: true}} {
+			if _, err := s.Mount(s.peer, "/home", from); !errors.Is(err, c.want) {
+				t.Errorf("%s mounts the home, %+v: %v; want %v", c.mac, from, err, c.want)
+			}
+		}
+	}
 }

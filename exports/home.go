@@ -467,6 +467,9 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 		}
 		names = names[1:]
 	}
+	if want, seen := x.strangerAt(p.addr); seen != "" && !x.homes.Shared {
+		return nil, fmt.Sprintf("the machine at the address is %s, and the node that the home is of is %s: give each its own address, or, if it is the node, rootnfsd node set --mac", seen, want), fs.ErrAccess
+	}
 	dir := x.homes.dirOf(p)
 	if from.Datagram {
 		return x.mountKnown(dir, names)

@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 )
@@ -69,6 +70,18 @@ func (m *machines) restore(image string, saved *Machine) {
 		m.first(image, saved.Node, saved.MAC)
 		m.learnt()
 	}
+}
+
+// strangerAt is otherMachine for all images that have a node with a name at an address.
+func (x *Exports) strangerAt(addr netip.Addr) (want, seen string) {
+	for _, img := range x.table.Load().images {
+		if e := img.inventory.At(addr); e != nil {
+			if want, seen = x.otherMachine(img.image, x.nodes.known(addr), e); seen != "" {
+				return want, seen
+			}
+		}
+	}
+	return "", ""
 }
 
 // otherMachine reports whether another machine than the node with an entry has its address: which MAC address it should have, and
