@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -356,6 +357,28 @@ func TestHomeOfFirstMachine(t *testing.T) {
 			if _, err := s.Mount(s.peer, "/home", from); !errors.Is(err, c.want) {
 				t.Errorf("%s mounts the home, %+v: %v; want %v", c.mac, from, err, c.want)
 			}
+		}
+	}
+}
+
+// TestBootHoldsItsVersion: what a node has fetched boot files of must not be removed before it mounts its root.
+func TestBootHoldsItsVersion(t *testing.T) {
+	s := serveLayers(t, nil, "v1", "v2")
+	s.promoted(t, "v1")
+	(&booter{t, s, host, BootID{}}).gets(BootFirst, "v1")
+	s.nodes.save(s.table.Load().images, s.log, true)
+	nodes, err := OpenState(s.stateDir).Nodes()
+	if err != nil || len(nodes) != 1 {
+		t.Fatalf("%+v, %v", nodes, err)
+	}
+	now := nodes[0].Netboot.At
+	for _, c := range []struct {
+		version byte
+		after   time.Duration
+		want    bool
+	}{{'a', 0, true}, {'a', 9 * time.Minute, true}, {'a', time.Hour, false}, {'b', 0, false}} {
+		if got := nodes[0].Needs(Ref{"", digestOf(c.version)}, now.Add(c.after)); got != c.want {
+			t.Errorf("after %s it needs %c: %v; want %v", c.after, c.version, got, c.want)
 		}
 	}
 }

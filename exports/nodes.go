@@ -236,6 +236,14 @@ func (n *Node) Running(now time.Time) []Use {
 	return running
 }
 
+// Needs reports whether the node needs a version at the time now: it runs it, or boots it and has not mounted its root yet.
+func (n *Node) Needs(version Ref, now time.Time) bool {
+	if f := n.Netboot; f != nil && f.Digest == version.Digest && now.Sub(f.At) < bootFilesMost*time.Second {
+		return true
+	}
+	return slices.ContainsFunc(n.Running(now), func(u Use) bool { return version.Is(u.Ref) })
+}
+
 // booted is when the node booted the version as far as that is known. A version that nobody saw it
 // mount was mounted while the server was down, or so shortly before it was killed that it was
 // not saved.
