@@ -368,6 +368,20 @@ func TestWatchKnowsItsLimits(t *testing.T) {
 	w.want("it mounted its home each time before", 1, 0, 1)
 }
 
+// TestWatchSeesWhoIsStuck: a node that fetches its boot files and never mounts its root is bad.
+func TestWatchSeesWhoIsStuck(t *testing.T) {
+	w := newWatched(t, 1)
+	fetched := &Netboot{Ref: ref("v2"), At: w.since.Add(time.Minute)}
+	w.nodes["pi-1"].Netboot, w.nodes["pi-2"].Netboot = fetched, &Netboot{Ref: ref("v1"), At: fetched.At}
+	w.at(5 * time.Minute)
+	w.want("it may still mount it", 0, 0, 0)
+	w.at(6 * time.Minute)
+	w.want("it has not mounted it", 1, 0, 1)
+	w.boot("pi-1", 7*time.Minute)
+	w.at(7 * time.Minute)
+	w.want("it did at last", 1, 0, 1)
+}
+
 // TestWatchIsWidened promotes for more nodes while some are watched.
 func TestWatchIsWidened(t *testing.T) {
 	s := OpenState(t.TempDir())
