@@ -251,7 +251,7 @@ func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *versi
 	if img == nil {
 		return nil, nil, fs.ErrNotExist
 	}
-	ref, _ := img.rollout.Promise(memberOf(e, key.addr))
+	ref, _ := img.rollout.Promise(MemberOf(e, key.addr))
 	v := img.holding(ref)
 	switch {
 	case v == nil && x.starting.Load():
@@ -264,7 +264,7 @@ func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *versi
 	was := b.seenAt(key.id.Serial, key.addr)
 	x.nodes.netbooted(key.addr, fetched{img.name, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: f.ref, At: instant(now)}})
 	log := x.log.With(zap.String("image", img.name), zap.String("version", v.name), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
-	log.Info("a node fetches boot files", zap.String("node", memberOf(e, key.addr).Key))
+	log.Info("a node fetches boot files", zap.String("node", MemberOf(e, key.addr).Key))
 	if was.IsValid() {
 		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
 	}

@@ -19,7 +19,7 @@ func (x *Exports) layerFor(p *Peer, to *target) uint64 {
 		return 0
 	}
 	e := to.image.inventory.At(p.addr)
-	node := memberOf(e, p.addr).Key
+	node := MemberOf(e, p.addr).Key
 	log := x.log.With(zap.String("image", to.image.name), zap.String("node", node))
 	if e != nil {
 		if want, seen := x.otherMachine(to.image.image, p.nodes.known(p.addr), e); seen != "" {

@@ -60,9 +60,9 @@ func boundTo(at net.Addr) netip.Addr {
 }
 
 // serverAddrs are the addresses that a socket bound to one answers at, those of this
-// machine if it is a wildcard: IPv4 first, for boot loaders know no other.
+// machine if it is a wildcard or none: IPv4 first, for boot loaders know no other.
 func serverAddrs(bound netip.Addr) []netip.Addr {
-	if !bound.IsUnspecified() {
+	if bound.IsValid() && !bound.IsUnspecified() {
 		return []netip.Addr{bound}
 	}
 	var v4, v6 []netip.Addr
