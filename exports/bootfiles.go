@@ -63,6 +63,7 @@ const (
 type fetching struct {
 	key         fetchKey
 	image       uint32 // export id
+	who         string // the node's Member.Key
 	ref         Ref
 	first, last int64
 	late        bool // what comes last was asked for
@@ -142,23 +143,31 @@ func (b *bootFiles) sweep(now int64) {
 	}
 }
 
+// only returns the boot at an address if exactly one node boots there, else nil. The caller holds mu.
+func (b *bootFiles) only(addr netip.Addr) *fetching {
+	if all := b.byAddr[addr]; len(all) == 1 {
+		return all[0]
+	}
+	return nil
+}
+
 // promised returns the version of an image that the node at an address boots, if exactly one node there boots.
 func (b *bootFiles) promised(addr netip.Addr, image uint32, now int64) (Ref, bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := b.byAddr[addr]
-	if len(all) != 1 || all[0].image != image || all[0].over(now) {
+	f := b.only(addr)
+	if f == nil || f.image != image || f.over(now) {
 		return Ref{}, false
 	}
-	return all[0].ref, true
+	return f.ref, true
 }
 
 // mounted ends the boot of the node at an address, if exactly one node there boots the version.
 func (b *bootFiles) mounted(addr netip.Addr, ref Ref) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if all := b.byAddr[addr]; len(all) == 1 && all[0].ref.Digest == ref.Digest {
-		b.drop(all[0])
+	if f := b.only(addr); f != nil && f.ref.Digest == ref.Digest {
+		b.drop(f)
 	}
 }
 
@@ -196,7 +205,8 @@ type fetched struct {
 
 // Boot returns what a node gets that asks from an address for a boot file. From the first file of a boot on it is
 // one version, whatever is promoted, until the node mounts its root, or asks for nothing for two
-// minutes; the mount gets the same version. Errors: fs.ErrAccess where the address may not mount, fs.ErrWouldBlock where
+// minutes; the mount gets the same version. Files that a node asks for before it says who it is, as the boot ROM of a Pi 3 does, or
+// after, as U-Boot does, belong to the same boot. Errors: fs.ErrAccess where the address may not mount, fs.ErrWouldBlock where
 // the node is too early (Config.Starting), fs.ErrNotExist where nothing is promoted for it, fs.ErrIO
 // where the version cannot be opened.
 func (x *Exports) Boot(from netip.Addr, id BootID, step BootStep) (*Boot, error) {
@@ -234,7 +244,11 @@ func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *versi
 	b := &x.bootFiles
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	nobody := key.id == BootID{}
 	f := b.get(key, now)
+	if only := b.only(key.addr); f == nil && nobody && only != nil && !only.over(now) {
+		f = only // it has said who it is before
+	}
 	if f != nil && !(f.late && step == BootFirst) {
 		if img := t.imageOf(f.image); img != nil {
 			if v := img.holding(f.ref); v != nil {
@@ -253,18 +267,28 @@ func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *versi
 	}
 	ref, _ := img.rollout.Promise(MemberOf(e, key.addr))
 	v := img.holding(ref)
+	first, who := now, MemberOf(e, key.addr).Key
+	if f != nil && f.key != key {
+		b.drop(f) // it boots again
+	}
+	if before := b.only(key.addr); !nobody && before != nil && before.key.id == (BootID{}) {
+		if held := img.holding(before.ref); held != nil && before.image == img.id && before.who == who && !before.over(now) && !(before.late && step == BootFirst) {
+			v, first = held, before.first // now it says who it is
+		}
+		b.drop(before)
+	}
 	switch {
 	case v == nil && x.starting.Load():
 		return nil, nil, fs.ErrWouldBlock
 	case v == nil:
 		return nil, nil, fmt.Errorf("%w: %s", fs.ErrNotExist, t.hint(target{image: img, promise: &ref}))
 	}
-	f = &fetching{key: key, image: img.id, ref: Ref{Version: v.name, Digest: v.digest}, first: now, last: now, late: step == BootLast}
+	f = &fetching{key: key, image: img.id, who: who, ref: Ref{Version: v.name, Digest: v.digest}, first: first, last: now, late: step == BootLast}
 	b.add(f)
 	was := b.seenAt(key.id.Serial, key.addr)
-	x.nodes.netbooted(key.addr, fetched{img.name, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: f.ref, At: instant(now)}})
+	x.nodes.netbooted(key.addr, fetched{img.name, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: f.ref, At: instant(first)}})
 	log := x.log.With(zap.String("image", img.name), zap.String("version", v.name), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
-	log.Info("a node fetches boot files", zap.String("node", MemberOf(e, key.addr).Key))
+	log.Info("a node fetches boot files", zap.String("node", who))
 	if was.IsValid() {
 		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
 	}
