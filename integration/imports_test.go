@@ -23,6 +23,7 @@ type importRule struct {
 var importRules = []importRule{
 	{"cmd", "...", "cmd wires all"},
 	{"nfs", "exports fs", "the wire does not know where bytes live"},
+	{"netboot/tftp", "fs", "how files are sent is no matter of what they are"},
 	{"netboot", "exports fs", "boot files come from exports, not from the store"},
 	{"admin", "exports nfs fs", "the operator's door does not look past exports"},
 	{"nodefiles", "fs fs/durable fs/layer", "what is a node's own does not know how it gets there"},
@@ -84,6 +85,9 @@ func TestImportRules(t *testing.T) {
 		{"nfs", "nfs/wire", true},
 		{"nfs", "fs/image", false},
 		{"nfs", "netboot", false},
+		{"netboot", "netboot/tftp", true},
+		{"netboot/tftp", "fs", true},
+		{"netboot/tftp", "exports", false},
 		{"exports", "fs/durable", true},
 		{"exports", "fs/image", false},
 		{"exports", "fs/layer", true},
