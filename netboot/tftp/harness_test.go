@@ -64,6 +64,7 @@ type harness struct {
 
 	mu    sync.Mutex
 	files map[string][]byte
+	other func(context.Context, Request) (File, error)
 }
 
 // start starts a server, which has the file "f" of some bytes and others that
@@ -113,7 +114,25 @@ func startAt(t *testing.T, address string, change func(*harness)) *harness {
 	return h
 }
 
-func (h *harness) open(_ context.Context, r Request) (File, error) {
+func (h *harness) open(ctx context.Context, r Request) (File, error) {
+	h.mu.Lock()
+	other := h.other
+	h.mu.Unlock()
+	if other != nil {
+		return other(ctx, r)
+	}
+	return h.stored(ctx, r)
+}
+
+// openBy makes Open another function while the server runs.
+func (h *harness) openBy(other func(context.Context, Request) (File, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.other = other
+}
+
+// stored opens one of the files.
+func (h *harness) stored(_ context.Context, r Request) (File, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	b, ok := h.files[r.Name]

@@ -156,7 +156,7 @@ func (l *loop) run() error {
 
 // tickEvery is how exact timeouts are. Each of them restarts with each packet,
 // so it is cheaper to look at all transfers now and then than to keep an order.
-func (l *loop) tickEvery() time.Duration { return l.limits.timeout / 10 }
+func (l *loop) tickEvery() time.Duration { return min(l.limits.timeout/10, 100*time.Millisecond) }
 
 // untilTick is how long to wait, in milliseconds: forever without transfers.
 func (l *loop) untilTick() int {

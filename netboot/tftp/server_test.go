@@ -377,8 +377,8 @@ func TestPushedOutOfOpen(t *testing.T) {
 // TestPanic lets what is called panic. Only that transfer ends.
 func TestPanic(t *testing.T) {
 	h := start(t, nil)
-	open := h.Open
-	h.Open = func(ctx context.Context, r Request) (File, error) {
+	open := h.stored
+	h.openBy(func(ctx context.Context, r Request) (File, error) {
 		switch r.Name {
 		case "open":
 			panic("in Open")
@@ -386,7 +386,7 @@ func TestPanic(t *testing.T) {
 			return hooked{h.file(make([]byte, 10)), func([]byte, int64, bool) (int, error) { panic("in ReadAt") }}, nil
 		}
 		return open(ctx, r)
-	}
+	})
 	for _, name := range []string{"open", "read"} {
 		c := h.client(t)
 		c.ask(name)
@@ -408,8 +408,8 @@ func TestStop(t *testing.T) {
 	entered := make(chan struct{}, 2)
 	h := start(t, nil)
 	h.add("opening", nil)
-	open := h.Open
-	h.Open = func(ctx context.Context, r Request) (File, error) {
+	open := h.stored
+	h.openBy(func(ctx context.Context, r Request) (File, error) {
 		switch r.Name {
 		case "opening":
 			entered <- struct{}{}
@@ -425,7 +425,7 @@ func TestStop(t *testing.T) {
 			}}, nil
 		}
 		return open(ctx, r)
-	}
+	})
 	var clients []*client
 	for _, name := range []string{"f", "f", "opening", "reading"} {
 		c := h.client(t)

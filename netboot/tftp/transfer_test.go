@@ -263,7 +263,6 @@ func TestSilence(t *testing.T) {
 // TestTimeoutOption repeats after the client's timeout, where the server's own is an hour.
 func TestTimeoutOption(t *testing.T) {
 	h := start(t, nil)
-	h.limits.timeout = 0
 	c := h.client(t)
 	c.ask("f", "timeout", "1")
 	c.wantPacket("\x00\x06timeout\x001\x00")
@@ -334,8 +333,8 @@ func TestWouldBlock(t *testing.T) {
 	h := start(t, nil)
 	want := pattern(100_000)
 	disk := make(chan struct{})
-	open := h.Open
-	h.Open = func(ctx context.Context, r Request) (File, error) {
+	open := h.stored
+	h.openBy(func(ctx context.Context, r Request) (File, error) {
 		if r.Name != "cold" {
 			return open(ctx, r)
 		}
@@ -348,7 +347,7 @@ func TestWouldBlock(t *testing.T) {
 			<-disk
 			return f.ReadAt(p, off, nowait)
 		}}, nil
-	}
+	})
 	cold := h.client(t)
 	cold.ask("cold", "windowsize", "16")
 	cold.receive()
@@ -373,8 +372,8 @@ func TestWouldBlock(t *testing.T) {
 func TestEndWhileReading(t *testing.T) {
 	reading, disk := make(chan struct{}, 1), make(chan struct{})
 	h := start(t, func(h *harness) { h.limits.transfers = 1 })
-	open := h.Open
-	h.Open = func(ctx context.Context, r Request) (File, error) {
+	open := h.stored
+	h.openBy(func(ctx context.Context, r Request) (File, error) {
 		if r.Name != "cold" {
 			return open(ctx, r)
 		}
@@ -386,7 +385,7 @@ func TestEndWhileReading(t *testing.T) {
 			<-disk
 			return len(p), nil
 		}}, nil
-	}
+	})
 	c := h.client(t)
 	c.ask("cold", "tsize", "0")
 	c.receive()
@@ -421,9 +420,9 @@ func TestReadFails(t *testing.T) {
 			return 0, errTest
 		},
 	}
-	h.Open = func(_ context.Context, r Request) (File, error) {
+	h.openBy(func(_ context.Context, r Request) (File, error) {
 		return hooked{h.file(make([]byte, 1000)), files[r.Name]}, nil
-	}
+	})
 	for name := range files {
 		for _, options := range [][]string{nil, {"blksize", "8", "windowsize", "2"}} {
 			if name == "cut" && options != nil {
