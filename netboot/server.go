@@ -118,6 +118,10 @@ func (s *Server) done(r tftp.Result) {
 		log.Debug("a boot file was sent")
 	case errors.Is(r.Err, tftp.ErrAborted):
 		log.Debug("a node wants no more of a boot file")
+	case r.Sent == 0: // it may never have asked: who sends the request can make up where it comes from
+		if s.said.first("unanswered") {
+			log.Warn("a node does not answer to what it is sent: a firewall may drop it, or the answers", zap.Error(r.Err))
+		}
 	case s.said.first("transfer " + r.From.Addr().String()):
 		log.Warn("a boot file did not arrive", zap.Int64("of", r.Size), zap.Error(r.Err))
 	}
