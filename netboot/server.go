@@ -60,9 +60,30 @@ func (s *Server) Open(_ context.Context, r tftp.Request) (tftp.File, error) {
 	b := &booting{s: s, Boot: boot, request: r, log: s.Log.With(zap.String("image", boot.Image), zap.String("version", boot.Version), zap.Stringer("address", r.From.Addr()))}
 	f, err := b.open(&w)
 	if err != nil {
+		boot.Done()
 		return nil, b.refuse(err)
 	}
-	return f, nil
+	return &bootFile{f, b}, nil
+}
+
+// bootFile is a file that a node is sent.
+type bootFile struct {
+	tftp.File
+	of *booting
+}
+
+// Confirmed notes that the node has answered (tftp.Confirmer).
+func (f *bootFile) Confirmed() {
+	f.of.Confirmed()
+	if f.of.named {
+		f.of.CommandLineGiven()
+	}
+}
+
+// Close notes that the transfer is over.
+func (f *bootFile) Close() {
+	f.File.Close()
+	f.of.Done()
 }
 
 // refuse returns what a node is told that gets no version.
@@ -97,6 +118,10 @@ func (s *Server) done(r tftp.Result) {
 		log.Debug("a boot file was sent")
 	case errors.Is(r.Err, tftp.ErrAborted):
 		log.Debug("a node wants no more of a boot file")
+	case r.Sent == 0: // it may never have asked: who sends the request can make up where it comes from
+		if s.said.first("unanswered") {
+			log.Warn("a node does not answer to what it is sent: a firewall may drop it, or the answers", zap.Error(r.Err))
+		}
 	case s.said.first("transfer " + r.From.Addr().String()):
 		log.Warn("a boot file did not arrive", zap.Int64("of", r.Size), zap.Error(r.Err))
 	}
@@ -108,6 +133,7 @@ type booting struct {
 	*exports.Boot
 	request tftp.Request
 	log     *zap.Logger
+	named   bool // what it gets names the version
 }
 
 // errNoFile says that a file is missing, which is nothing strange: firmware asks for what it might need.
@@ -151,7 +177,7 @@ func (b *booting) commandLine(dir *spot, names []string) (tftp.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.s.Exports.CommandLineGiven(b.Boot)
+	b.named = true
 	return made(Text(words) + "\n"), nil
 }
 
@@ -173,7 +199,7 @@ func (b *booting) script(dir *spot) (tftp.File, error) {
 	}
 	text, problem := script(words)
 	b.say(problem)
-	b.s.Exports.CommandLineGiven(b.Boot)
+	b.named = true
 	return made(text), nil
 }
 

@@ -98,6 +98,7 @@ func (s *served) get(from, name string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
+	f.(tftp.Confirmer).Confirmed()
 	b := make([]byte, f.Size())
 	if n, err := f.ReadAt(b, 0, true); n != len(b) {
 		s.t.Fatalf("%s: %d of %d bytes, %v", name, n, len(b), err)
@@ -420,6 +421,23 @@ func TestScript(t *testing.T) {
 		m.WriteFile("/boot/boot.ipxe", 0o644, []byte("#!ipxe\nshell\n"))
 	})
 	s.gets("boot.ipxe", "#!ipxe\nshell\n")
+}
+
+// TestUnconfirmed: a request that nobody goes on with leaves nothing behind, not even one for a command line.
+func TestUnconfirmed(t *testing.T) {
+	s := serve(t, pi)
+	f, err := s.Open(context.Background(), tftp.Request{Name: "0660cd37/cmdline.txt", From: netip.MustParseAddrPort(node + ":99"), Local: netip.MustParseAddr("192.0.2.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.x.Fleet("pi"); len(n) != 0 {
+		t.Errorf("before the node answers: %+v", n)
+	}
+	f.(tftp.Confirmer).Confirmed()
+	f.Close()
+	if n := s.x.Fleet("pi"); len(n) != 1 || n[0].Serial != "0660cd37" || !n[0].Netboot.Named {
+		t.Errorf("when it has: %+v", n)
+	}
 }
 
 // TestOneVersion: what is promoted while a node boots does not mix.
