@@ -74,8 +74,8 @@ type transfer struct {
 	tries    int           // how often what is not acknowledged was sent
 }
 
-// Buffers hold what is read at once. With 16 KiB a transfer takes 4 % more CPU,
-// with 64 KiB no less.
+// Buffers hold what is read at once. In windows of 16 blocks a transfer takes 16 % more
+// CPU with 16 KiB, for fewer blocks go out by one call, and no less with 64.
 const (
 	bufferSize      = 32 << 10
 	largeBufferSize = 64 << 10 // for blocks that need it
@@ -454,11 +454,19 @@ func (b *batch) init() {
 // send sends up to n blocks from t.next on, all of which are in the buffer, and
 // returns how many, and the bytes in them.
 func (b *batch) send(t *transfer, n int64) (bytes, blocks int64, errno unix.Errno) {
+	off := (t.next - 1) * t.block
+	if start := off - t.bufOff - headerSize; t.window == 1 && start >= 0 {
+		// What is before the block is acknowledged, so the header can be written over
+		// it: one piece takes 4 % less CPU than two.
+		bytes = min(t.block, t.size-off)
+		p := t.buf[start:][:headerSize+bytes]
+		p[0], p[1], p[2], p[3] = 0, opData, byte(t.next>>8), byte(t.next)
+		return bytes, 1, send(t.fd, p)
+	}
 	if !t.gso {
 		n = 1
 	}
 	n = max(1, min(n, maxWindow, maxDatagram/(headerSize+t.block)))
-	off := (t.next - 1) * t.block
 	for i := range n {
 		content := t.buf[off-t.bufOff:][:min(t.block, t.size-off)]
 		number := uint16(t.next + i)

@@ -30,7 +30,7 @@ func fetch(t *testing.T, net *lab.Net, name string) string {
 }
 
 // TestBootFiles: what a node fetches, and then mounts, is one version, whatever is promoted meanwhile.
-func TestBootFiles(t *testing.T) {
+func TestBootFilesServed(t *testing.T) {
 	require(t, "curl", "nfs-cat")
 	store := newStore(t, map[string]files{"v1": bootTree("v1"), "v2": bootTree("v2")})
 	at := "--export=" + store
