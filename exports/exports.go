@@ -55,7 +55,9 @@ type Config struct {
 	Allow  []netip.Prefix // who may mount; empty means nobody
 	Warm   bool           // bring what nodes read at boot into memory when the server starts, and after a promote
 	Homes  *Homes         // what is mounted as /home; nil for nothing
-	Log    *zap.Logger
+	// Starting says that versions are being sealed, so that nodes for which there is none yet are only too early. Started ends it.
+	Starting bool
+	Log      *zap.Logger
 }
 
 // Exports is what is served to whom. All methods may be called by many
@@ -70,6 +72,8 @@ type Exports struct {
 
 	layers     layers
 	neighbours string // file of the kernel's neighbour table
+	bootFiles  bootFiles
+	starting   atomic.Bool // see Config
 
 	warmed atomic.Uint64 // bytes
 	began  time.Time     // when New was called
@@ -84,11 +88,12 @@ type Exports struct {
 // exactly one version and nothing promoted gets that version promoted.
 func New(cfg Config) (*Exports, error) {
 	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp", began: time.Now()}
+	x.bootFiles.init(x.began)
 	x.layers.limit, x.layers.making = mostLayerBytes, make(chan struct{}, mostMaking)
 	first := &table{}
 	seen := map[uint32]string{}
 	for _, c := range cfg.Images {
-		img, err := newImage(c)
+		img, err := newImage(c, cfg.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -107,13 +112,24 @@ func New(cfg Config) (*Exports, error) {
 	}
 	x.table.Store(first)
 	x.nodes.load(first, x.log)
-	if err := x.promoteOnly(); err != nil {
-		return nil, err
+	x.restoreBoots(first)
+	if cfg.Starting {
+		x.starting.Store(true)
+		return x, x.Refresh()
 	}
-	return x, x.Refresh()
+	return x, x.Started()
 }
 
-func newImage(c Image) (*image, error) {
+// Started says that all is sealed that was to be (Config.Starting).
+func (x *Exports) Started() error {
+	defer x.starting.Store(false)
+	if err := x.promoteOnly(); err != nil {
+		return err
+	}
+	return x.Refresh()
+}
+
+func newImage(c Image, log *zap.Logger) (*image, error) {
 	key, err := loadKey(c.StateDir)
 	if err != nil {
 		return nil, err
@@ -132,6 +148,7 @@ func newImage(c Image) (*image, error) {
 		initramfs: state.initramfs(),
 	}
 	img.layerBytes.Store(state.layerBytes())
+	img.machines.load(state, log)
 	return img, nil
 }
 
@@ -143,6 +160,8 @@ func pathsOf(dir string) []string {
 	}
 	return paths
 }
+
+var errPromoted = errors.New("something is promoted")
 
 // promoteOnly promotes the version of each image that has exactly one and no
 // rollout yet: there is nothing that an operator could have meant instead.
@@ -160,7 +179,17 @@ func (x *Exports) promoteOnly() error {
 			continue
 		}
 		only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
-		if _, _, err := img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, func() error { return nil }); err != nil {
+		nothingYet := func() error { // an operator may have been faster
+			if now, err := img.state.Rollout(); err != nil || len(now.History) > 0 {
+				return cmp.Or(err, errPromoted)
+			}
+			return nil
+		}
+		_, _, err = img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, nothingYet)
+		if errors.Is(err, errPromoted) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
@@ -185,6 +214,7 @@ func (x *Exports) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			x.nodes.tick()
+			x.bootFiles.sweep()
 			if x.homes != nil {
 				x.homes.sweep(time.Now())
 			}
@@ -298,6 +328,9 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	view := &imageView{image: img, rollout: rollout, inventory: before.inventory, unread: before.unread}
 	if img.state.replaced(inventoryFile, view.inventory.stamp) {
 		view.inventory, view.unread = img.state.inventoryAfter(before.inventory)
+		if view.unread == nil {
+			img.machines.keep(view.inventory, x.log)
+		}
 	}
 	for _, l := range listed {
 		if l.Err != nil {

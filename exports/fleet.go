@@ -39,6 +39,7 @@ type NodeStatus struct {
 	Serial   string       `json:"serial,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
 	Labels   []string     `json:"labels,omitempty"`
+	Cmdline  string       `json:"cmdline,omitempty"`
 
 	State   NodeState `json:"state"`
 	Running string    `json:"running"` // the version; empty if that is not known
@@ -58,6 +59,9 @@ type NodeStatus struct {
 	Trouble
 	// Hints say what should be mended on the node.
 	Hints []string `json:"hints,omitempty"`
+
+	// Netboot is what it was given when it last fetched boot files; nil if it never did.
+	Netboot *Netboot `json:"netboot,omitempty"`
 
 	booted  *Use // what it runs; nil if that is not known
 	promise Ref
@@ -81,7 +85,7 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 	byKey := map[string][]Node{}
 	var keys []string
 	for _, n := range seen {
-		key := inv.Member(n.Addr).Key
+		key := inv.Key(&n)
 		if byKey[key] == nil {
 			keys = append(keys, key)
 		}
@@ -110,9 +114,9 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	n := merge(seen)
 	status := NodeStatus{Address: n.Addr, Good: n.Good, State: StateNew, Trouble: n.Trouble}
-	member := memberOf(e, n.Addr)
+	member := MemberOf(e, n.Addr)
 	if e != nil {
-		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels
+		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels, status.Cmdline = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels, e.Cmdline
 		for _, a := range e.Addresses {
 			if !status.Address.IsValid() {
 				status.Address = a
@@ -120,6 +124,10 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 				status.Others = append(status.Others, a)
 			}
 		}
+	}
+	if f := n.Netboot; f != nil {
+		status.Netboot = f
+		status.MAC, status.Serial = cmp.Or(status.MAC, f.MAC), cmp.Or(status.Serial, f.Serial)
 	}
 	status.speaks = !n.Good.IsZero() || !n.Home.IsZero()
 	promised, why := r.Promise(member)
@@ -148,7 +156,7 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	if status.promise.Version != "" {
 		status.Promised, status.PromisedDigest = status.promise.Version, status.promise.Digest.String()
 	}
-	if len(n.Uses) > 0 {
+	if len(n.Uses) > 0 || e != nil && n.Netboot != nil {
 		status.State = n.state(&status, now)
 	}
 	status.Hints = hints(&status)
@@ -171,6 +179,9 @@ func merge(seen []Node) Node {
 		n.Uses = append(n.Uses, s.Uses...)
 		n.Good = later(n.Good, s.Good)
 		n.Home = later(n.Home, s.Home)
+		if s.Netboot != nil && (n.Netboot == nil || s.Netboot.At.After(n.Netboot.At)) {
+			n.Netboot = s.Netboot
+		}
 		n.Trouble.add(s.Trouble)
 	}
 	return n
@@ -185,6 +196,9 @@ func later(a, b time.Time) time.Time {
 
 // state is how far the node has come with what it runs.
 func (n *Node) state(s *NodeStatus, now time.Time) NodeState {
+	if f := n.Netboot; f != nil && now.Sub(f.At) < bootLimit && (s.booted == nil || f.At.After(s.booted.seen())) {
+		return StateBooting
+	}
 	switch {
 	case s.booted == nil || now.Sub(s.booted.seen()) > silence && now.Sub(s.LastCall) > silence:
 		return StateSilent

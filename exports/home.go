@@ -419,6 +419,9 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 	case !x.homes.trusts(p):
 		return h, fs.ErrAccess
 	case h.home == p.homeID(x.homes.Shared):
+		if !x.homes.Shared && x.identify(p, x.table.Load()).homeless {
+			return h, fs.ErrAccess
+		}
 		return h, nil
 	case x.homes.Shared:
 		return h, fs.ErrStale // made when each node had a home of its own
@@ -466,6 +469,11 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 			return nil, "that is another node's home; yours is /home", fs.ErrAccess
 		}
 		names = names[1:]
+	}
+	if !x.homes.Shared && !from.Datagram { // whose handle is good for nothing in the hands of a stranger
+		if why := x.homeless(p, x.table.Load()); why != "" {
+			return nil, why, fs.ErrAccess
+		}
 	}
 	dir := x.homes.dirOf(p)
 	if from.Datagram {

@@ -26,10 +26,11 @@ type Inventory struct {
 	// Entries are sorted by name.
 	Entries []Entry `json:"nodes"`
 
-	stamp  stamp
-	byName map[string]int // places in Entries
-	byAddr map[netip.Addr]int
-	set    map[string]int // what Set was given, and as the how manieth
+	stamp           stamp
+	byName          map[string]int // places in Entries
+	byAddr          map[netip.Addr]int
+	byMAC, bySerial map[string]int
+	set             map[string]int // what Set was given, and as the how manieth
 }
 
 // Entry is a node that has a name.
@@ -47,6 +48,9 @@ type Entry struct {
 	Labels []string `json:"labels,omitempty"`
 	// Hostname is what the node calls itself, if that is not its name.
 	Hostname string `json:"hostname,omitempty"`
+	// Cmdline is what the node has on its kernel command line: words that are added to those that all have, or
+	// stand in for those with the same key.
+	Cmdline string `json:"cmdline,omitempty"`
 	// Pin is the version that the node gets whatever is promoted.
 	Pin *Ref `json:"pin,omitempty"`
 }
@@ -56,7 +60,8 @@ const (
 	inventoryFormat = 1
 	// MostEntries is how many nodes an inventory may have.
 	MostEntries  = 65536
-	mostPerEntry = 64 // labels, and addresses
+	mostPerEntry = 64   // labels, and addresses
+	mostCmdline  = 1024 // bytes
 )
 
 // Named returns the entry of that name, or nil. It is good until the inventory is changed, and
@@ -118,8 +123,15 @@ func (inv *Inventory) Remove(names []string) {
 func (inv *Inventory) index() {
 	inv.byName = make(map[string]int, len(inv.Entries))
 	inv.byAddr = make(map[netip.Addr]int, len(inv.Entries))
+	inv.byMAC, inv.bySerial = map[string]int{}, map[string]int{}
 	for i, e := range inv.Entries {
 		inv.byName[e.Name] = i
+		if e.MAC != "" {
+			inv.byMAC[e.MAC] = i
+		}
+		if e.Serial != "" {
+			inv.bySerial[e.Serial] = i
+		}
 		for _, a := range e.Addresses {
 			inv.byAddr[a] = i
 		}
@@ -242,6 +254,13 @@ func (e *Entry) Check() error {
 	}
 	if e.Hostname != "" && !hostnameForm.MatchString(e.Hostname) {
 		return fail("%q is no host name: letters, digits, dots and dashes, 64 at most", e.Hostname)
+	}
+	e.Cmdline = strings.Join(strings.Fields(e.Cmdline), " ")
+	if len(e.Cmdline) > mostCmdline || strings.ContainsFunc(e.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) {
+		return fail("%q is no part of a kernel command line: %d printable characters of ASCII at most", e.Cmdline, mostCmdline)
+	}
+	if strings.Count(e.Cmdline, `"`)%2 != 0 {
+		return fail("%q has a quote that does not end, and would take in what follows", e.Cmdline)
 	}
 	return nil
 }

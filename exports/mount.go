@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -54,6 +55,7 @@ type Caller struct {
 // replaced before it answers, so nobody is told an old version however soon
 // they ask.
 func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
+	x.nodes.tick() // what is noted of it comes after all that was noted before
 	refuse := func(kind fs.Error, format string, args ...any) ([]byte, error) {
 		err := &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
 		if !from.Datagram {
@@ -80,8 +82,15 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 	from.Booting = from.Booting && p.reserved
 	for try := 1; ; try++ {
 		handle, target, err := x.mountVersion(p, dir, names, from, try, refuse)
-		if err != nil || from.Datagram || try == mountTries || x.stillLeads(names, p, target) {
+		if err != nil || from.Datagram {
 			return handle, err
+		}
+		if try == mountTries || x.stillLeads(names, p, target) {
+			if p.reserved {
+				x.bootFiles.mounted(p.addr, Ref{Digest: target.version.digest})
+				p.node.Load().bootedOtherwise(target.version, x.nodes.now.Load())
+			}
+			return handle, nil
 		}
 		p.notMounted(target.version)
 	}
@@ -94,7 +103,7 @@ const mountTries = 5
 // that was saved, the version could be taken back and removed.
 func (x *Exports) stillLeads(names []string, p *Peer, to *target) bool {
 	x.refreshIfPromoted()
-	now := x.table.Load().find(names, p.addr)
+	now := x.find(x.table.Load(), names, p)
 	return now.version != nil && now.version.digest == to.version.digest
 }
 
@@ -103,7 +112,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	failed := func(handle []byte, err error) ([]byte, *target, error) { return handle, nil, err }
 	x.refreshIfPromoted()
 	t := x.table.Load()
-	target := t.find(names, p.addr)
+	target := x.find(t, names, p)
 	id, err := target.walk()
 	if errors.Is(err, fs.ErrNotExist) {
 		// Sealed a moment ago, perhaps.
@@ -111,7 +120,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 			return failed(refuse(fs.ErrIO, "%v", err))
 		}
 		t = x.table.Load()
-		target = t.find(names, p.addr)
+		target = x.find(t, names, p)
 		id, err = target.walk()
 	}
 	switch kind := fs.KindOf(err); {
@@ -129,7 +138,8 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 		return appendHandle(nil, target.version, id), &target, nil
 	}
 	layer := x.layerFor(p, &target)
-	if u, began := p.mounted(target, path.Clean(dir), from.Booting, layer); began || try > 1 { // what was saved before is not so
+	u, began := p.mounted(target, path.Clean(dir), from.Booting, layer)
+	if began || try > 1 { // what was saved before is not so
 		x.nodes.saveBoot(p.node.Load(), u, x.log)
 	}
 	o := Object{ver: target.version, layer: layer}
@@ -199,18 +209,35 @@ type target struct {
 	rest    []string
 }
 
-// find interprets a mount path of the node at an address. These are the forms, in order:
+// find returns where a mount path leads p. A node that fetched boot files mounts the version that these are of, also
+// if something else is promoted, or was sealed under that name, meanwhile.
+func (x *Exports) find(t *table, names []string, p *Peer) target {
+	to := t.find(names, p.addr, p.node.Load().machineSeen())
+	if to.image == nil {
+		return to
+	}
+	ref, ok := x.bootFiles.promised(p.addr, to.image.id)
+	if !ok || to.wanted != "" && to.wanted != ref.Version {
+		return to
+	}
+	if v := to.image.holding(ref); v != nil {
+		to.version, to.promise = v, &ref
+	}
+	return to
+}
+
+// find interprets a mount path of the node at an address, which said at its boot who it is. These are the forms, in order:
 //
 //	<store's directory>@v1/…, <store's directory>/v1/…   exactly v1, as on the server's disk
 //	<store's directory>/…                                the version that the node is promised
 //	/<image>@v1/…, /@v1/…                                exactly v1
 //	/<image>/…, /…                                       the version that the node is promised
-func (t *table) find(names []string, addr netip.Addr) target {
+func (t *table) find(names []string, addr netip.Addr, seen BootID) target {
 	if img, wanted, rest := t.cutStores(names); img != nil {
 		if wanted == "" && len(rest) > 0 && img.named(rest[0]) != nil {
 			wanted, rest = rest[0], rest[1:]
 		}
-		return img.target(wanted, rest, addr)
+		return img.target(wanted, rest, addr, seen)
 	}
 	if len(t.images) == 0 {
 		return target{}
@@ -219,14 +246,14 @@ func (t *table) find(names []string, addr netip.Addr) target {
 		name, wanted, _ := strings.Cut(names[0], "@")
 		for _, img := range t.images {
 			if name == img.name {
-				return img.target(wanted, names[1:], addr)
+				return img.target(wanted, names[1:], addr, seen)
 			}
 		}
 		if name == "" {
-			return t.images[0].target(wanted, names[1:], addr)
+			return t.images[0].target(wanted, names[1:], addr, seen)
 		}
 	}
-	return t.images[0].target("", names, addr)
+	return t.images[0].target("", names, addr, seen)
 }
 
 // isStore reports whether a mount path begins with a store's directory.
@@ -269,12 +296,13 @@ func cutStore(names []string, store string) (rest []string, wanted string, ok bo
 	return names[last+1:], wanted, true
 }
 
-func (v *imageView) target(wanted string, rest []string, addr netip.Addr) target {
+func (v *imageView) target(wanted string, rest []string, addr netip.Addr, seen BootID) target {
 	if wanted != "" {
 		return target{image: v, version: v.named(wanted), wanted: wanted, rest: rest}
 	}
 	to := target{image: v, version: v.promoted, rest: rest}
-	if ref, why := v.rollout.Promise(v.inventory.Member(addr)); why != ByRollout {
+	e := cmp.Or(v.inventory.At(addr), v.inventory.saying(seen))
+	if ref, why := v.rollout.Promise(MemberOf(e, addr)); why != ByRollout {
 		to.version, to.promise = v.holding(ref), &ref
 	}
 	return to

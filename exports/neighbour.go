@@ -5,25 +5,19 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 )
 
-// strangeMAC reports whether the kernel has seen another network card than a node's at an address,
-// and which. Where it knows nothing, as through a router, for IPv6, or if the file cannot be
-// read, there is nothing strange.
-func (x *Exports) strangeMAC(addr netip.Addr, mac string) (seen string, strange bool) {
+// macsAt returns the MAC addresses that the kernel has seen at an address: several where it is in several
+// networks, none where the kernel knows none, as through a router, or for IPv6, or if the file cannot be read.
+func (x *Exports) macsAt(addr netip.Addr) []string {
 	f, err := os.Open(x.neighbours)
 	if err != nil {
-		return "", false
+		return nil
 	}
 	defer f.Close()
-	macs := macsOf(f, addr)
-	if len(macs) == 0 || slices.Contains(macs, mac) {
-		return "", false
-	}
-	return macs[0], true
+	return macsOf(f, addr)
 }
 
 // arpComplete is the flag of an entry that has an answer (ATF_COM).

@@ -40,6 +40,7 @@ type node struct {
 	home atomic.Int64 // when it last mounted its home; 0 as above
 	// initramfs is set when the node was seen to boot by an initramfs, which tells (Caller.Booting).
 	initramfs atomic.Bool
+	netboot   atomic.Pointer[fetched] // nil if it never fetched boot files
 
 	troubles troubles
 }
@@ -184,6 +185,8 @@ type Node struct {
 	Uses []Use      `json:"uses"`
 	Good time.Time  `json:"good,omitzero"` // when it last said that it is up
 	Home time.Time  `json:"home,omitzero"` // when it last mounted its home
+	// Netboot is what the node was given when it last fetched boot files; nil if it never did.
+	Netboot *Netboot `json:"netboot,omitempty"`
 	Trouble
 }
 
@@ -228,6 +231,14 @@ func (n *Node) Running(now time.Time) []Use {
 		return cmp.Or(b.booted().Compare(a.booted()), b.Mounted.Compare(a.Mounted), b.LastCall.Compare(a.LastCall))
 	})
 	return running
+}
+
+// Needs reports whether the node needs a version at the time now: it runs it, or boots it and has not mounted its root yet.
+func (n *Node) Needs(version Ref, now time.Time) bool {
+	if f := n.Netboot; f != nil && f.Digest == version.Digest && now.Sub(f.At) < bootFilesMost*time.Second {
+		return true
+	}
+	return slices.ContainsFunc(n.Running(now), func(u Use) bool { return version.Is(u.Ref) })
 }
 
 // booted is when the node booted the version as far as that is known. A version that nobody saw it
@@ -343,6 +354,9 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 			nd.good.Store(max(nd.good.Load(), seconds(s.Good)))
 			nd.home.Store(max(nd.home.Load(), seconds(s.Home)))
 			nd.troubles.restore(s.Trouble)
+			if known := nd.netboot.Load(); s.Netboot != nil && (known == nil || known.At.Before(s.Netboot.At)) {
+				nd.netboot.Store(&fetched{img.name, *s.Netboot})
+			}
 		}
 	}
 }
@@ -416,7 +430,10 @@ func usersOf(image string, all []*node) []Node {
 				saved.Uses = append(saved.Uses, u.export())
 			}
 		}
-		if saved.Uses != nil {
+		if f := nd.netboot.Load(); f != nil && f.image == image {
+			saved.Netboot = &f.Netboot
+		}
+		if saved.Uses != nil || saved.Netboot != nil && time.Since(saved.Netboot.At) < goneTime {
 			list = append(list, saved)
 		}
 	}

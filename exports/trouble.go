@@ -17,7 +17,7 @@ type Trouble struct {
 	WrongVersionAt time.Time `json:"wrong_version_at,omitzero"`
 	// MountErrors counts the mounts that were refused.
 	MountErrors uint64    `json:"mount_errors,omitempty"`
-	LastError   string    `json:"last_error,omitempty"` // of a mount
+	LastError   string    `json:"last_error,omitempty"` // of a mount, or what it went without
 	LastErrorAt time.Time `json:"last_error_at,omitzero"`
 }
 
@@ -51,6 +51,11 @@ func (p *Peer) noteMountError(err error) {
 	})
 }
 
+// noteStranger notes why what booted at the address of a node is not that node.
+func (p *Peer) noteStranger(why string) {
+	p.nodes.trouble(p, func(t *Trouble, now time.Time) { t.LastError, t.LastErrorAt = clip(why, maxErrorText), now })
+}
+
 // clip returns what fits of s into so many bytes.
 func clip(s string, most int) string {
 	if len(s) <= most {
@@ -66,7 +71,8 @@ func (n *nodes) trouble(p *Peer, note func(t *Trouble, now time.Time)) {
 	if !p.allowed {
 		return
 	}
-	nd, fresh := n.known(p.addr)
+	fresh := n.get(p.addr) == nil
+	nd := n.known(p.addr)
 	nd.troubles.mu.Lock()
 	defer nd.troubles.mu.Unlock()
 	note(&nd.troubles.Trouble, instant(n.now.Load()))
@@ -75,12 +81,11 @@ func (n *nodes) trouble(p *Peer, note func(t *Trouble, now time.Time)) {
 	}
 }
 
-// known returns the node at an address, and whether it was not there before.
-func (n *nodes) known(addr netip.Addr) (nd *node, fresh bool) {
+// known returns the node at an address, which is in the record from then on.
+func (n *nodes) known(addr netip.Addr) *node {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	fresh = n.byAddr[addr] == nil
-	return n.node(addr), fresh
+	return n.node(addr)
 }
 
 // last is when there was trouble last, in seconds since the epoch; 0 if there never was.
@@ -116,7 +121,8 @@ func recordOf(image string, first bool, all []*node) []Node {
 	}
 	for _, nd := range all {
 		t := nd.troubles.get()
-		if len(*nd.uses.Load()) == 0 && time.Since(t.seen()) < goneTime {
+		f := nd.netboot.Load() // which is in the list of its image while it is not too old
+		if len(*nd.uses.Load()) == 0 && (f == nil || time.Since(f.At) >= goneTime) && time.Since(t.seen()) < goneTime {
 			list = append(list, Node{Addr: nd.addr, Trouble: t})
 		}
 	}

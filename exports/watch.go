@@ -68,6 +68,8 @@ func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complet
 		t := before
 		switch runs := n.booted != nil && w.Is(n.booted.Ref); {
 		case tried:
+		case !runs && n.stuck(w, now):
+			t = Trial{Booted: later(n.Netboot.Since, w.Since), Boots: n.Boots, Bad: "it fetched its boot files, and has not mounted its root since"}
 		case !runs:
 			complete = false
 			continue
@@ -87,6 +89,15 @@ func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complet
 		w.Nodes[n.Key()] = t
 	}
 	return learnt || len(w.Nodes) != len(known), complete && promised > 0
+}
+
+// stuck reports whether the node fetched the boot files of a version that is watched, and then did not mount its root.
+func (n *NodeStatus) stuck(w *Watch, now time.Time) bool {
+	f := n.Netboot
+	if f == nil || !w.Is(f.Ref) || f.At.Before(w.Since.Truncate(time.Second)) || !n.LastCall.Before(f.Since) {
+		return false
+	}
+	return now.Sub(later(f.Since, w.Since)) >= bootLimit
 }
 
 // settled is how long after its start a server does not judge that a node is not up which booted before:

@@ -23,6 +23,7 @@ type importRule struct {
 var importRules = []importRule{
 	{"cmd", "...", "cmd wires all"},
 	{"nfs", "exports fs", "the wire does not know where bytes live"},
+	{"netboot/dhcp", "", "what a DHCP server is told does not depend on where nodes come from"},
 	{"netboot/tftp", "fs", "how files are sent is no matter of what they are"},
 	{"netboot", "exports fs", "boot files come from exports, not from the store"},
 	{"admin", "exports nfs fs", "the operator's door does not look past exports"},
@@ -86,6 +87,8 @@ func TestImportRules(t *testing.T) {
 		{"nfs", "fs/image", false},
 		{"nfs", "netboot", false},
 		{"netboot", "netboot/tftp", true},
+		{"netboot", "nodefiles", false},
+		{"netboot/dhcp", "exports", false},
 		{"netboot/tftp", "fs", true},
 		{"netboot/tftp", "exports", false},
 		{"exports", "fs/durable", true},

@@ -30,6 +30,13 @@ type File interface {
 	Close()
 }
 
+// Confirmer is a File that wants to know when the client has answered for the first time, by an acknowledgement or an error: it is where
+// it says, which a request alone does not show. All transfers wait for Confirmed, so it must return at once.
+type Confirmer interface {
+	File
+	Confirmed()
+}
+
 // Result is how a transfer ended.
 type Result struct {
 	Request

@@ -227,9 +227,17 @@ func (l *loop) receive(t *transfer) bool {
 	case opAck:
 		l.acknowledged(t, number)
 	case opError:
+		t.confirm()
 		l.end(t, fmt.Errorf("%w: error %d: %q", ErrAborted, number, message))
 	}
 	return true
+}
+
+// confirm tells the file that the client has answered, if it has not before.
+func (t *transfer) confirm() {
+	if f, ok := t.file.(Confirmer); ok && t.half != nil {
+		f.Confirmed()
+	}
 }
 
 // acknowledged goes on after an ACK of a block, given by its last 16 bits.
@@ -243,6 +251,7 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 		if len(t.query.options) == 0 && more == 0 {
 			return // nobody has that block yet
 		}
+		t.confirm()
 		l.notHalfOpen(t)
 		t.takeBuffer()
 	case more == 0:

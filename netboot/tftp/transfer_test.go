@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -545,4 +546,40 @@ func TestPathMTU(t *testing.T) {
 			setLoopback(t, 1500)
 		}
 	})
+}
+
+// confirming is a File that counts how often it is confirmed.
+type confirming struct {
+	content
+	times *atomic.Int64
+}
+
+func (f confirming) Confirmed() { f.times.Add(1) }
+
+// TestConfirmed: that a client has answered is told once, and not before.
+func TestConfirmed(t *testing.T) {
+	for name, answer := range map[string]func(c *client){
+		"by acknowledging": func(c *client) { c.ack(1); c.wantBlock(2); c.ack(2); c.wantBlock(3); c.ack(3) },
+		"by both":          func(c *client) { c.ack(1); c.wantBlock(2); c.send(c.tid, []byte("\x00\x05\x00\x00x\x00")) },
+		"by an error":      func(c *client) { c.send(c.tid, []byte("\x00\x05\x00\x00x\x00")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := start(t, nil)
+			var times atomic.Int64
+			h.openBy(func(context.Context, Request) (File, error) {
+				return confirming{h.file(pattern(1100)), &times}, nil
+			})
+			c := h.client(t)
+			c.ask("f")
+			c.wantBlock(1)
+			if n := times.Load(); n != 0 {
+				t.Errorf("confirmed %d times by the request", n)
+			}
+			answer(c)
+			h.result(t)
+			if n := times.Load(); n != 1 {
+				t.Errorf("confirmed %d times; want once", n)
+			}
+		})
+	}
 }
