@@ -563,23 +563,23 @@ func TestConfirmed(t *testing.T) {
 		"by both":          func(c *client) { c.ack(1); c.wantBlock(2); c.send(c.tid, []byte("\x00\x05\x00\x00x\x00")) },
 		"by an error":      func(c *client) { c.send(c.tid, []byte("\x00\x05\x00\x00x\x00")) },
 	} {
-		t.Run(name, func(t *testing.T) {
+		for _, mode := range []string{"octet", "netascii"} {
 			h := start(t, nil)
 			var times atomic.Int64
 			h.openBy(func(context.Context, Request) (File, error) {
 				return confirming{h.file(pattern(1100)), &times}, nil
 			})
 			c := h.client(t)
-			c.ask("f")
+			c.send(h.addr, rrq("f", mode))
 			c.wantBlock(1)
 			if n := times.Load(); n != 0 {
-				t.Errorf("confirmed %d times by the request", n)
+				t.Errorf("%s: confirmed %d times by the request", mode, n)
 			}
 			answer(c)
 			h.result(t)
 			if n := times.Load(); n != 1 {
-				t.Errorf("confirmed %d times; want once", n)
+				t.Errorf("%s, %s: confirmed %d times; want once", mode, name, n)
 			}
-		})
+		}
 	}
 }
