@@ -25,11 +25,11 @@ var (
 )
 
 const (
-	// maxTries is how often a packet is sent. It comes again after the timeout,
-	// then after twice as long, up to maxBackoff times: with a second, for half a minute.
-	maxTries   = 6
+	// What is not acknowledged is sent again after the timeout, then after twice as
+	// long, up to maxBackoff timeouts.
 	maxBackoff = 8
-	// patience is after how many timeouts without an acknowledgement a transfer ends.
+	// patience is after how many timeouts a transfer ends in which nothing is
+	// acknowledged: with a second, all was sent six times then.
 	patience = 30
 )
 
@@ -71,7 +71,6 @@ type transfer struct {
 	heard    time.Time     // when something was acknowledged
 	deadline time.Time     // when to do something about silence
 	interval time.Duration // from which the deadline is made
-	tries    int           // how often what is not acknowledged was sent
 }
 
 // Buffers hold what is read at once. In windows of 16 blocks a transfer takes 16 % more
@@ -281,7 +280,7 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 
 // heardFrom restarts the clock of silence.
 func (l *loop) heardFrom(t *transfer) {
-	t.heard, t.tries, t.interval = l.now, 1, l.firstTimeout(t)
+	t.heard, t.interval = l.now, l.firstTimeout(t)
 	t.deadline = l.now.Add(t.interval)
 }
 
@@ -299,11 +298,10 @@ func (l *loop) expired(t *transfer) {
 	case t.stuck:
 		t.stuck = false
 		t.deadline = l.now.Add(t.interval)
-	case t.tries >= maxTries || l.now.Sub(t.heard) >= max(patience*l.limits.timeout, 2*first):
+	case l.now.Sub(t.heard) >= max(patience*l.limits.timeout, 2*first):
 		l.end(t, errSilent)
 		return
 	default:
-		t.tries++
 		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, first))
 		t.deadline = l.now.Add(t.interval)
 		t.next = t.acked + 1
