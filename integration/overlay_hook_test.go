@@ -3,9 +3,11 @@ package integration
 import (
 	_ "embed"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -154,7 +156,6 @@ func inShells(t *testing.T, version files, test func(t *testing.T, n *initramfs)
 	t.Helper()
 	for _, shell := range []string{"sh", "dash"} {
 		t.Run(map[string]string{"sh": "busybox"}[shell]+strings.TrimPrefix(shell, "sh"), func(t *testing.T) {
-			t.Parallel()
 			test(t, newInitramfs(t, shell, version))
 		})
 	}
@@ -301,7 +302,6 @@ func TestOverlayHookFails(t *testing.T) {
 		{"no zram", "tmpfs:zram", func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "zram"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			n := newInitramfs(t, "sh", noted)
 			if c.spoil != nil {
 				c.spoil(t, n)
@@ -311,5 +311,254 @@ func TestOverlayHookFails(t *testing.T) {
 			}
 			n.expect(t, "tmpfs", c.problem)
 		})
+	}
+}
+
+// TestOverlayHookDamaged has an image that is damaged: what fsck does not put right by itself is set aside.
+func TestOverlayHookDamaged(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=16M"
+	debugfs := func(request string) func(string) error {
+		return func(image string) error { return exec.Command("debugfs", "-w", "-R", request, image).Run() }
+	}
+	for name, c := range map[string]struct {
+		damage  func(image string) error
+		keeps   bool // what was written
+		problem string
+	}{
+		"free blocks counted wrong": {debugfs("set_super_value free_blocks_count 1"), true, ""},
+		"a directory is gone":       {debugfs("clri /upper"), false, "is damaged"},
+		"nothing":                   {func(image string) error { return os.Truncate(image, 0) }, false, "is damaged"},
+		"cut short":                 {func(image string) error { return os.Truncate(image, 1<<20) }, false, "is damaged"},
+		"text":                      {func(image string) error { return os.WriteFile(image, []byte("# a script\n"), 0o600) }, false, "is damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			n.boot(t, words, writeNote)
+			if err := c.damage(n.path("home/.rootnfsd/upper.img")); err != nil {
+				t.Fatal(err)
+			}
+			want := map[bool]string{true: "changed\n", false: "version\n"}[c.keeps]
+			if got := n.boot(t, words, readNote); got != want {
+				t.Errorf("the node reads %q; want %q", got, want)
+			}
+			n.expect(t, "loop", c.problem)
+			if _, err := os.Stat(n.path("home/.rootnfsd/upper.img.damaged.1")); (err == nil) == c.keeps {
+				t.Errorf("what was set aside: %v", err)
+			}
+			n.boot(t, words, readNote)
+			n.expect(t, "loop", "")
+		})
+	}
+}
+
+// TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address or with
+// another card.
+func TestOverlayHookLock(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=16M"
+	n := newInitramfs(t, "sh", noted)
+	lock := n.path("home/.rootnfsd/upper.lock")
+	for _, c := range []struct{ name, owner, mode, problem string }{
+		{"its own", "192.0.2.9 52:54:00:00:00:01 earlier", "loop", ""},
+		{"its own at another address", "192.0.2.8 00:00:00:00:00:00 earlier", "loop", ""},
+		{"another's", "192.0.2.8 52:54:00:00:00:08 earlier", "tmpfs", "belongs to the node 192.0.2.8"},
+		{"of nodes without addresses", "- - earlier", "tmpfs", "belongs to the node -"},
+		{"text", "* [ $(reboot)", "tmpfs", "belongs to the node *"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n.boot(t, words, "")
+			write(t, lock, c.owner+"\n")
+			n.boot(t, words, "")
+			n.expect(t, c.mode, c.problem)
+			if got := n.read(t, "home/.rootnfsd/upper.lock"); (got == c.owner+"\n") == (c.mode == "loop") {
+				t.Errorf("the lock is %q", got)
+			}
+			if err := os.Remove(lock); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if claims, _ := filepath.Glob(n.path("home/.rootnfsd/claim.*")); len(claims) > 0 {
+		t.Errorf("claims are left: %q", claims)
+	}
+}
+
+// TestOverlayHookDevice keeps the upper on a disk.
+func TestOverlayHookDevice(t *testing.T) {
+	inShells(t, noted, func(t *testing.T, n *initramfs) {
+		words := "rootnfsd.version=a rootnfsd.overlay=device:" + n.disk(t, "mke2fs", "-q", "-t", "ext4")
+		for _, b := range []struct{ words, then, want, problem string }{
+			{words, readNote + writeNote, "version\n", ""},
+			{words, readNote, "changed\n", ""},
+			{words + ",move", readNote + "echo second >etc/note", "version\n", ""},
+			{words + ",move,old=1", readNote + "cat media/root-rw/upper.old.*/etc/note", "version\nsecond\n", ""},
+			{words + ",clear", readNote + writeNote, "version\n", ""},
+			{words, readNote + "echo disable >media/root-rw/rootnfsd/next", "changed\n", ""},
+			{words, readNote, "version\n", ""},
+		} {
+			if got := n.boot(t, b.words, b.then); got != b.want {
+				t.Errorf("with %s, %s prints %q; want %q", b.words, b.then, got, b.want)
+			}
+		}
+		if n.expect(t, "tmpfs", ""); n.status(t, "disabled") != "yes" {
+			t.Error("the disk is used though it was disabled")
+		}
+	})
+	for _, c := range []struct {
+		name    string
+		make    []string
+		problem string
+	}{
+		{"no file system", []string{"true"}, "cannot be mounted"},
+		{"a file system that overlayfs cannot write to", []string{"mkfs.vfat"}, "disk"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			n.boot(t, "rootnfsd.overlay=device:"+n.disk(t, c.make...), readNote+writeNote)
+			if got := n.status(t, "problem"); n.status(t, "mode") != "tmpfs" || got == "" {
+				t.Errorf("mode %q, problem %q", n.status(t, "mode"), got)
+			}
+		})
+	}
+}
+
+// disk makes a disk, with what a command makes on it, and returns its device.
+func (n *initramfs) disk(t *testing.T, mkfs ...string) string {
+	t.Helper()
+	image := n.path("disk")
+	write(t, image, "")
+	if err := os.Truncate(image, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	if r := finish(t, exec.Command(mkfs[0], append(mkfs[1:], image)...)); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	r := finish(t, exec.Command("losetup", "--find", "--show", image))
+	if r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	device := strings.TrimSpace(r.stdout)
+	t.Cleanup(func() {
+		if r := finish(t, exec.Command("losetup", "--detach", device)); r.status != 0 {
+			t.Error(r.stderr)
+		}
+	})
+	return device
+}
+
+// TestOverlayHookHostile has a version that tries to have the hook write elsewhere.
+func TestOverlayHookHostile(t *testing.T) {
+	n := newInitramfs(t, "sh", noted)
+	outside := t.TempDir()
+	for name, c := range map[string]struct {
+		link  string
+		wants string // what the hook leaves there
+	}{
+		"media":         {"media", "directory"},
+		"media/root-ro": {"media/root-ro", "directory"},
+		"etc":           {"etc", "symbolic link"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := n.path("version/" + c.link)
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			mkdir(t, filepath.Dir(path))
+			if err := os.Symlink(outside, path); err != nil {
+				t.Fatal(err)
+			}
+			got := n.boot(t, "rootnfsd.overlay=tmpfs", `stat -c %F "`+c.link+`"; findmnt -no FSTYPE "$root/media/root-ro"`)
+			if got != c.wants+"\ntmpfs\n" {
+				t.Errorf("there is a %q; want a %s, and the version below", got, c.wants)
+			}
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if left, err := os.ReadDir(outside); len(left) > 0 || err != nil {
+		t.Errorf("outside there is %v, %v; want nothing", left, err)
+	}
+}
+
+// TestOverlayHookPowerCut cuts the power at each step of what changes the upper: at the next boot the node has it, or
+// a new one, and what was written is there or moved aside, unless it was to be cleared.
+func TestOverlayHookPowerCut(t *testing.T) {
+	const image = "rootnfsd.version=a rootnfsd.overlay=loop:size=16M"
+	for _, c := range []struct {
+		name, words string
+		spoil       func(*testing.T, *initramfs)
+		lost        bool // what was written may be
+		long        bool
+	}{
+		{name: "keep", words: image, long: true},
+		{name: "move", words: image + ",move"},
+		{name: "clear", words: image + ",clear", lost: true},
+		{name: "another version", words: strings.Replace(image, "=a", "=b", 1), long: true},
+		{name: "damaged", words: image, spoil: func(t *testing.T, n *initramfs) {
+			// Its inodes are gone, so it has to be set aside whole.
+			if r := finish(t, exec.Command("debugfs", "-w", "-R", "clri /upper", n.path("home/.rootnfsd/upper.img"))); r.status != 0 {
+				t.Fatal(r.stderr)
+			}
+		}, lost: true, long: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.long {
+				long(t, "cutting the power at each step")
+			}
+			n := newInitramfs(t, "sh", noted)
+			n.boot(t, image, writeNote)
+			before := n.path("before")
+			if c.spoil != nil {
+				c.spoil(t, n)
+			}
+			if r := finish(t, exec.Command("cp", "-a", n.path("home/.rootnfsd"), before)); r.status != 0 {
+				t.Fatal(r.stderr)
+			}
+			cuts := 0
+			for n.cutAt(t, cuts+1); n.start(t, c.words, "").status != 0; n.cutAt(t, cuts+1) {
+				cuts++
+				n.cutAt(t, 0)
+				n.boot(t, image, readNote)
+				if mode := n.status(t, "mode"); mode != "loop" {
+					t.Errorf("cut at step %d: mode %s, problem %s; want loop", cuts, mode, n.status(t, "problem"))
+				}
+				if notes := n.saved(t); !c.lost && !slices.Contains(slices.Collect(maps.Values(notes)), "changed\n") {
+					t.Errorf("cut at step %d: there is %q; want what was written among it", cuts, notes)
+				}
+				if left, _ := filepath.Glob(n.path("home/.rootnfsd/*.new")); len(left) > 0 {
+					t.Errorf("cut at step %d: %q is left", cuts, left)
+				}
+				for _, args := range [][]string{{"rm", "-rf", n.path("home/.rootnfsd")}, {"cp", "-a", before, n.path("home/.rootnfsd")}} {
+					if r := finish(t, exec.Command(args[0], args[1:]...)); r.status != 0 {
+						t.Fatal(r.stderr)
+					}
+				}
+			}
+			t.Logf("cut at each of %d steps", cuts)
+			if cuts < 5 {
+				t.Error("it was hardly ever cut: does the hook change nothing?")
+			}
+		})
+	}
+}
+
+// cutAt has the power cut before the nth of the commands that change something; 0 is never.
+func (n *initramfs) cutAt(t *testing.T, nth int) {
+	t.Helper()
+	write(t, n.path("left"), fmt.Sprintln(nth))
+	for _, name := range strings.Fields("chmod ln losetup mkdir mke2fs mount mv rm umount") {
+		program := "busybox " + name
+		if name == "mke2fs" {
+			program = name
+		}
+		path, err := exec.LookPath(strings.Fields(program)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		program = strings.Replace(program, strings.Fields(program)[0], path, 1)
+		n.program(t, name, fmt.Sprintf(`read -r left <%[1]s
+[ "$left" != 1 ] || { read -r pid <%[2]s; kill -9 "$pid"; exit 1; }
+[ "$left" = 0 ] || echo $((left - 1)) >%[1]s
+exec %[3]s "$@"`, n.path("left"), n.path("pid"), program))
 	}
 }

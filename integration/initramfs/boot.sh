@@ -38,3 +38,4 @@ umount -R /media 2>/dev/null || umount -R -l /media
 for device in $(losetup -n -O NAME -j "$dir/home/.rootnfsd/upper.img") $(losetup -n -O NAME -j "$dir/home/.rootnfsd/upper.img.new"); do
     losetup -d "$device"
 done
+[ "$status" != 137 ] || exit "$status"

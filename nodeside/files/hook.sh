@@ -10,9 +10,11 @@ for module in overlay loop ext4 zram lzo lzo_rle zstd lz4; do
     manual_add_modules "$module" || true
 done
 
+# busybox, which comes first, has a mke2fs that cannot make what is needed.
 for program in e2fsck mke2fs; do
     for dir in /usr/sbin /sbin; do
         if [ -x "$dir/$program" ]; then
+            rm -f "$DESTDIR/sbin/$program" "$DESTDIR/usr/sbin/$program"
             copy_exec "$dir/$program" "/sbin/$program"
             break
         fi

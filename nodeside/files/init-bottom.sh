@@ -273,10 +273,14 @@ lock() {
         return
     fi
     its_address=${owner%% *} its_mac=${owner#* } its_mac=${its_mac%% *}
-    if [ -n "$owner" ] && { [ "$its_address" != - ] && [ "$its_address" = "$address" ] || [ "$its_mac" != - ] && [ "$its_mac" = "$mac" ]; }; then
-        mv -f "$mine" "$dir/upper.lock"
-        return
-    fi
+    case $its_address,$its_mac in
+        "$address",* | *,"$mac")
+            if [ "$address,$mac" != -,- ]; then
+                mv -f "$mine" "$dir/upper.lock"
+                return
+            fi
+            ;;
+    esac
     rm -f "$mine"
     reason="the upper in $from belongs to the node ${its_address:-?} (${its_mac:-?}): if that is gone for good, remove .rootnfsd/upper.lock there"
     return 1
@@ -305,18 +309,22 @@ renew() {
     reason=''
 }
 
-# check_image repairs what needs no decision.
+# check_image repairs what needs no decision. With -f it also looks at what was unmounted in good order.
 check_image() {
     command -v e2fsck >/dev/null || return 0
-    e2fsck -p "$image" >"$state/fsck" 2>&1 </dev/null
+    e2fsck -p "$@" "$image" >"$state/fsck" 2>&1 </dev/null
     [ $? -lt 4 ]
 }
 
 mount_image() {
     modprobe -q loop 2>/dev/null
     reason="no loop device can be had for the image"
-    free=$(losetup -f) && losetup "$free" "$image" || return
-    loop=$free reason=''
+    # The one that is free may be somebody else's by now.
+    for free in "$(losetup -f)" /dev/loop0 /dev/loop1 /dev/loop2 /dev/loop3 /dev/loop4 /dev/loop5 /dev/loop6 /dev/loop7; do
+        [ -z "$free" ] || ! losetup "$free" "$image" 2>/dev/null || { loop=$free && break; }
+    done
+    [ -n "$loop" ] || return
+    reason=''
     mount -t ext4 -o noatime "$loop" "$rw" && return
     drop
     reason="the image in $from cannot be mounted"
@@ -338,6 +346,11 @@ use_image() {
     renew damaged && mount_image
 }
 
+set_aside() {
+    warn "the image in $from is damaged beyond what can be repaired by itself: it is set aside, and a new one made"
+    renew damaged
+}
+
 set_up_loop() {
     loop=''
     mount_home && open_store && take_next "$dir/next" && lock || return
@@ -351,8 +364,7 @@ set_up_loop() {
     elif [ "$mode" != keep ]; then
         renew "$mode" || return
     elif ! check_image; then
-        warn "the image in $from is damaged beyond what can be repaired by itself: it is set aside, and a new one made"
-        renew damaged || return
+        set_aside || return
     fi
     use_image || return
     over
@@ -361,7 +373,13 @@ set_up_loop() {
         renew "$policy" && use_image || return
         over
     fi
-    begin || { reason="nothing can be written to the image in $from" && return 1; }
+    if ! begin; then
+        drop
+        check_image -f || set_aside || return
+        use_image || return
+        over
+        begin || { reason="nothing can be written to the image in $from" && return 1; }
+    fi
     done_next "$dir/next"
 }
 
