@@ -259,3 +259,54 @@ func TestNodeFilesLint(t *testing.T) {
 		}
 	}
 }
+
+// TestGoodScript has a node tell its server that it is well, by each program that it may have for that: a server
+// that has no door is no fault, one that does not take it is.
+func TestGoodScript(t *testing.T) {
+	require(t, "unshare", "busybox", "dash", "bash", "curl", "nfs-ls")
+	net := newNet(t)
+	dir := t.TempDir()
+	script, words := filepath.Join(dir, "good"), filepath.Join(dir, "cmdline")
+	write(t, script, nodeFiles(t, "alpine")["usr/local/sbin/rootnfsd-good"])
+	write(t, words, "quiet nfsroot="+lab.ServerAddress+":/images,v3\n")
+	say := func(shell string, programs ...string) result {
+		bin := t.TempDir()
+		for _, p := range programs {
+			name, _, _ := strings.Cut(p, ":") // wget:busybox is busybox, called wget
+			path, err := exec.LookPath(p[strings.Index(p, ":")+1:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(path, filepath.Join(bin, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return finish(t, net.Command("unshare", "--mount", "sh", "-c", `mount --bind "$1" /proc/cmdline && shift && exec env -i PATH="$1" $2 "$3"`, "sh", words, bin, shell, script))
+	}
+	for _, shell := range []string{"/bin/dash", "/bin/busybox sh"} {
+		if r := say(shell, "timeout"); r.status != 1 || !strings.Contains(r.stderr, "bash, curl and wget") {
+			t.Errorf("%s, nothing to ask by: exit status %d, %s%s", shell, r.status, r.stdout, r.stderr)
+		}
+	}
+	all := [][]string{{"bash", "timeout"}, {"bash"}, {"curl"}, {"wget:busybox", "timeout"}, {"wget:busybox"}}
+	each := func(status int, want string) {
+		t.Helper()
+		for _, programs := range all {
+			for _, shell := range []string{"/bin/dash", "/bin/busybox sh"} {
+				r := say(shell, programs...)
+				if r.status != status || !strings.Contains(r.stdout+r.stderr, want) || want == "" && r.stdout+r.stderr != "" {
+					t.Errorf("%s with %q: exit status %d, %s%s; want %d, %q", shell, programs, r.status, r.stdout, r.stderr, status, want)
+				}
+			}
+		}
+	}
+	each(0, "")
+	store := newStore(t, map[string]files{"v1": smallTree})
+	cli(t, "promote", "v1", "--export", store)
+	serve(t, net, "--export", store, "--allow", lab.ServerAddress+"/24", "--admin", lab.ServerAddress+":2050")
+	each(1, "it answers 404")
+	if r := finish(t, net.Command("nfs-ls", "nfs://"+lab.ServerAddress+"/images")); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	each(0, "told "+lab.ServerAddress)
+}

@@ -562,3 +562,76 @@ func (n *initramfs) cutAt(t *testing.T, nth int) {
 exec %[3]s "$@"`, n.path("left"), n.path("pid"), program))
 	}
 }
+
+// TestOverlayDiff changes things on a node and looks at what rootnfsd-overlay says of it, with the programs of busybox.
+func TestOverlayDiff(t *testing.T) {
+	n := newInitramfs(t, "sh", files{
+		"a/same": "same\n", "a/content": "old\n", "a/mode": "x", "a/gone": "x", "a/dir/below": "x", "a/dir/.hidden": "x",
+		"a/replaced/old": "x", "a/replaced/stays": "x", "a/to-file/x": "x", "a/to-dir": "x", "a/touched": "x", "a/longer": "12345678\n", "proc/.keep": "", "tmp/.keep": "",
+	})
+	if err := os.Symlink("old", n.path("version/a/link")); err != nil {
+		t.Fatal(err)
+	}
+	n.addBusybox(t)
+	got := n.boot(t, "rootnfsd.overlay=tmpfs", `mount -t proc proc proc; cat >run.sh <<'END'
+cd /a
+echo new >content; chmod 600 mode; rm gone; rm -r dir; rm -r replaced; mkdir replaced; printf x >replaced/stays; echo x >replaced/new
+rm -r to-file; echo x >to-file; rm to-dir; mkdir to-dir; echo x >to-dir/x; touch touched; echo 87654321 >longer; ln -sfn new link
+mkdir -p new/below/.dot; echo x >new/below/file; mkfifo new/fifo; ln -s /nowhere new/dangling
+echo x >"two  words"; echo x >-n; echo x >'*'; echo x >.dot; echo x >..dots; echo x >"$(printf 'line\nD passwd')"
+chown 1000 same; chown 0 same; echo gone >temp; rm temp
+rm /run.sh
+exec busybox sh /usr/local/sbin/rootnfsd-overlay diff
+END
+chroot . /bin/sh /run.sh`)
+	want := `A /a/*
+A /a/-n
+A /a/..dots
+A /a/.dot
+M /a/content
+D /a/dir/
+D /a/gone
+A /a/line?D passwd
+M /a/link
+M /a/longer
+M /a/mode
+A /a/new/
+A /a/new/below/
+A /a/new/below/.dot/
+A /a/new/below/file
+A /a/new/dangling
+A /a/new/fifo
+A /a/replaced/new
+D /a/replaced/old
+M /a/to-dir
+A /a/to-dir/x
+M /a/to-file
+A /a/two  words
+`
+	if got != want {
+		t.Errorf("the difference is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// addBusybox puts busybox into the version, and the tool that nodes have.
+func (n *initramfs) addBusybox(t *testing.T) {
+	t.Helper()
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := finish(t, exec.Command("sh", "-euc", `cd "$2"
+mkdir -p bin usr/local/sbin
+for file in "$1" $(ldd "$1" | grep -o '/[^ ]*'); do
+    mkdir -p ".${file%/*}"
+    cp -L "$file" ".$file"
+done
+cp "$1" bin/busybox
+for name in $(busybox --list); do
+    ln -sf busybox "bin/$name"
+done`, "sh", busybox, n.path("version")))
+	if r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	write(t, n.path("version/usr/local/sbin/rootnfsd-overlay"), nodeFiles(t, "debian")["usr/local/sbin/rootnfsd-overlay"])
+}

@@ -35,8 +35,12 @@ elif command -v curl >/dev/null; then
     answer=$(curl --silent --output /dev/null --max-time 20 --request POST --write-out '%{http_code}' "http://$server:$port/v1/good")
 elif command -v wget >/dev/null; then
     # shellcheck disable=SC2086 # words
-    said=$($limit wget -q -O /dev/null --post-data= "http://$server:$port/v1/good" 2>&1) && answer=204
-    case $said in *"HTTP/1."*" "[0-9][0-9][0-9]*) answer=${said#*HTTP/1.? } answer=${answer%%[!0-9]*} ;; esac
+    said=$($limit wget -q -O /dev/null --post-data= "http://$server:$port/v1/good" 2>&1)
+    case $?,$said in
+        0,*) answer=200 ;;
+        *"HTTP/1."*" "[0-9][0-9][0-9]*) answer=${said#*HTTP/1.? } answer=${answer%%[!0-9]*} ;; # busybox
+        8,*) answer='with an error' ;;
+    esac
 else
     echo "there is none of bash, curl and wget to tell the server by" >&2
     exit 1

@@ -176,8 +176,12 @@ ask() {
 
 # diff
 
-# show prints a letter and a path, in one line whatever is in the path.
-show() { printf '%s %s\n' "$1" "$2" | LC_ALL=C tr '\001-\011\013-\037\177' '?'; }
+# show prints a letter and a path, in one line whatever is in the path. What the hook made is no change.
+show() {
+    case $2 in /media/ | "$ro/" | "$rw/" | "$home/") return ;; esac
+    printf '%s %s' "$1" "$2" | LC_ALL=C tr '\001-\037\177' '?'
+    echo
+}
 
 there() { [ -e "$1" ] || [ -L "$1" ]; }
 
@@ -207,7 +211,6 @@ walk() (
     for p in "$upper$1"* "$upper$1".[!.]* "$upper$1"..?*; do
         there "$p" || continue
         name=$1${p##*/}
-        case $name in "$ro" | "$rw" | "$home") continue ;; esac
         if is_whiteout "$p"; then
             continue # below it is seen as missing
         elif ! there "$lower$name"; then
