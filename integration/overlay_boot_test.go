@@ -218,6 +218,7 @@ func TestLongOverlayImageModes(t *testing.T) {
 				in(t, g, change)
 			}
 			in(t, g, c.on)
+			t.Logf("e2fsck said before %s: %s", c.name, in(t, g, "cat /run/rootnfsd-overlay/fsck 2>/dev/null; true"))
 			reboot(t, g, with(g.Machine(), c.words))
 			expectChange(t, g, c.has)
 			expectStatus(t, g, map[string]string{"mode": c.mode, "PROBLEM": c.problem})

@@ -195,6 +195,9 @@ func TestOverlayHook(t *testing.T) {
 			const words = "rootnfsd.version=a rootnfsd.overlay=loop:size=16M"
 			expect(t, words, readNote+writeNote+"cat media/root-rw/upper/etc/note; ls media/root-home/.rootnfsd", "version\nchanged\nupper.img\nupper.lock\n")
 			n.expect(t, "loop", "")
+			if got := n.status(t, "made_over"); got != "a" {
+				t.Errorf("the upper was made over %q; want a", got)
+			}
 			expect(t, words, readNote+"head -c 40000000 /dev/zero >full 2>/dev/null || echo full; rm full; echo x >x && echo goes on", "changed\nfull\ngoes on\n")
 			expect(t, words+",move,old=2", readNote+"echo second >etc/note", "version\n")
 			expect(t, words+",move,old=2", readNote+"echo third >etc/note", "version\n")
@@ -525,8 +528,10 @@ func TestOverlayHookPowerCut(t *testing.T) {
 				if notes := n.saved(t); !c.lost && !slices.Contains(slices.Collect(maps.Values(notes)), "changed\n") {
 					t.Errorf("cut at step %d: there is %q; want what was written among it", cuts, notes)
 				}
-				if left, _ := filepath.Glob(n.path("home/.rootnfsd/*.new")); len(left) > 0 {
-					t.Errorf("cut at step %d: %q is left", cuts, left)
+				for _, pattern := range []string{"*.new", "claim.*"} {
+					if left, _ := filepath.Glob(n.path("home/.rootnfsd/" + pattern)); len(left) > 0 {
+						t.Errorf("cut at step %d: %q is left", cuts, left)
+					}
 				}
 				for _, args := range [][]string{{"rm", "-rf", n.path("home/.rootnfsd")}, {"cp", "-a", before, n.path("home/.rootnfsd")}} {
 					if r := finish(t, exec.Command(args[0], args[1:]...)); r.status != 0 {

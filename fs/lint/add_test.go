@@ -73,6 +73,9 @@ func TestAdd(t *testing.T) {
 					t.Errorf("%s is %q; want %q", p, got, want)
 				}
 			}
+			if len(made) != len(changes) {
+				t.Errorf("made is %+v; want all that was changed", made)
+			}
 			for _, a := range made {
 				info, err := out.Lstat(a.Path)
 				if err != nil {

@@ -269,14 +269,15 @@ lock() {
     owner=''
     [ ! -f "$dir/upper.lock" ] || read -r owner <"$dir/upper.lock"
     if [ "$owner" = "$me" ]; then
-        rm -f "$mine"
+        rm -f "$dir"/claim.* # also those of boots that ended here
         return
     fi
     its_address=${owner%% *} its_mac=${owner#* } its_mac=${its_mac%% *}
     case $its_address,$its_mac in
         "$address",* | *,"$mac")
             if [ "$address,$mac" != -,- ]; then
-                mv -f "$mine" "$dir/upper.lock"
+                mv -f "$mine" "$dir/upper.lock" || return
+                rm -f "$dir"/claim.*
                 return
             fi
             ;;
@@ -405,9 +406,8 @@ set_up_device() {
     find_device || return
     if command -v e2fsck >/dev/null; then
         e2fsck -p "$device" >"$state/fsck" 2>&1 </dev/null
-        case $? in
-            4 | 5 | 6 | 7) reason="$what is damaged: it needs e2fsck by hand" && return 1 ;;
-        esac
+        # Without the bit for damage it may be no ext4 at all, which e2fsck does not tell apart.
+        [ $(($? & 4)) = 0 ] || { reason="$what is damaged: it needs e2fsck by hand" && return 1; }
     fi
     mount -o noatime "$device" "$rw" || { reason="$what cannot be mounted: it needs a file system of Linux, such as mkfs.ext4 makes" && return 1; }
     take_next "$rw/rootnfsd/next" || return
