@@ -142,7 +142,7 @@ func TestDocumentedUnits(t *testing.T) {
 // enables home-activate.service.
 func sealWith(t *testing.T, golden *lab.Golden, version string, more files) {
 	t.Helper()
-	above, merged := t.TempDir(), t.TempDir()
+	above := t.TempDir()
 	for path, text := range more {
 		write(t, filepath.Join(above, path), text)
 	}
@@ -151,6 +151,13 @@ func sealWith(t *testing.T, golden *lab.Golden, version string, more files) {
 	if err := os.Symlink("../home-activate.service", filepath.Join(wants, "home-activate.service")); err != nil {
 		t.Fatal(err)
 	}
+	sealAbove(t, golden, version, above)
+}
+
+// sealAbove seals golden root v1 with what is in a directory laid over it, under a name of its own.
+func sealAbove(t *testing.T, golden *lab.Golden, version, above string) {
+	t.Helper()
+	merged := t.TempDir()
 	if err := syscall.Mount("overlay", merged, "overlay", syscall.MS_RDONLY, "lowerdir="+above+":"+golden.Tree("v1")); err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ func nodeFiles(t *testing.T, system string, args ...string) files {
 // TestNodeFileScripts has each script read by shellcheck, and by the shells that nodes have.
 func TestNodeFileScripts(t *testing.T) {
 	require(t, "shellcheck", "busybox", "dash")
-	scripts := files{"boot.sh": bootScript}
+	scripts := files{"boot.sh": bootScript, "init-overlay.sh": initOverlay}
 	for _, system := range systems {
 		for path, text := range nodeFiles(t, system, "--home", "192.0.2.1:/home") {
 			if strings.HasPrefix(text, "#!") {

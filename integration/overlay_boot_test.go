@@ -1,6 +1,7 @@
 package integration
 
 import (
+	_ "embed"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -271,4 +272,42 @@ func TestLongOverlayLock(t *testing.T) {
 	expectStatus(t, b, map[string]string{"mode": "in memory", "PROBLEM": "belongs to the node " + address(a)})
 	reboot(t, a, a.Machine())
 	expectStatus(t, a, map[string]string{"mode": "image", "PROBLEM": ""})
+}
+
+// initOverlay is the init of roots whose overlay needs no initramfs.
+//
+//go:embed initramfs/init-overlay.sh
+var initOverlay string
+
+// TestLongInitOverlay boots a root by init-overlay, with the node files for it.
+func TestLongInitOverlay(t *testing.T) {
+	long(t, "boots in each mode")
+	golden := openGolden(t)
+	net := newNet(t)
+	above, homes, skel := t.TempDir(), t.TempDir(), t.TempDir()
+	makeSkeleton(t, skel)
+	cli(t, "node-files", "--for", "init-overlay", "--home", lab.ServerAddress+":/home", "--into", above, "--yes")
+	program := filepath.Join(above, "usr/sbin/init-overlay")
+	write(t, program, initOverlay)
+	if err := os.Chmod(program, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	sealAbove(t, golden, "init-overlay", above)
+	cli(t, "promote", "init-overlay", "--export", golden.Store)
+	serve(t, net, "--export", golden.Store, "--home", homes, "--home-skel", skel, "--allow", lab.ServerAddress+"/24")
+	m, err := net.Node(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = withKernel(t, golden, "v1", m)
+	m.Append = strings.Replace(m.Append, "overlayroot=tmpfs", "overlayroot=disabled init=/sbin/init-overlay", 1)
+	g := boot(t, m)
+	expectDoctor(t, g)
+	in(t, g, change)
+	expectDiff(t, g)
+	if got := in(t, g, "findmnt -no FSTYPE / /overlay/robase; cat /overlay/robase/etc/version-marker"); !strings.HasPrefix(got, "overlay\n") || !strings.HasSuffix(got, "v1\n") {
+		t.Errorf("the root is %q; want an overlay over v1", got)
+	}
+	reboot(t, g, g.Machine())
+	expectChange(t, g, false)
 }

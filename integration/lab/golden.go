@@ -199,7 +199,7 @@ func OpenNodeSide(program, home string) (*Golden, error) {
 		return nil, err
 	}
 	g := &Golden{Store: filepath.Join(dir, "images"), lock: lock}
-	if _, err := os.Stat(g.Store); err == nil {
+	if _, missing := os.Stat(g.Store); missing == nil {
 		err = g.Reset()
 	} else {
 		err = makeNodeSide(dir, g.Store, append([]string{program}, args...))
