@@ -328,15 +328,19 @@ func TestOverlayHookDamaged(t *testing.T) {
 		keeps   bool // what was written
 		problem string
 	}{
-		"free blocks counted wrong": {debugfs("set_super_value free_blocks_count 1"), true, ""},
-		"a directory is gone":       {debugfs("clri /upper"), false, "is damaged"},
-		"nothing":                   {func(image string) error { return os.Truncate(image, 0) }, false, "is damaged"},
-		"cut short":                 {func(image string) error { return os.Truncate(image, 1<<20) }, false, "is damaged"},
-		"text":                      {func(image string) error { return os.WriteFile(image, []byte("# a script\n"), 0o600) }, false, "is damaged"},
+		"free blocks counted wrong":   {debugfs("set_super_value free_blocks_count 1"), true, ""},
+		"a directory is gone":         {debugfs("clri /upper"), false, "is damaged"},
+		"nothing":                     {func(image string) error { return os.Truncate(image, 0) }, false, "is damaged"},
+		"cut short":                   {func(image string) error { return os.Truncate(image, 1<<20) }, false, "is damaged"},
+		"an e2fsck that does not run": {func(string) error { return nil }, true, ""},
+		"text":                        {func(image string) error { return os.WriteFile(image, []byte("# a script\n"), 0o600) }, false, "is damaged"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newInitramfs(t, "sh", noted)
 			n.boot(t, words, writeNote)
+			if name == "an e2fsck that does not run" {
+				n.program(t, "e2fsck", "exit 127")
+			}
 			if err := c.damage(n.path("home/.rootnfsd/upper.img")); err != nil {
 				t.Fatal(err)
 			}

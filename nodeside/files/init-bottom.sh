@@ -310,11 +310,13 @@ renew() {
     reason=''
 }
 
-# check_image repairs what needs no decision. With -f it also looks at what was unmounted in good order.
+# check_image repairs what needs no decision. With -f it also looks at what was unmounted in good order. Damage is
+# told by two bits of the exit status; other numbers are from an e2fsck that does not run.
 check_image() {
     command -v e2fsck >/dev/null || return 0
     e2fsck -p "$@" "$image" >"$state/fsck" 2>&1 </dev/null
-    [ $? -lt 4 ]
+    how=$?
+    [ "$how" -lt 4 ] || [ "$how" -ge 16 ]
 }
 
 mount_image() {

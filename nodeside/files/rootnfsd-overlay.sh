@@ -333,7 +333,9 @@ doctor_upper() {
 doctor_home() {
     if ! grep -q '[[:space:]]/home[[:space:]]' /proc/mounts; then
         if [ -e /etc/systemd/system/home.automount ]; then
-            wrong "nothing is mounted at /home: what is written there is lost" "systemctl status home-activate.service home.automount"
+            wrong "nothing is mounted at /home, though it should be" "systemctl status home-activate.service home.automount"
+        elif [ "$(noted mode)" = loop ] || [ "$(noted mode)" = device ]; then
+            ok "/home is in the upper, which lasts"
         else
             wrong "nothing is mounted at /home: what is written there is lost" "rootnfsd node-files --home SERVER:/home --into TREE"
         fi
