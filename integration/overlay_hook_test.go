@@ -499,7 +499,7 @@ func TestOverlayHookPowerCut(t *testing.T) {
 	}{
 		{name: "keep", words: image, long: true},
 		{name: "move", words: image + ",move"},
-		{name: "clear", words: image + ",clear", lost: true},
+		{name: "clear", words: image + ",clear", lost: true, long: true},
 		{name: "another version", words: strings.Replace(image, "=a", "=b", 1), long: true},
 		{name: "damaged", words: image, spoil: func(t *testing.T, n *initramfs) {
 			// Its inodes are gone, so it has to be set aside whole.
