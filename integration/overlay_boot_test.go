@@ -18,8 +18,8 @@ type overlayNode struct {
 	homes  string // directory of the server
 }
 
-// newOverlayNode serves a root that has the node files, and homes.
-func newOverlayNode(t *testing.T, args ...string) *overlayNode {
+// newOverlayNode serves a root that has the node files, and homes: one for each node, or one that is shared.
+func newOverlayNode(t *testing.T, shared bool) *overlayNode {
 	t.Helper()
 	require(t, "mmdebstrap", "qemu-system-x86_64", "unshare")
 	golden, err := lab.OpenNodeSide(rootnfsd, lab.ServerAddress+":/home")
@@ -28,12 +28,18 @@ func newOverlayNode(t *testing.T, args ...string) *overlayNode {
 	}
 	t.Cleanup(func() { golden.Close() })
 	n := &overlayNode{golden, newNet(t), t.TempDir()}
-	skel := t.TempDir()
-	makeSkeleton(t, skel)
-	makeImageDir(t, skel)
+	args := []string{"--export", golden.Store, "--home", n.homes, "--allow", lab.ServerAddress + "/24", "--admin", lab.ServerAddress + ":2050"}
+	if shared {
+		makeImageDir(t, n.homes)
+		args = append(args, "--home-layout", "shared")
+	} else {
+		skel := t.TempDir()
+		makeSkeleton(t, skel)
+		makeImageDir(t, skel)
+		args = append(args, "--home-skel", skel)
+	}
 	cli(t, "promote", "v1", "--export", golden.Store)
-	serve(t, n.net, append([]string{"--export", golden.Store, "--home", n.homes, "--home-skel", skel,
-		"--allow", lab.ServerAddress + "/24", "--admin", lab.ServerAddress + ":2050"}, args...)...)
+	serve(t, n.net, args...)
 	return n
 }
 
@@ -123,7 +129,7 @@ func expectDoctor(t *testing.T, g *lab.Guest) {
 
 // TestOverlayImage boots a node with its upper in an image on the server, twice.
 func TestOverlayImage(t *testing.T) {
-	n := newOverlayNode(t)
+	n := newOverlayNode(t, false)
 	g := boot(t, n.machine(t, 1, "rootnfsd.overlay=loop:size=100M"))
 	expectStatus(t, g, map[string]string{"mode": "image on the server: " + lab.ServerAddress + ":/home", "PROBLEM": "", "next boot": "as the command line says"})
 	fillUp(t, g)
@@ -162,7 +168,7 @@ func expectDiff(t *testing.T, g *lab.Guest) {
 // TestLongOverlayMemory boots a node whose upper is in memory, twice, though overlayroot had begun something else.
 func TestLongOverlayMemory(t *testing.T) {
 	long(t, "boots in each mode")
-	n := newOverlayNode(t)
+	n := newOverlayNode(t, false)
 	g := boot(t, n.machine(t, 1, "rootnfsd.overlay=tmpfs:size=30%"))
 	for _, words := range []string{"tmpfs:size=30%", "tmpfs:zram,size=60%"} {
 		t.Run(words, func(t *testing.T) {
@@ -196,7 +202,7 @@ func TestLongOverlayMemory(t *testing.T) {
 // TestLongOverlayImageModes goes through what can become of an image from one boot to the next.
 func TestLongOverlayImageModes(t *testing.T) {
 	long(t, "boots in each mode")
-	n := newOverlayNode(t)
+	n := newOverlayNode(t, false)
 	const image = "rootnfsd.overlay=loop:size=100M"
 	g := boot(t, n.machine(t, 1, image))
 	dir := filepath.Join(n.homes, address(g), ".rootnfsd")
@@ -235,7 +241,7 @@ func TestLongOverlayImageModes(t *testing.T) {
 // TestLongOverlayDevice keeps the upper on a disk of the node's own.
 func TestLongOverlayDevice(t *testing.T) {
 	long(t, "boots in each mode")
-	n := newOverlayNode(t)
+	n := newOverlayNode(t, false)
 	disk := filepath.Join(t.TempDir(), "disk")
 	write(t, disk, "")
 	if r := finish(t, exec.Command("mke2fs", "-q", "-t", "ext4", "-L", "upper", disk, "100M")); r.status != 0 {
@@ -263,8 +269,7 @@ func TestLongOverlayDevice(t *testing.T) {
 // TestLongOverlayLock has two nodes with one home.
 func TestLongOverlayLock(t *testing.T) {
 	long(t, "boots in each mode")
-	n := newOverlayNode(t, "--home-layout", "shared")
-	makeImageDir(t, n.homes)
+	n := newOverlayNode(t, true)
 	const image = "rootnfsd.overlay=loop:size=100M"
 	a := boot(t, n.machine(t, 1, image))
 	expectStatus(t, a, map[string]string{"mode": "image", "PROBLEM": ""})
