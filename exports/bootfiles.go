@@ -39,6 +39,8 @@ type Boot struct {
 	Tree fs.Tree
 	// Node is what operators have said of the node; nil if that is nothing. It must not be changed.
 	Node *Entry
+	// Draft is set where the version is a draft of the node: it mounts that read-write, and what it has cached may change.
+	Draft bool
 	// Trusted is set where the node asks from an address that is its own by the inventory, and no other machine is known to
 	// have that address: the same that decides whether it gets files of its own.
 	Trusted bool
@@ -211,12 +213,12 @@ func (x *Exports) Boot(from netip.Addr, id BootID, step BootStep) (*Boot, error)
 	if err != nil {
 		return nil, err
 	}
-	tree, err := v.Tree()
+	tree, err := v.bootTree()
 	if err != nil {
 		return nil, err
 	}
 	nd := x.nodes.get(addr)
-	b := &Boot{Image: v.image.name, Ref: f.ref, Tree: tree, node: nd}
+	b := &Boot{Image: v.image.name, Ref: f.ref, Tree: tree, Draft: v.draft != nil, node: nd}
 	inv := t.imageOf(f.image).inventory
 	at := inv.At(addr)
 	b.Node = cmp.Or(inv.saying(id), at, inv.saying(nd.machineSeen()))
@@ -237,7 +239,7 @@ func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *versi
 	f := b.get(key, now)
 	if f != nil && !(f.late && step == BootFirst) {
 		if img := t.imageOf(f.image); img != nil {
-			if v := img.holding(f.ref); v != nil {
+			if v := img.holding(f.ref); v != nil && (v.draft == nil || x.ownsDraft(img, img.draftWith(v), x.asker(key.addr))) {
 				f.last, f.late = now, f.late || step == BootLast
 				return f, v, nil
 			}
@@ -251,7 +253,10 @@ func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *versi
 	if img == nil {
 		return nil, nil, fs.ErrNotExist
 	}
-	ref, _ := img.rollout.Promise(memberOf(e, key.addr))
+	ref, _ := img.rollout.sealed(memberOf(e, key.addr))
+	if d := x.draftAt(img, e, key.addr); d != nil {
+		ref = d.Ref
+	}
 	v := img.holding(ref)
 	switch {
 	case v == nil && x.starting.Load():

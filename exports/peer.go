@@ -17,6 +17,7 @@ type Peer struct {
 	nodes    *nodes
 	part     uint32               // of tallies, to count in
 	node     atomic.Pointer[node] // nil until the address has used something
+	machine  atomic.Pointer[machineCheck]
 }
 
 // reservedPorts is how many ports, from 0 on, only a superuser can send from
@@ -94,7 +95,7 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 		u.boots.Add(1)
 		u.tally.set(Tally{})
 	}
-	if to.image.trusts(p) && (booting || u.booted.Load() == 0) {
+	if to.version.draft == nil && to.image.trusts(p) && (booting || u.booted.Load() == 0) {
 		u.layer.Store(layer)
 	}
 	if f := p.node.Load().netboot.Load(); began && f != nil && now-seconds(f.At) > 2*bootFilesMost {
@@ -104,8 +105,10 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 	if booting {
 		u.booted.Store(now)
 	}
-	u.bootEnd.Store(now + int64(bootTime/time.Second))
-	u.boot.Store(to.version.bootLogFor(booting))
+	if to.version.draft == nil { // what a draft reads says nothing of other versions
+		u.bootEnd.Store(now + int64(bootTime/time.Second))
+		u.boot.Store(to.version.bootLogFor(booting))
+	}
 	u.exact.Store(to.wanted != "" && !p.node.Load().wasGiven(to.version))
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)

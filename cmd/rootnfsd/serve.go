@@ -76,7 +76,9 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	homes, homesDone, err := homesOf(c, cfg.Homes, log)
+	w := new(writing)
+	defer w.close()
+	homes, homesDone, err := homesOf(c, cfg.Homes, w, log)
 	if err != nil {
 		return err
 	}
@@ -121,7 +123,7 @@ func serve(c *cli.Context) error {
 	if err := sealNew(ctx, stores, log); err != nil {
 		return err
 	}
-	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Log: log})
+	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Drafts: w.openDraft, Warm: !c.Bool("no-warm"), Log: log})
 	if err != nil {
 		return err
 	}
