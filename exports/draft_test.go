@@ -462,6 +462,8 @@ func (s *drafted) boots(t *testing.T, addr string, id BootID, step BootStep) *Bo
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.Confirmed()
+	b.Done()
 	return b
 }
 
@@ -486,7 +488,7 @@ func TestBootOfDraft(t *testing.T) {
 	if got := read(t, b.Tree, "boot/kernel"); got != "the kernel of the draft" {
 		t.Errorf("the kernel is %q", got)
 	}
-	s.CommandLineGiven(b)
+	b.CommandLineGiven()
 
 	// From the first file to the root it is one tree, whatever is said meanwhile.
 	if err := s.drafts.Release("v3", "me"); err != nil {

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -95,40 +95,46 @@ func (v *imageView) draftWith(ver *version) *draft {
 	return nil
 }
 
-// draftFor returns the draft that p boots, or nil.
-func (x *Exports) draftFor(v *imageView, p *Peer) *draft {
+// draftHeldBy returns the draft that the node with an entry boots, or nil.
+func (v *imageView) draftHeldBy(e *Entry) *draft {
 	for _, d := range v.drafts {
-		if d.held() && x.ownsDraft(v, d, p) {
+		if e != nil && d.Node == e.Name && d.held() {
 			return d
 		}
 	}
 	return nil
 }
 
-// ownsDraft reports whether p is at an address of the node that has a draft, and no other machine is known to have that.
-func (x *Exports) ownsDraft(v *imageView, d *draft, p *Peer) bool {
-	e := v.inventory.At(p.addr)
-	if e == nil || e.Name != d.Node || p.ambiguous() {
-		return false
+// draftFor returns the draft that p boots, or nil.
+func (x *Exports) draftFor(t *table, v *imageView, p *Peer) *draft {
+	if d := v.draftHeldBy(v.inventory.At(p.addr)); d != nil && x.givesDraft(t, d, p) {
+		return d
 	}
-	// A connection stays with the machine that made it, so that need not be looked up for each call.
-	if c := p.machine.Load(); c != nil && c.entry == e {
-		return !c.other
-	}
-	want, seen := x.otherMachine(v.image, p.nodes.known(p.addr), e)
-	p.machine.Store(&machineCheck{entry: e, other: seen != ""})
-	if seen != "" {
-		x.log.Warn("another machine has the address of a node with a draft, and does not get that: give each its own address, or say what the node's MAC address is now (rootnfsd node set --mac)",
-			zap.String("draft", d.Version), zap.String("node", d.Node), zap.Stringer("address", p.addr), zap.String("mac", want), zap.String("seen", seen))
-		p.noteStranger(want, seen)
-	}
-	return seen == ""
+	return nil
 }
 
-// machineCheck is whether another machine than the node with an entry was at the other end of a connection.
-type machineCheck struct {
-	entry *Entry
-	other bool
+// givesDraft reports whether p, which mounts, gets a draft: it may use that, and did not say that it is another node.
+func (x *Exports) givesDraft(t *table, d *draft, p *Peer) bool {
+	v := t.imageOf(d.version.image.id)
+	return x.ownsDraft(t, d, p) && !x.contradicts(p, v, v.inventory.At(p.addr))
+}
+
+// ownsDraft reports whether p is at an address of the node that has a draft, and no other machine is known to have that.
+func (x *Exports) ownsDraft(t *table, d *draft, p *Peer) bool {
+	is := x.identify(p, t).in(d.version.image)
+	return is.entry != nil && is.entry.Name == d.Node && slices.Contains(is.entry.Addresses, p.addr) && !p.ambiguous() && is.standing != stranger
+}
+
+// sayNoDraft says that who mounts a version has the address of a node with a draft, and is another machine.
+func (x *Exports) sayNoDraft(p *Peer, t *table, to *target) {
+	e := to.image.inventory.At(p.addr)
+	d := to.image.draftHeldBy(e)
+	if d == nil || !to.mayBe(d.Ref) || x.givesDraft(t, d, p) || p.ambiguous() {
+		return
+	}
+	why := to.image.machines.strange(e, p)
+	x.log.Warn("another machine has the address of a node with a draft, and does not get that", zap.String("draft", d.Version), zap.String("node", d.Node), zap.Stringer("address", p.addr), zap.String("why", why))
+	p.noteStranger(why)
 }
 
 // checkDraft returns the draft that a handle names, if p may use it.
@@ -142,7 +148,7 @@ func (x *Exports) checkDraft(p *Peer, handle []byte, h *homeHandle) (*draft, err
 		return nil, fs.ErrAccess
 	case d == nil:
 		return nil, fs.ErrStale // it was sealed, or abandoned
-	case !p.reserved, !x.ownsDraft(t.imageOf(d.version.image.id), d, p):
+	case !p.reserved, !x.ownsDraft(t, d, p):
 		return nil, fs.ErrAccess
 	case d.Sealing:
 		return nil, fs.ErrWouldBlock
@@ -161,13 +167,16 @@ func (t *table) signed(handle []byte) bool {
 }
 
 // mountDraft is mountVersion for a path that leads to a draft.
-func (x *Exports) mountDraft(p *Peer, dir string, to *target, from Caller, try int, refuse refusal) ([]byte, *target, error) {
+func (x *Exports) mountDraft(t *table, p *Peer, dir string, to *target, from Caller, try int, refuse refusal) ([]byte, *target, error) {
 	failed := func(handle []byte, err error) ([]byte, *target, error) { return handle, nil, err }
 	switch {
 	case from.Datagram:
 		return failed(refuse(fs.ErrAccess, "drafts are mounted over TCP: use mountproto=tcp"))
 	case !p.reserved:
 		return failed(refuse(fs.ErrAccess, "the node has the draft %s, and the call is from a port that any user of the node could use: mount without noresvport", to.version.name))
+	}
+	if err := x.admit(p, to.image, x.identify(p, t).in(to.image.image)); err != nil {
+		return failed(refuse(fs.ErrAccess, "the draft %s: %v", to.version.name, err))
 	}
 	in := to.version.draft
 	tree, err := in.Mount(true)
@@ -187,18 +196,4 @@ func (x *Exports) mountDraft(p *Peer, dir string, to *target, from Caller, try i
 	x.noteMount(p, to, dir, from, 0, try)
 	o := HomeObject{Tree: tree, in: in}
 	return o.AppendHandle(nil, object), to, nil
-}
-
-// asker stands for who asks from an address for boot files.
-func (x *Exports) asker(addr netip.Addr) *Peer {
-	return &Peer{addr: addr, allowed: true, nodes: &x.nodes}
-}
-
-// draftAt returns the draft whose boot files go to the node with an entry, which asks from an address, or nil. It is what a mount from there
-// will get.
-func (x *Exports) draftAt(v *imageView, e *Entry, addr netip.Addr) *draft {
-	if e == nil || v.inventory.At(addr) != e {
-		return nil
-	}
-	return x.draftFor(v, x.asker(addr))
 }

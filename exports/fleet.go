@@ -170,9 +170,6 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	if len(n.Uses) > 0 || e != nil && n.Netboot != nil {
 		status.State = n.state(&status, now)
 	}
-	if e != nil && n.Machine != nil && n.Machine.Node == e.Name {
-		status.MAC = cmp.Or(e.MAC, n.Machine.MAC)
-	}
 	status.Hints = hints(&status)
 	return status
 }
@@ -196,7 +193,6 @@ func merge(seen []Node) Node {
 		if s.Netboot != nil && (n.Netboot == nil || s.Netboot.At.After(n.Netboot.At)) {
 			n.Netboot = s.Netboot
 		}
-		n.Machine = cmp.Or(n.Machine, s.Machine)
 		n.Trouble.add(s.Trouble)
 	}
 	return n

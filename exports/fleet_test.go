@@ -48,6 +48,38 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestStatesOfBootFiles: a node that fetches boot files boots, as far as it can be told, until it has mounted its root.
+func TestStatesOfBootFiles(t *testing.T) {
+	for _, c := range []struct {
+		what             string
+		named            bool
+		fetched, mounted time.Duration // ago; 0 for never
+		want             NodeState
+	}{
+		{"a new node", false, time.Minute, 0, StateNew},
+		{"a node with a name", true, time.Minute, 0, StateBooting},
+		{"it never mounted its root", true, time.Hour, 0, StateSilent},
+		{"it was up, and boots again", false, time.Minute, time.Hour, StateBooting},
+		{"it mounted its root", false, 8 * time.Minute, 7 * time.Minute, StateUp},
+	} {
+		n := Node{Addr: netip.MustParseAddr(host), Netboot: &Netboot{Ref: ref("v1"), At: noon.Add(-c.fetched)}}
+		if c.mounted > 0 {
+			n.Uses = []Use{{Ref: ref("v1"), Mounted: ago(c.mounted), Booted: ago(c.mounted), Began: ago(c.mounted), LastCall: ago(c.mounted - 2*time.Minute)}}
+		}
+		inv := new(Inventory)
+		if c.named {
+			inv.Entries = []Entry{entry("pi", host)}
+		}
+		if err := inv.Check(); err != nil {
+			t.Fatal(err)
+		}
+		fleet := Fleet(&Rollout{}, inv, []Node{n}, noon)
+		if len(fleet) != 1 || fleet[0].State != c.want {
+			t.Errorf("%s: %+v; want %s", c.what, fleet, c.want)
+		}
+	}
+}
+
 // TestFleet puts together what operators said and what was seen.
 func TestFleet(t *testing.T) {
 	inv := &Inventory{Entries: []Entry{entry("pi-b", "10.0.0.2", "10.0.0.3"), entry("pi-a"), {Name: "pi-c", Labels: []string{"canary"}, Pin: &Ref{Version: "v9", Digest: digestOf(9)}}}}

@@ -318,8 +318,10 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 		}
 		names = names[1:]
 	}
-	if want, seen := x.strangerAt(p.addr); seen != "" && !x.homes.Shared {
-		return nil, fmt.Sprintf("the machine at the address is %s, and the node that the home is of is %s: give each its own address, or, if it is the node, rootnfsd node set --mac", seen, want), fs.ErrAccess
+	if !x.homes.Shared && !from.Datagram { // whose handle is good for nothing in the hands of a stranger
+		if why := x.homeless(p, x.table.Load()); why != "" {
+			return nil, why, fs.ErrAccess
+		}
 	}
 	dir := x.homes.dirOf(p)
 	if from.Datagram {

@@ -55,6 +55,7 @@ type Caller struct {
 // replaced before it answers, so nobody is told an old version however soon
 // they ask.
 func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
+	x.nodes.tick() // what is noted of it comes after all that was noted before
 	refuse := func(kind fs.Error, format string, args ...any) ([]byte, error) {
 		err := &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
 		if !from.Datagram {
@@ -87,6 +88,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 		if try == mountTries || x.stillLeads(names, p, target) {
 			if p.reserved {
 				x.bootFiles.mounted(p.addr, Ref{Digest: target.version.digest})
+				p.node.Load().bootedOtherwise(target.version, x.nodes.now.Load())
 			}
 			return handle, nil
 		}
@@ -112,7 +114,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	t := x.table.Load()
 	target := x.find(t, names, p)
 	if target.version != nil && target.version.draft != nil {
-		return x.mountDraft(p, dir, &target, from, try, refuse)
+		return x.mountDraft(t, p, dir, &target, from, try, refuse)
 	}
 	id, err := target.walk()
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,6 +143,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	if from.Datagram {
 		return appendHandle(nil, target.version, id), &target, nil
 	}
+	x.sayNoDraft(p, t, &target)
 	layer := x.layerFor(p, &target)
 	x.noteMount(p, &target, dir, from, layer, try)
 	o := Object{ver: target.version, layer: layer}
@@ -150,7 +153,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 // noteMount notes that p mounts a target, before it gets the handle.
 func (x *Exports) noteMount(p *Peer, to *target, dir string, from Caller, layer uint64, try int) {
 	u, began := p.mounted(*to, path.Clean(dir), from.Booting, layer)
-	if learnt := p.node.Load().machines.learnt(); began || learnt || try > 1 { // what was saved before is not so
+	if began || try > 1 { // what was saved before is not so
 		x.nodes.saveBoot(p.node.Load(), u, x.log)
 	}
 }
@@ -225,14 +228,14 @@ func (x *Exports) find(t *table, names []string, p *Peer) target {
 	if to.image == nil {
 		return to
 	}
-	ref, ok := x.bootFiles.promised(p.addr, to.image.id, x.nodes.now.Load())
+	ref, ok := x.bootFiles.promised(p.addr, to.image.id)
 	if ok && to.mayBe(ref) {
-		if v := to.image.holding(ref); v != nil && (v.draft == nil || x.ownsDraft(to.image, to.image.draftWith(v), p)) {
+		if v := to.image.holding(ref); v != nil && (v.draft == nil || x.givesDraft(t, to.image.draftWith(v), p)) {
 			to.version, to.promise = v, &ref
 			return to
 		}
 	}
-	if d := x.draftFor(to.image, p); d != nil && to.mayBe(d.Ref) {
+	if d := x.draftFor(t, to.image, p); d != nil && to.mayBe(d.Ref) {
 		to.version, to.promise = d.version, &d.Ref
 	}
 	return to

@@ -25,7 +25,11 @@ func memberOf(e *Entry, addr netip.Addr) Member {
 	if e == nil {
 		return Member{Key: addr.String()}
 	}
-	return Member{Key: e.Name, Addresses: e.Addresses, Labels: e.Labels, Pin: e.Pin}
+	m := Member{Key: e.Name, Addresses: e.Addresses, Labels: e.Labels, Pin: e.Pin}
+	if addr.IsValid() && !slices.Contains(m.Addresses, addr) { // it is known by something else
+		m.Addresses = append(slices.Clone(m.Addresses), addr)
+	}
+	return m
 }
 
 // Key returns what a node that was seen goes by: its name or, if it has none, its address.

@@ -368,6 +368,23 @@ func TestWatchKnowsItsLimits(t *testing.T) {
 	w.want("it mounted its home each time before", 1, 0, 1)
 }
 
+// TestWatchSeesWhoIsStuck: a node that fetches its boot files and never mounts its root is bad.
+func TestWatchSeesWhoIsStuck(t *testing.T) {
+	w := newWatched(t, 1)
+	loop := func(since, at time.Duration, version string) *Netboot { // as it does that boots over and over
+		return &Netboot{Ref: ref(version), Since: w.since.Add(since), At: w.since.Add(at)}
+	}
+	w.nodes["pi-1"].Netboot, w.nodes["pi-2"].Netboot = loop(time.Minute, time.Minute, "v2"), loop(time.Minute, time.Minute, "v1")
+	w.at(5 * time.Minute)
+	w.want("it may still mount it", 0, 0, 0)
+	w.nodes["pi-1"].Netboot = loop(time.Minute, 6*time.Minute, "v2")
+	w.at(6 * time.Minute)
+	w.want("it has not mounted it", 1, 0, 1)
+	w.boot("pi-1", 7*time.Minute)
+	w.at(7 * time.Minute)
+	w.want("it did at last", 1, 0, 1)
+}
+
 // TestWatchIsWidened promotes for more nodes while some are watched.
 func TestWatchIsWidened(t *testing.T) {
 	s := OpenState(t.TempDir())

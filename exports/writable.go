@@ -201,6 +201,9 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, *draft, error) 
 	case !x.homes.trusts(p):
 		return h, nil, fs.ErrAccess
 	case h.home == p.homeID(x.homes.Shared):
+		if !x.homes.Shared && x.identify(p, x.table.Load()).homeless {
+			return h, nil, fs.ErrAccess
+		}
 		return h, nil, nil
 	case x.homes.Shared:
 		return h, nil, fs.ErrStale // made when each node had a home of its own
