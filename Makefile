@@ -4,7 +4,7 @@
 # make test-long  the same, and the long ones
 # make demo       boot two diskless Debian nodes in QEMU, promote, reboot one
 # make cross      static binaries for all platforms, in dist/
-# make bench      all that bench/RESULTS.md tells, measured on this machine (about an hour, root)
+# make bench      all that bench/RESULTS.md tells, measured on this machine (more than an hour, root)
 # make gobench    Go benchmarks, for benchstat
 # make pgo        the profile that the compiler optimises by, from a boot storm and single calls
 

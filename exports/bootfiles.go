@@ -280,7 +280,11 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := b.find(key, now)
-	if f == nil || f.late && step == BootFirst {
+	if f != nil && f.late && step == BootFirst {
+		b.drop(f)
+		f = nil
+	}
+	if f == nil {
 		return nil, nil, key
 	}
 	img := t.imageOf(f.image)
@@ -296,7 +300,7 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	}
 	if f.key.id == (BootID{}) && key.id != f.key.id {
 		if e := img.inventory.saying(key.id); e != nil {
-			if _, why := img.rollout.Promise(memberOf(e, key.addr)); why != ByRollout {
+			if _, why := img.rollout.Promise(MemberOf(e, key.addr)); why != ByRollout {
 				b.drop(f) // it is promised another version than a node that does not say who it is
 				return nil, nil, key
 			}
@@ -317,7 +321,7 @@ func (x *Exports) begin(t *table, key fetchKey, step BootStep) (*fetching, *vers
 	if img == nil {
 		return nil, nil, fs.ErrNotExist
 	}
-	ref, why := img.rollout.sealed(memberOf(e, key.addr))
+	ref, why := img.rollout.sealed(MemberOf(e, key.addr))
 	if d := img.draftHeldBy(e); d != nil && img.trustsBoot(e, key, macs) {
 		ref, why = d.Ref, ByDraft
 	}
@@ -379,7 +383,7 @@ func (x *Exports) booting(b *Boot, key fetchKey, f *fetching, was netip.Addr) {
 	x.nodes.tick()
 	x.nodes.netbooted(key.addr, fetched{b.Image, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: b.Ref, At: instant(x.nodes.now.Load())}})
 	log := x.log.With(zap.String("image", b.Image), zap.String("version", b.Version), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
-	log.Info("a node fetches boot files", zap.String("node", memberOf(b.Node, key.addr).Key))
+	log.Info("a node fetches boot files", zap.String("node", MemberOf(b.Node, key.addr).Key))
 	if was.IsValid() {
 		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
 	}

@@ -230,6 +230,64 @@ func TestBootGetsOneVersion(t *testing.T) {
 			b.gets(BootAny, "v1")
 			other.gets(BootAny, "v2")
 		}},
+		{"who says who it is late gets what it got before", func(t *testing.T, s *layered, b *booter) {
+			rom := &booter{t, s, b.addr, BootID{}}
+			rom.gets(BootFirst, "v1")
+			s.promoted(t, "v2")
+			b.gets(BootFirst, "v1")
+			b.gets(BootLast, "v1")
+			if got := s.mounts(t, b.addr, "/"); got != "v1" {
+				t.Errorf("the mount gets %s; want v1", got)
+			}
+			rom.gets(BootFirst, "v2")
+		}},
+		{"and who says it early, too", func(t *testing.T, s *layered, b *booter) {
+			loader := &booter{t, s, b.addr, BootID{}}
+			b.gets(BootFirst, "v1")
+			s.promoted(t, "v2")
+			b.gets(BootLast, "v1")
+			loader.gets(BootLast, "v1")
+			loader.gets(BootAny, "v1")
+			if got := s.mounts(t, b.addr, "/images@v1"); got != "v1" {
+				t.Errorf("the mount gets %s; want v1", got)
+			}
+			b.gets(BootAny, "v2")
+		}},
+		{"a boot that begins anew without a name", func(t *testing.T, s *layered, b *booter) {
+			rom := &booter{t, s, b.addr, BootID{}}
+			b.gets(BootFirst, "v1")
+			b.gets(BootLast, "v1")
+			s.promoted(t, "v2")
+			rom.gets(BootFirst, "v2")
+			b.gets(BootFirst, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("the mount gets %s; want v2", got)
+			}
+			if n := len(s.bootFiles.byKey); n != 1 {
+				t.Errorf("%d boots; want one", n)
+			}
+			s.clock(retryTime)
+			s.bootFiles.sweep()
+			if n := len(s.bootFiles.byKey); n > 0 {
+				t.Errorf("%d boots are not over", n)
+			}
+		}},
+		{"a node that turns out to be another gets its own", func(t *testing.T, s *layered, b *booter) {
+			err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
+				inv.Set(Entry{Name: "pinned", Serial: b.id.Serial, Pin: &Ref{"v2", digestOf('b')}})
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rom := &booter{t, s, b.addr, BootID{}}
+			rom.gets(BootFirst, "v1")
+			b.gets(BootFirst, "v2")
+			rom.gets(BootAny, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("the mount gets %s; want v2", got)
+			}
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := serveLayers(t, nil, "v1", "v2")

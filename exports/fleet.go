@@ -39,6 +39,7 @@ type NodeStatus struct {
 	Serial   string       `json:"serial,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
 	Labels   []string     `json:"labels,omitempty"`
+	Cmdline  string       `json:"cmdline,omitempty"`
 
 	State   NodeState `json:"state"`
 	Running string    `json:"running"` // the version; empty if that is not known
@@ -117,9 +118,9 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	n := merge(seen)
 	status := NodeStatus{Address: n.Addr, Good: n.Good, State: StateNew, Trouble: n.Trouble}
-	member := memberOf(e, n.Addr)
+	member := MemberOf(e, n.Addr)
 	if e != nil {
-		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels
+		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels, status.Cmdline = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels, e.Cmdline
 		for _, a := range e.Addresses {
 			if !status.Address.IsValid() {
 				status.Address = a

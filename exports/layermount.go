@@ -21,7 +21,7 @@ func (x *Exports) layerFor(p *Peer, to *target) uint64 {
 	}
 	is := x.identify(p, x.table.Load()).in(to.image.image)
 	e := is.entry
-	node := memberOf(e, p.addr).Key
+	node := MemberOf(e, p.addr).Key
 	log := x.log.With(zap.String("image", to.image.name), zap.String("node", node))
 	if e != nil {
 		if err := x.admit(p, to.image, is); errors.Is(err, errStranger) {

@@ -320,7 +320,7 @@ func (v *imageView) target(wanted string, rest []string, addr netip.Addr, seen B
 	}
 	to := target{image: v, version: v.promoted, rest: rest}
 	e := cmp.Or(v.inventory.At(addr), v.inventory.saying(seen))
-	if ref, why := v.rollout.sealed(memberOf(e, addr)); why != ByRollout {
+	if ref, why := v.rollout.sealed(MemberOf(e, addr)); why != ByRollout {
 		to.version, to.promise = v.holding(ref), &ref
 	}
 	return to

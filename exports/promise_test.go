@@ -56,7 +56,7 @@ func TestPromoteForSome(t *testing.T) {
 	if err := some("v2", Partial{Nodes: []string{"10.0.0.9"}}); err != nil {
 		t.Fatal(err)
 	}
-	named := memberOf(&Entry{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}, netip.Addr{})
+	named := MemberOf(&Entry{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}, netip.Addr{})
 	if got := gets(t, s, named); got != "v2" {
 		t.Errorf("a node that was chosen by its address and then named gets %s", got)
 	}
