@@ -560,7 +560,7 @@ func TestReading(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree := newReading(under)
+	tree := NewReading(under)
 	root := &fs.Cred{}
 	got := map[string]fs.Kind{}
 	entries := make([]fs.DirEntry, 7)

@@ -6,9 +6,10 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
-// reading is a tree that can be written to as one that is read: for the boot files of a draft, which whoever gives them to nodes finds by
-// name, as those of a version. Its objects are numbered as they are found, so it is made for one file, and then let go of.
-type reading struct {
+// Reading is a tree that can be written to as one that is read: for the boot files of a draft, which whoever gives them to nodes finds by
+// name, as those of a version. Its objects are numbered as they are
+// found, so it is made for one file, and then let go of. Its methods may be called by many goroutines at once.
+type Reading struct {
 	in fs.WritableTree
 
 	mu      sync.Mutex // guards the rest
@@ -16,16 +17,17 @@ type reading struct {
 	ids     map[fs.Handle]fs.NodeID
 }
 
-var _ fs.Tree = (*reading)(nil)
+var _ fs.Tree = (*Reading)(nil)
 
-func newReading(tree fs.WritableTree) *reading {
-	r := &reading{in: tree, ids: map[fs.Handle]fs.NodeID{}}
+// NewReading returns a tree that reads another one.
+func NewReading(tree fs.WritableTree) *Reading {
+	r := &Reading{in: tree, ids: map[fs.Handle]fs.NodeID{}}
 	r.id(tree.Root())
 	return r
 }
 
 // id returns the number of an object; that of the first one is 1.
-func (r *reading) id(h fs.Handle) fs.NodeID {
+func (r *Reading) id(h fs.Handle) fs.NodeID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	id, ok := r.ids[h]
@@ -37,7 +39,7 @@ func (r *reading) id(h fs.Handle) fs.NodeID {
 	return id
 }
 
-func (r *reading) handle(id fs.NodeID) (fs.Handle, error) {
+func (r *Reading) handle(id fs.NodeID) (fs.Handle, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if id < 1 || id > fs.NodeID(len(r.handles)) {
@@ -47,13 +49,13 @@ func (r *reading) handle(id fs.NodeID) (fs.Handle, error) {
 }
 
 // FSID implements fs.Tree.
-func (r *reading) FSID() uint64 { return r.in.FSID() }
+func (r *Reading) FSID() uint64 { return r.in.FSID() }
 
 // Root implements fs.Tree.
-func (r *reading) Root() fs.NodeID { return 1 }
+func (r *Reading) Root() fs.NodeID { return 1 }
 
 // Getattr implements fs.Tree.
-func (r *reading) Getattr(id fs.NodeID, a *fs.Attr) error {
+func (r *Reading) Getattr(id fs.NodeID, a *fs.Attr) error {
 	h, err := r.handle(id)
 	if err != nil {
 		return err
@@ -62,7 +64,7 @@ func (r *reading) Getattr(id fs.NodeID, a *fs.Attr) error {
 }
 
 // Lookup implements fs.Tree.
-func (r *reading) Lookup(c *fs.Cred, dir fs.NodeID, name fs.Name) (fs.NodeID, error) {
+func (r *Reading) Lookup(c *fs.Cred, dir fs.NodeID, name fs.Name) (fs.NodeID, error) {
 	h, err := r.handle(dir)
 	if err != nil {
 		return 0, err
@@ -75,7 +77,7 @@ func (r *reading) Lookup(c *fs.Cred, dir fs.NodeID, name fs.Name) (fs.NodeID, er
 }
 
 // Readlink implements fs.Tree.
-func (r *reading) Readlink(id fs.NodeID) ([]byte, error) {
+func (r *Reading) Readlink(id fs.NodeID) ([]byte, error) {
 	h, err := r.handle(id)
 	if err != nil {
 		return nil, err
@@ -84,7 +86,7 @@ func (r *reading) Readlink(id fs.NodeID) ([]byte, error) {
 }
 
 // ReadDir implements fs.Tree. Entries whose objects are gone by the time that they are looked at are left out.
-func (r *reading) ReadDir(c *fs.Cred, dir fs.NodeID, cookie uint64, entries []fs.DirEntry) (n int, eof bool, err error) {
+func (r *Reading) ReadDir(c *fs.Cred, dir fs.NodeID, cookie uint64, entries []fs.DirEntry) (n int, eof bool, err error) {
 	h, err := r.handle(dir)
 	if err != nil {
 		return 0, false, err
@@ -109,7 +111,7 @@ func (r *reading) ReadDir(c *fs.Cred, dir fs.NodeID, cookie uint64, entries []fs
 }
 
 // Read implements fs.Tree.
-func (r *reading) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bool) (n int, eof bool, err error) {
+func (r *Reading) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bool) (n int, eof bool, err error) {
 	h, err := r.handle(id)
 	if err != nil {
 		return 0, false, err
@@ -122,7 +124,7 @@ func (r *reading) Read(c *fs.Cred, id fs.NodeID, off uint64, p []byte, nowait bo
 }
 
 // Statfs implements fs.Tree.
-func (r *reading) Statfs() fs.Statfs {
+func (r *Reading) Statfs() fs.Statfs {
 	s, _ := r.in.Statfs(&fs.Cred{}) // what cannot be told is nothing
 	return s
 }

@@ -134,7 +134,7 @@ func (v *version) bootTree() (fs.Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newReading(tree), nil
+	return NewReading(tree), nil
 }
 
 // Tree returns the opened tree. After the first time it is one atomic load.

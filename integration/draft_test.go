@@ -414,3 +414,50 @@ func TestDraftAndHome(t *testing.T) {
 	h.expect("file", "of the home")
 	f.stop()
 }
+
+// TestDraftNetboot has a node fetch kernel and command line of its draft, and mount that.
+func TestDraftNetboot(t *testing.T) {
+	f, at := serveBootFiles(t, nil)
+	cli(t, "node", "set", "pi-01", "--address", "127.1.0.1", "--serial", "0660cd37", "--cmdline", "panic=10 overlayroot=tmpfs:swap=1", f.at)
+	f.start("--tftp", at.String())
+	cli(t, "draft", "v3", "--node", "pi-01", f.at)
+	write(t, filepath.Join(f.store, "v3/boot/firmware/kernel8.img"), "a kernel that was installed in the draft")
+	get := func(from, name string) string {
+		t.Helper()
+		pi := &firmware{t, at, netip.MustParseAddr(from)}
+		content, err := pi.fetch(transfer{packet: ask(tftpRead, name, "octet"), block: 512})
+		if err != nil {
+			t.Fatalf("%s at %s: %v", name, from, err)
+		}
+		return string(content)
+	}
+	if got := get("127.1.0.1", "0660cd37/kernel8.img"); got != "a kernel that was installed in the draft" {
+		t.Errorf("the kernel is %q", got)
+	}
+	const want = "console=serial0,115200 console=tty1 quiet root=/dev/nfs rw nfsroot=127.0.0.1:/images@v3,v3,tcp,nolock,rw,hard,rsize=1048576,wsize=1048576,port=PORT ip=dhcp overlayroot=disabled systemd.hostname=pi-01 panic=10\n"
+	line := get("127.1.0.1", "0660cd37/cmdline.txt")
+	words := strings.Fields(line)
+	line = strings.Join(slices.DeleteFunc(words, func(w string) bool { return strings.HasPrefix(w, "systemd.machine_id=") }), " ") + "\n"
+	if got := strings.Replace(line, "port="+f.addr[strings.LastIndexByte(f.addr, ':')+1:], "port=PORT", 1); got != want {
+		t.Errorf("the command line is\n%s; want\n%s", got, want)
+	}
+	printed := cli(t, "cmdline", "--node", "pi-01", "--server", f.addr, f.at)
+	if got := strings.Join(slices.DeleteFunc(strings.Fields(printed), func(w string) bool { return strings.HasPrefix(w, "systemd.machine_id=") }), " ") + "\n"; strings.Replace(got, "port="+f.addr[strings.LastIndexByte(f.addr, ':')+1:], "port=PORT", 1) != want {
+		t.Errorf("cmdline prints\n%s; want\n%s", got, want)
+	}
+	if got := get("127.1.0.9", "0660cd37/cmdline.txt"); !strings.Contains(got, "/images@v1,") {
+		t.Errorf("who says that it is the node and is elsewhere gets %s", got)
+	}
+	if got := f.state("pi-01"); got.OnDraft != "v3" {
+		t.Errorf("a node that fetches its kernel: %+v", got)
+	}
+	n := f.node(1)
+	if err := n.mounts("/images@v3"); err != nil {
+		t.Fatal(err)
+	}
+	n.write(n.root, "file", "x")
+	if got, want := f.state("pi-01"), (nodeState{"pi-01", "v3", "v3", "draft", "v3", "v3"}); got != want {
+		t.Errorf("%+v; want %+v", got, want)
+	}
+	f.stop()
+}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/rootnfsd/rootnfsd/admin"
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/hostdir"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 	"github.com/rootnfsd/rootnfsd/hostlist"
 )
@@ -98,6 +100,19 @@ func draftAction(c *cli.Context) error {
 }
 
 func (s *openedStore) drafts() *exports.Drafts { return exports.OpenDrafts(s.state, s.Dir()) }
+
+// openDraftTree opens the tree of a draft to read it.
+func openDraftTree(dir string) (fs.Tree, error) {
+	host, err := hostdir.NewHost(hostdir.Options{SingleUser: true})
+	if err != nil {
+		return nil, err
+	}
+	tree, err := host.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return exports.NewReading(tree), nil
+}
 
 // draftNode returns the entry of the node that is to have a draft.
 func (s *openedStore) draftNode(c *cli.Context) (*exports.Entry, error) {
