@@ -3,6 +3,8 @@ package integration
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -460,4 +462,93 @@ func TestDraftNetboot(t *testing.T) {
 		t.Errorf("%+v; want %+v", got, want)
 	}
 	f.stop()
+}
+
+// TestDraftKilled kills what makes, seals and deletes a draft at any moment. When the server has started anew, there is none, or a whole one.
+func TestDraftKilled(t *testing.T) {
+	tree := files{"etc/issue": "one"}
+	for i := range 300 {
+		tree[fmt.Sprintf("usr/lib/%03d", i)] = strings.Repeat("x", 100*i)
+	}
+	f := &fleet{t: t, store: newStore(t, map[string]files{"v1": tree})}
+	f.at = "--export=" + f.store
+	cli(t, "seal", f.at)
+	cli(t, "promote", "v1", "--force", f.at)
+	cli(t, "node", "set", "pi-01", "--address", "127.1.0.1", f.at)
+	type version struct {
+		Name  string
+		Draft *struct{ Node string }
+	}
+	seen := map[string]int{}
+	before := "none"
+	began := time.Now()
+	cli(t, "draft", "v2", "--node", "pi-01", f.at)
+	takes := time.Since(began)
+	cli(t, "draft", "--abandon", "v2", f.at)
+	rounds := 10
+	if os.Getenv("ROOTNFSD_TEST_LONG") != "" {
+		rounds = 100
+	}
+	for range rounds {
+		args := []string{"draft", "v2", "--node", "pi-01"}
+		if before == "draft" {
+			args = [][]string{{"seal", "v2", "--force"}, {"draft", "--abandon", "v2", "--force"}}[rand.IntN(2)]
+		}
+		cmd := exec.Command(rootnfsd, append(args, f.at)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(rand.N(2 * takes))
+		cmd.Process.Kill()
+		cmd.Wait()
+
+		f.start()
+		n := f.node(1).boot()
+		n.expect("usr/lib/299", strings.Repeat("x", 4096))
+		err := n.do(procMkdir, append([]any{n.root, "x"}, sattr(0o755, 0, 0)...)...)
+		draft, sealed := false, false
+		for _, v := range cliJSON[[]version](t, "versions", f.at) {
+			draft = draft || v.Name == "v2" && v.Draft != nil
+			sealed = sealed || v.Name == "v2" && v.Draft == nil
+		}
+		var names []string
+		entries, _ := os.ReadDir(f.store)
+		for _, e := range entries {
+			names = append(names, e.Name())
+		}
+		now, want := "none", ".rootnfsd v1"
+		switch {
+		case draft:
+			now, want = "draft", ".rootnfsd v1 v2"
+			if err != nil && !errors.Is(err, statusExist) {
+				t.Errorf("MKDIR in the draft: %v", err)
+			}
+			if out, err := exec.Command("diff", "-rq", "--exclude=x", filepath.Join(f.store, "v1"), filepath.Join(f.store, "v2")).CombinedOutput(); err != nil {
+				t.Errorf("the draft is not whole: %s", out)
+			}
+		case sealed:
+			now, want = "sealed", ".rootnfsd v1 v2"
+		}
+		if !draft && !errors.Is(err, statusRofs) {
+			t.Errorf("MKDIR where there is no draft: %v; want ROFS", err)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("after %q, killed: in the store are %s; want %s", args, got, want)
+		}
+		f.stop()
+		if now == "sealed" {
+			cli(t, "remove", "v2", "--force", f.at)
+			if err := os.RemoveAll(filepath.Join(f.store, "v2")); err != nil {
+				t.Fatal(err)
+			}
+			seen["sealed"]++
+			now = "none"
+		}
+		seen[before+" to "+now]++
+		before = now
+		if t.Failed() {
+			return
+		}
+	}
+	t.Log(seen)
 }

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -321,7 +323,10 @@ type onDraftError struct{ text string }
 func (e *onDraftError) Error() string { return e.text }
 
 // sealDraft has seal make a version of a draft, which that ends. With force it is taken away from a node that is on it.
-func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, seal func() (image.SealResult, error)) error {
+// If it is interrupted, the draft is what it was.
+func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, seal func(ctx context.Context) (image.SealResult, error)) error {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
 	drafts := s.drafts()
 	unlock, err := drafts.Lock()
 	if err != nil {
@@ -342,7 +347,7 @@ func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, se
 		return err
 	}
 	err = drafts.Seal(name, operator(), idle, func() (exports.Ref, error) {
-		r, err := seal()
+		r, err := seal(ctx)
 		return refOf(r.Info), err
 	})
 	if err == nil {

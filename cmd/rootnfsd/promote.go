@@ -174,7 +174,7 @@ func (s *openedStore) sealOrEnd(ctx context.Context, name string, draft *exports
 	if draft == nil {
 		return s.seal(ctx, name)
 	}
-	err = s.sealDraft(ctx, name, false, func() (image.SealResult, error) {
+	err = s.sealDraft(ctx, name, false, func(ctx context.Context) (image.SealResult, error) {
 		r, err = s.seal(ctx, name)
 		return r, err
 	})

@@ -157,8 +157,11 @@ func (s *openedStore) sealAny(c *cli.Context, name, from string, fix fixer) (r i
 	if from != "" {
 		return r, nil, fmt.Errorf("%s is a draft of node %s: seal that without --from, or choose another name", name, draft.Node)
 	}
-	err = s.sealDraft(c.Context, name, c.Bool("force"), func() (image.SealResult, error) {
+	err = s.sealDraft(c.Context, name, c.Bool("force"), func(ctx context.Context) (image.SealResult, error) {
 		var err error
+		before := c.Context
+		c.Context = ctx
+		defer func() { c.Context = before }()
 		r, changes, err = s.sealFixed(c, name, "", fix)
 		return r, err
 	})
