@@ -552,3 +552,55 @@ func TestDraftKilled(t *testing.T) {
 	}
 	t.Log(seen)
 }
+
+// TestDraftNoSpace makes a draft where there is no room for it.
+func TestDraftNoSpace(t *testing.T) {
+	require(t)
+	store := newStore(t, nil)
+	if err := syscall.Mount("tmpfs", store, "tmpfs", 0, "size=7m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(store, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	write(t, filepath.Join(store, "v1/big"), randomBytes(3<<20))
+	at := "--export=" + store
+	cli(t, "promote", "v1", "--force", at)
+	cli(t, "node", "set", "pi-01", "--address", "127.1.0.1", at)
+	cliFails(t, []string{"draft", "v2", "--node", "pi-01", at}, "nothing was made", "no space left")
+	entries, err := os.ReadDir(store)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("in the store are %v, %v", entries, err)
+	}
+	if out := cli(t, "draft", at); !strings.Contains(out, "there are no drafts") {
+		t.Errorf("draft says %q", out)
+	}
+}
+
+// TestDraftWithoutRoot has a server give a draft to a node that may not act for the node's users.
+func TestDraftWithoutRoot(t *testing.T) {
+	f := draftFleet(t)
+	const nobody = 65534
+	cli(t, "draft", "v3", "--node", "pi-01", f.at)
+	if out, err := exec.Command("chown", "-R", fmt.Sprint(nobody), f.store).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for path := f.store; path != os.TempDir(); path = filepath.Dir(path) {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.user = nobody
+	f.start()
+	n := f.node(1)
+	if err := n.mounts("/images"); !errors.Is(err, statusAccess) {
+		t.Errorf("MOUNT: %v; want ACCES", err)
+	}
+	f.node(2).boot().expect("etc/issue", "one")
+	f.kill()
+	if want := "drafts are served by root"; !strings.Contains(f.log.String(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, &f.log)
+	}
+}
