@@ -41,7 +41,7 @@ staticcheck:
 # The race detector needs cgo. It stands in the way of counting allocations.
 race:
 	CGO_ENABLED=1 $(GO) test -vet=off -race $(PACKAGES)
-	$(GO) test -vet=off -run Allocate ./nfs
+	$(GO) test -vet=off -run Allocate ./nfs ./netboot/tftp
 
 fuzz:
 	@git grep -o '^func Fuzz[A-Za-z0-9]*' -- '*_test.go' | sed 's,/[^/]*:func , ,' | while read -r dir target; do \

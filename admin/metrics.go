@@ -48,6 +48,10 @@ var (
 	versions      = metric("versions", "Sealed versions, by whether they can be read.", "image", "state")
 	sealedAt      = metric("last_seal_timestamp_seconds", "When the newest version was sealed.", "image")
 
+	bootTransfers = metric("boot_files_total", "Boot files that nodes asked for over TFTP, by what became of them.", "result")
+	bootBytes     = metric("boot_file_bytes_total", "Bytes of boot files that were sent.")
+	bootRunning   = metric("boot_files_running", "Boot files that are being sent.")
+
 	buildInfo = metric("build_info", "1 for the rootnfsd that runs.", "version")
 )
 
@@ -109,6 +113,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	m.counter(checkedBytes, content.Checked)
 	m.counter(damagedChunks, content.Damaged)
 	m.counter(warmedBytes, c.cfg.Exports.Warmed())
+	if c.cfg.Boot != nil {
+		m.boot(c.cfg.Boot())
+	}
 	for _, s := range c.cfg.Exports.Serving() {
 		c.image(m, s)
 	}
@@ -160,6 +167,15 @@ func (m meter) server(s nfs.Snapshot) {
 	m.gauge(pending, float64(s.Homes), "homes")
 	m.gauge(pending, float64(s.Incoming), "incoming")
 	m.counter(panics, s.Panics)
+}
+
+// boot tells of boot files.
+func (m meter) boot(b BootFiles) {
+	for result, n := range map[string]uint64{"sent": b.Sent, "aborted": b.Aborted, "failed": b.Failed, "refused": b.Refused} {
+		m.counter(bootTransfers, n, result)
+	}
+	m.counter(bootBytes, b.Bytes)
+	m.gauge(bootRunning, float64(b.Running))
 }
 
 // treeOf says what a call of NFS was about.

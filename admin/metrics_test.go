@@ -48,6 +48,24 @@ func (o *operated) metrics(t *testing.T) []string {
 	return lines
 }
 
+func TestMetricsOfBootFiles(t *testing.T) {
+	told := func(o *operated) (lines []string) {
+		return slices.DeleteFunc(o.metrics(t), func(line string) bool { return !strings.HasPrefix(line, "rootnfsd_boot_") })
+	}
+	got := told(operate(t, []string{"pi"}, nil))
+	want := []string{
+		"rootnfsd_boot_file_bytes_total 6", "rootnfsd_boot_files_running 1",
+		`rootnfsd_boot_files_total{result="aborted"} 3`, `rootnfsd_boot_files_total{result="failed"} 4`,
+		`rootnfsd_boot_files_total{result="refused"} 5`, `rootnfsd_boot_files_total{result="sent"} 2`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+	if got := told(operate(t, []string{"pi"}, func(c *Config, _ map[string]*treeStore) { c.Boot = nil })); len(got) > 0 {
+		t.Errorf("without boot files: %q", got)
+	}
+}
+
 // TestMetricsOfNodes compares what is told of nodes with who they are.
 func TestMetricsOfNodes(t *testing.T) {
 	o := operate(t, []string{"pi"}, func(c *Config, _ map[string]*treeStore) {

@@ -132,18 +132,18 @@ func (b *bootFiles) add(f *fetching) {
 		b.drop(old)
 	}
 	if all := b.byAddr[f.key.addr]; len(all) >= mostAtAddress {
-		b.drop(oldest(slices.Values(all)))
+		b.drop(oldest(all))
 	}
 	if len(b.byKey) >= mostBootFiles {
-		b.drop(oldest(valuesOf(b.byKey)))
+		b.drop(oldest(b.some()))
 	}
 	b.byKey[f.key] = f
 	b.byAddr[f.key.addr] = append(b.byAddr[f.key.addr], f)
 }
 
 // oldest returns the boot that asked least recently, of those that were not confirmed if there are any.
-func oldest(all func(yield func(*fetching) bool)) (found *fetching) {
-	for f := range all {
+func oldest(all []*fetching) (found *fetching) {
+	for _, f := range all {
 		if found == nil || found.confirmed && !f.confirmed || found.confirmed == f.confirmed && f.last < found.last {
 			found = f
 		}
@@ -151,14 +151,15 @@ func oldest(all func(yield func(*fetching) bool)) (found *fetching) {
 	return found
 }
 
-func valuesOf(m map[fetchKey]*fetching) func(yield func(*fetching) bool) {
-	return func(yield func(*fetching) bool) {
-		for _, f := range m {
-			if !yield(f) {
-				return
-			}
+// some returns a few of all boots: where a map begins is left to chance, and to look at all of them for each request of a flood would
+// keep those waiting that mount.
+func (b *bootFiles) some() (few []*fetching) {
+	for _, f := range b.byKey {
+		if few = append(few, f); len(few) == mostAtAddress {
+			break
 		}
 	}
+	return few
 }
 
 // drop forgets a boot. The caller holds mu.

@@ -112,6 +112,11 @@ func TestFirmware(t *testing.T) {
 			if got, err := f.bootOne(n); got != "v2" || err != nil {
 				t.Errorf("the root of the next boot is %q, %v; want v2", got, err)
 			}
+			// A node that does not come as far as to mount its root, and begins anew.
+			for _, version := range []string{"v1", "v2"} {
+				cli(t, "promote", version, "--force", f.at)
+				pi.replay(steps, version)
+			}
 			type node struct{ Name, Address, Serial, State, Promised string }
 			got := fmt.Sprint(cliJSON[[]node](t, "nodes", pi.local.String(), f.at))
 			if want := fmt.Sprint([]node{{"", pi.local.String(), serial, "booting", "v2"}}); got != want {

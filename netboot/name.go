@@ -102,6 +102,7 @@ var steps = []struct {
 }{
 	{"bootcode.bin", exports.BootFirst},
 	{"start*.elf", exports.BootFirst},
+	{"config.txt", exports.BootFirst}, // of a Pi 5, whose firmware is in its EEPROM
 	{scriptFile, exports.BootFirst},
 	{"*.efi", exports.BootFirst},
 	{commandLineFile, exports.BootLast},

@@ -69,9 +69,9 @@ func TestNames(t *testing.T) {
 
 func TestSteps(t *testing.T) {
 	for step, names := range map[exports.BootStep]string{
-		exports.BootFirst: "bootcode.bin start.elf start4.elf start4cd.elf boot.ipxe bootx64.efi BOOTAA64.EFI",
+		exports.BootFirst: "bootcode.bin start.elf start4.elf start4cd.elf config.txt boot.ipxe bootx64.efi BOOTAA64.EFI",
 		exports.BootLast:  "cmdline.txt kernel.img kernel8.img kernel_2712.img vmlinuz vmlinuz-6.1.0 Image u-boot.bin u-boot-rpi4.bin",
-		exports.BootAny:   "config.txt fixup4.dat initramfs8 initrd.img bcm2711-rpi-4-b.dtb bootsig.bin recovery.elf image.gz",
+		exports.BootAny:   "fixup4.dat initramfs8 initrd.img bcm2711-rpi-4-b.dtb bootsig.bin recovery.elf image.gz",
 	} {
 		for name := range strings.FieldsSeq(names) {
 			if got := netboot.StepOf(name); got != step {

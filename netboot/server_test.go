@@ -278,8 +278,12 @@ func TestSymlinks(t *testing.T) {
 		} {
 			m.Symlink("/boot/"+link, text)
 		}
+		m.Symlink("/boot/link1", "absolute")
+		for i := 2; i <= 40; i++ {
+			m.Symlink(fmt.Sprintf("/boot/link%d", i), fmt.Sprintf("link%d", i-1))
+		}
 	})
-	for _, name := range []string{"absolute", "relative", "chain", "dots", "dir/kernel"} {
+	for _, name := range []string{"absolute", "relative", "chain", "dots", "dir/kernel", "link39"} {
 		s.gets(name, "kernel")
 	}
 	if len(s.logs.FilterLevelExact(zapcore.WarnLevel).All()) > 0 {
@@ -294,6 +298,7 @@ func TestSymlinks(t *testing.T) {
 		{"out", tftp.CodeAccess, "leads out of the image"},
 		{"root", tftp.CodeAccess, "leads out of the image"},
 		{"loop", tftp.CodeAccess, "more than 40 symlinks"},
+		{"link40", tftp.CodeAccess, "more than 40 symlinks"},
 		{"device", tftp.CodeAccess, "leads to a character device"},
 		{"todir", tftp.CodeAccess, ""},
 		{"null", tftp.CodeAccess, ""},
@@ -351,6 +356,7 @@ func debian(m *fstest.MemTree) {
 		m.WriteFile("/boot/initrd.img-"+v, 0o644, []byte("initramfs "+v))
 	}
 	m.WriteFile("/boot/vmlinuz-6.1.0-11-amd64.old", 0o644, []byte("left over"))
+	m.WriteFile("/boot/initrd.img-6.1.0-11-amd64.old", 0o644, []byte("left over"))
 }
 
 func TestKernel(t *testing.T) {

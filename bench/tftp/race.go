@@ -40,7 +40,11 @@ type Plan struct {
 	Note     func(string)
 }
 
-const maxClients = 4096
+const (
+	maxClients = 4096
+	// watchEvery is how often it is looked what memory a server has.
+	watchEvery = 250 * time.Millisecond
+)
 
 // Check refuses a plan that cannot be made.
 func (p *Plan) Check() error {
@@ -155,7 +159,7 @@ func (p *Plan) fetch(ctx context.Context, t *Target, s setting) (r bench.Run, fa
 		return r, nil, fmt.Errorf("%s: %w", t.Name, err)
 	}
 	defer f.close()
-	highest := peer.Watch(t.Family)
+	highest := peer.WatchEvery(t.Family, watchEvery)
 	t.Family.Settle(ctx)
 	cpu := t.Family.CPU()
 	r, failed, err = f.fetch(ctx, p.File, p.Limit)

@@ -139,13 +139,16 @@ func serve(c *cli.Context) error {
 	defer doors.close()
 	server := nfs.New(config)
 	running := newTasks(ctx)
+	var boot *netboot.Server
+	if socks.tftp != nil {
+		boot = netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), MachineID: machineIDs(images), Log: log})
+	}
 	running.start(func(ctx context.Context) error {
-		doors.serve(ctx, newAdmin(stores, x, server, allow, log))
+		doors.serve(ctx, newAdmin(stores, x, server, boot, allow, log))
 		return nil
 	})
 	running.serve(socks, server)
-	if socks.tftp != nil {
-		boot := netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), MachineID: machineIDs(images), Log: log})
+	if boot != nil {
 		running.start(func(ctx context.Context) error { return on(socks.tftp.LocalAddr(), boot.Serve(ctx, socks.tftp)) })
 	}
 	// Nodes are answered while trees are sealed: those that boot a version that is there need not wait.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -76,7 +77,11 @@ func start(t *testing.T, change func(*harness)) *harness {
 
 func startAt(t *testing.T, address string, change func(*harness)) *harness {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", address)
+	network := "udp"
+	if strings.HasPrefix(address, "0.0.0.0:") {
+		network = "udp4" // or it is a socket of IPv6, as the one of [::] is
+	}
+	pc, err := net.ListenPacket(network, address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +187,11 @@ func (h *harness) client(t testing.TB) *client {
 
 func newClient(t testing.TB, server netip.AddrPort) *client {
 	t.Helper()
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(server.Addr(), 0)))
+	own := netip.IPv6Loopback()
+	if server.Addr().Is4() {
+		own = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(own, 0)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,6 +69,13 @@ func (t *netascii) read(off int64, nowait bool) ([]byte, error) {
 	return nil, err
 }
 
+// Confirmed implements Confirmer for a file that is one.
+func (t *netascii) Confirmed() {
+	if f, ok := t.File.(Confirmer); ok {
+		f.Confirmed()
+	}
+}
+
 // Size is the length of the translation.
 func (t *netascii) Size() int64 {
 	if len(t.ends) == 0 {

@@ -211,6 +211,40 @@ func TestRequestAfterAbort(t *testing.T) {
 	}
 }
 
+// TestRequestOvertakesAbort aborts and asks again while the server is about to
+// look at requests, and at nothing else before.
+func TestRequestOvertakesAbort(t *testing.T) {
+	gate := make(chan struct{})
+	h := start(t, func(h *harness) {
+		h.Done = func(r Result) {
+			h.results <- r
+			<-gate // nothing goes on meanwhile
+		}
+	})
+	const abort, oack = "\x00\x05\x00\x00\x00", "\x00\x06tsize\x0010000\x00"
+	clients := make([]*client, 4)
+	for i := range clients {
+		clients[i] = h.client(t)
+		if i < 3 {
+			clients[i].ask("f", "tsize", "0")
+			clients[i].wantPacket(oack)
+		}
+	}
+	clients[0].send(clients[0].tid, []byte(abort))
+	h.result(t)
+	clients[1].send(clients[1].tid, []byte(abort))
+	clients[3].ask("f", "tsize", "0")
+	gate <- struct{}{}
+	h.result(t) // by now it is known that there is a request, which comes after this
+	clients[2].send(clients[2].tid, []byte(abort))
+	clients[2].ask("f", "tsize", "0")
+	gate <- struct{}{}
+	h.result(t)
+	close(gate)
+	clients[2].wantPacket(oack)
+	clients[3].wantPacket(oack)
+}
+
 // TestRequestAfterReboot asks again from the port of a transfer that has been
 // silent.
 func TestRequestAfterReboot(t *testing.T) {
@@ -414,6 +448,7 @@ func TestStop(t *testing.T) {
 		case "opening":
 			entered <- struct{}{}
 			<-ctx.Done()
+			time.Sleep(20 * time.Millisecond) // Serve must not return before
 		case "reading":
 			return hooked{h.file(make([]byte, 10)), func(_ []byte, _ int64, nowait bool) (int, error) {
 				if nowait {

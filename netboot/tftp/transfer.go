@@ -25,11 +25,11 @@ var (
 )
 
 const (
-	// maxTries is how often a packet is sent. It comes again after the timeout,
-	// then after twice as long, up to maxBackoff times: with a second, for half a minute.
-	maxTries   = 6
+	// What is not acknowledged is sent again after the timeout, then after twice as
+	// long, up to maxBackoff timeouts.
 	maxBackoff = 8
-	// patience is after how many timeouts without an acknowledgement a transfer ends.
+	// patience is after how many timeouts a transfer ends in which nothing is
+	// acknowledged: with a second, all was sent six times then.
 	patience = 30
 )
 
@@ -71,11 +71,10 @@ type transfer struct {
 	heard    time.Time     // when something was acknowledged
 	deadline time.Time     // when to do something about silence
 	interval time.Duration // from which the deadline is made
-	tries    int           // how often what is not acknowledged was sent
 }
 
-// Buffers hold what is read at once. With 16 KiB a transfer takes 4 % more CPU,
-// with 64 KiB no less.
+// Buffers hold what is read at once. In windows of 16 blocks a transfer takes 16 % more
+// CPU with 16 KiB, for fewer blocks go out by one call, and no less with 64.
 const (
 	bufferSize      = 32 << 10
 	largeBufferSize = 64 << 10 // for blocks that need it
@@ -281,7 +280,7 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 
 // heardFrom restarts the clock of silence.
 func (l *loop) heardFrom(t *transfer) {
-	t.heard, t.tries, t.interval = l.now, 1, l.firstTimeout(t)
+	t.heard, t.interval = l.now, l.firstTimeout(t)
 	t.deadline = l.now.Add(t.interval)
 }
 
@@ -299,11 +298,10 @@ func (l *loop) expired(t *transfer) {
 	case t.stuck:
 		t.stuck = false
 		t.deadline = l.now.Add(t.interval)
-	case t.tries >= maxTries || l.now.Sub(t.heard) >= max(patience*l.limits.timeout, 2*first):
+	case l.now.Sub(t.heard) >= max(patience*l.limits.timeout, 2*first):
 		l.end(t, errSilent)
 		return
 	default:
-		t.tries++
 		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, first))
 		t.deadline = l.now.Add(t.interval)
 		t.next = t.acked + 1
@@ -454,11 +452,19 @@ func (b *batch) init() {
 // send sends up to n blocks from t.next on, all of which are in the buffer, and
 // returns how many, and the bytes in them.
 func (b *batch) send(t *transfer, n int64) (bytes, blocks int64, errno unix.Errno) {
+	off := (t.next - 1) * t.block
+	if start := off - t.bufOff - headerSize; t.window == 1 && start >= 0 {
+		// What is before the block is acknowledged, so the header can be written over
+		// it: one piece takes 4 % less CPU than two.
+		bytes = min(t.block, t.size-off)
+		p := t.buf[start:][:headerSize+bytes]
+		p[0], p[1], p[2], p[3] = 0, opData, byte(t.next>>8), byte(t.next)
+		return bytes, 1, send(t.fd, p)
+	}
 	if !t.gso {
 		n = 1
 	}
 	n = max(1, min(n, maxWindow, maxDatagram/(headerSize+t.block)))
-	off := (t.next - 1) * t.block
 	for i := range n {
 		content := t.buf[off-t.bufOff:][:min(t.block, t.size-off)]
 		number := uint16(t.next + i)
