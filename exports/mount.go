@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -79,6 +80,9 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return handle, nil
 		}
 	}
+	if !from.Datagram && x.find(x.table.Load(), names, p).version == nil {
+		x.awaitStart()
+	}
 	from.Booting = from.Booting && p.reserved
 	for try := 1; ; try++ {
 		handle, target, err := x.mountVersion(p, dir, names, from, try, refuse)
@@ -93,6 +97,23 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return handle, nil
 		}
 		p.notMounted(target.version)
+	}
+}
+
+// startWait is how long a mount waits of which there is nothing yet because trees are being sealed. Then it is refused; an initramfs
+// mounts again every second.
+const startWait = 5 * time.Second
+
+// awaitStart waits until all is sealed that was to be, but not for long.
+func (x *Exports) awaitStart() {
+	if !x.starting.Load() {
+		return
+	}
+	late := time.NewTimer(startWait)
+	defer late.Stop()
+	select {
+	case <-x.started:
+	case <-late.C:
 	}
 }
 

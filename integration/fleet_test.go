@@ -170,12 +170,7 @@ func (f *fleet) nameSome() {
 func (f *fleet) start(flags ...string) {
 	f.t.Helper()
 	if f.addr == "" {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		f.addr = ln.Addr().String()
-		ln.Close()
+		f.addr = freeAddr(f.t)
 		f.t.Cleanup(func() {
 			f.kill()
 			for _, n := range f.nodes {
