@@ -157,12 +157,13 @@ func TestDraftMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wants(t, s.peer, "/images", "v2")
-	s.wants(t, s.peer, "/images@v3", access)
+	s.wants(t, s.peer, "/images@v3", "draft v3")
 	if err := s.drafts.Give("v3", "pi-02", "me"); err != nil {
 		t.Fatal(err)
 	}
 	s.wants(t, s.at(otherHost), "/images", "draft v3")
 	s.wants(t, s.peer, "/images", "v2")
+	s.wants(t, s.peer, "/images@v3", access)
 }
 
 func mustRef(t *testing.T, s *drafted, name string) Ref {
