@@ -164,6 +164,26 @@ func TestMetricsStayFew(t *testing.T) {
 }
 
 // TestRolloutEvents counts what is done to a history that forgets.
+func TestSealsAreCounted(t *testing.T) {
+	c := &collector{seals: map[string]*sealCounts{}}
+	version := func(name string, at int64) Version { return Version{Name: name, Sealed: time.Unix(at, 0)} }
+	list := []Version{version("v1", 1000), version("v2", 2000)}
+	check := func(when string, want uint64) {
+		t.Helper()
+		if got := c.countSeals("pi", list); got != want {
+			t.Errorf("%s: %d; want %d", when, got, want)
+		}
+	}
+	check("what was before", 0)
+	list = append(list, version("v3", 3000), version("v4", 3001), Version{Name: "damaged"})
+	check("two new ones", 2)
+	check("nothing new", 2)
+	list = append(list[1:], version("v1", 4000))
+	check("one sealed again", 3)
+	list = list[:1]
+	check("removed", 3)
+}
+
 func TestRolloutEvents(t *testing.T) {
 	var history []exports.Event
 	at := time.Unix(1000, 0)
@@ -193,7 +213,7 @@ func TestRolloutEvents(t *testing.T) {
 	check("new events")
 	history = history[8:]
 	check("old ones are forgotten")
-	add("draft", 3)
+	add("unheard of", 3)
 	want["other"] = 3
 	check("one that is not known")
 	history = nil

@@ -102,6 +102,9 @@ func TestFleet(t *testing.T) {
 	for _, n := range Fleet(r, inv, seen, noon) {
 		got = append(got, fmt.Sprintf("%s at %v runs %q, promised %s (%s), reboot %v, %s, %d calls, %d hints", n.Key(), n.Address, n.Running, n.Promised, n.Why, n.RebootNeeded, n.State, n.Calls, len(n.Hints)))
 	}
+	if n := statusOf(r, nil, seen[3:4], noon); len(n.Hints) != 1 || n.Hints[0] != "it reads in pieces of 4 KiB: add rsize=1048576 to its nfsroot= options" {
+		t.Errorf("hints: %q", n.Hints)
+	}
 	want := `pi-a at invalid IP runs "", promised v2 (promoted), reboot false, new, 0 calls, 0 hints
 pi-b at 10.0.0.3 runs "v2", promised v2 (promoted), reboot false, up, 7 calls, 0 hints
 pi-c at invalid IP runs "", promised v9 (pinned), reboot false, new, 0 calls, 0 hints

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,14 +13,14 @@ import (
 )
 
 // TestHomeUnits has Debian nodes bring up their homes by the systemd units of
-// docs/homes.md, and from one promote to the next by those that people have who
+// node-files, and from one promote to the next by those that people have who
 // come from the kernel's server.
 func TestHomeUnits(t *testing.T) {
 	golden := openGolden(t)
 	net := newNet(t)
 	dir, skel := t.TempDir(), t.TempDir()
 	makeSkeleton(t, skel)
-	units := documentedFiles(t)
+	units := homeUnits(t, lab.ServerAddress)
 	sealWith(t, golden, "units", units)
 	const mount = "etc/systemd/system/home.mount"
 	units[mount] = replaceLine(t, units[mount], "What=", lab.ServerAddress+":"+dir)
@@ -92,10 +93,17 @@ func makeSkeleton(t *testing.T, skel string) {
 	}
 }
 
-// documentedFiles are the files that docs/homes.md says to put into an image, for
-// the server of the lab. The first line of each is a comment with its path.
-func documentedFiles(t *testing.T) files {
+// homeUnits are the units that node-files has for a home on a server.
+func homeUnits(t *testing.T, server string) files {
 	t.Helper()
+	units := nodeFiles(t, "debian", "--home", server+":/home")
+	maps.DeleteFunc(units, func(path, _ string) bool { return !strings.HasPrefix(path, "etc/systemd/system/home") })
+	return units
+}
+
+// TestDocumentedUnits holds docs/homes.md against the units that are installed. The first line of each is a comment
+// with its path.
+func TestDocumentedUnits(t *testing.T) {
 	checkout, err := lab.Checkout()
 	if err != nil {
 		t.Fatal(err)
@@ -104,27 +112,37 @@ func documentedFiles(t *testing.T) files {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := files{}
+	told := files{}
 	path := ""
 	for line := range strings.Lines(string(text)) {
 		code, isCode := strings.CutPrefix(line, "    ")
 		if p, ok := strings.CutPrefix(code, "# /"); ok && isCode {
 			path = strings.TrimSpace(p)
-		} else if !isCode && line != "\n" {
+			continue
+		}
+		if !isCode && line != "\n" {
 			path = ""
 		}
 		if path != "" {
-			all[path] += strings.ReplaceAll(code, "=server:", "="+lab.ServerAddress+":")
+			told[path] += code
 		}
 	}
-	return all
+	units := homeUnits(t, "server")
+	if len(told) != len(units) || len(told) != 3 {
+		t.Errorf("docs/homes.md has %d units, and %d are installed; want three", len(told), len(units))
+	}
+	for path, want := range units {
+		if got := strings.TrimRight(told[path], "\n") + "\n"; got != want {
+			t.Errorf("docs/homes.md has of %s\n%s\nwhich is\n%s", path, got, want)
+		}
+	}
 }
 
 // sealWith seals golden root v1 with more files, under a name of its own, and
 // enables home-activate.service.
 func sealWith(t *testing.T, golden *lab.Golden, version string, more files) {
 	t.Helper()
-	above, merged := t.TempDir(), t.TempDir()
+	above := t.TempDir()
 	for path, text := range more {
 		write(t, filepath.Join(above, path), text)
 	}
@@ -133,6 +151,13 @@ func sealWith(t *testing.T, golden *lab.Golden, version string, more files) {
 	if err := os.Symlink("../home-activate.service", filepath.Join(wants, "home-activate.service")); err != nil {
 		t.Fatal(err)
 	}
+	sealAbove(t, golden, version, above)
+}
+
+// sealAbove seals golden root v1 with what is in a directory laid over it, under a name of its own.
+func sealAbove(t *testing.T, golden *lab.Golden, version, above string) {
+	t.Helper()
+	merged := t.TempDir()
 	if err := syscall.Mount("overlay", merged, "overlay", syscall.MS_RDONLY, "lowerdir="+above+":"+golden.Tree("v1")); err != nil {
 		t.Fatal(err)
 	}

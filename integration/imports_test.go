@@ -28,6 +28,7 @@ var importRules = []importRule{
 	{"netboot", "exports fs", "boot files come from exports, not from the store"},
 	{"admin", "exports nfs fs", "the operator's door does not look past exports"},
 	{"nodefiles", "fs fs/durable fs/layer", "what is a node's own does not know how it gets there"},
+	{"nodeside", "fs", "files of the node's side know no versions"},
 	{"exports", "fs fs/durable fs/layer hostlist", "what is served to whom is no matter of protocols or of bytes on a disk"},
 	{"fs/image", "fs fs/durable fs/pagecache fs/source cache", "the store knows neither clients nor the wire"},
 	{"fs/hostdir", "fs fs/pagecache cache", "a host directory does not know what it is served as"},

@@ -20,6 +20,8 @@ func fixFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.BoolFlag{Name: "fix", Usage: "put right what lint finds and needs no judgement"},
 		&cli.StringFlag{Name: "caps", Usage: "warn, setuid or restore: `WHAT` --fix does about file capabilities", Value: string(lint.CapsWarn)},
+		&cli.StringFlag{Name: "node-files", Usage: "put in the node files for a `SYSTEM`, as rootnfsd node-files has them"},
+		&cli.StringFlag{Name: "home", Usage: "with --node-files: nodes mount `SERVER:/PATH` at /home"},
 	}
 }
 
@@ -33,24 +35,43 @@ func fixerOf(c *cli.Context) (fixer, error) {
 	if err != nil {
 		return nil, usageError(c, "--caps: %v", err)
 	}
-	if !c.Bool("fix") {
-		if c.IsSet("caps") {
-			return nil, usageError(c, "--caps is for --fix")
-		}
+	if !c.Bool("fix") && c.IsSet("caps") {
+		return nil, usageError(c, "--caps is for --fix")
+	}
+	// Node files first, so that there is less to fix.
+	add, err := nodeFilesFixer(c)
+	if err != nil {
+		return nil, err
+	}
+	var steps []fixer
+	if add != nil {
+		steps = append(steps, add)
+	}
+	if c.Bool("fix") {
+		steps = append(steps, func(ctx context.Context, tree billy.Filesystem) (billy.Filesystem, []lint.Change, error) {
+			fixed, changes, err := lint.Fix(ctx, tree, caps)
+			return fixed, changes, explainPermission(err)
+		})
+	}
+	if len(steps) == 0 {
 		return nil, nil
 	}
 	return func(ctx context.Context, tree billy.Filesystem) (billy.Filesystem, []lint.Change, error) {
-		fixed, changes, err := lint.Fix(ctx, tree, caps)
-		if err != nil {
-			return nil, nil, explainPermission(err)
+		var all []lint.Change
+		for _, step := range steps {
+			fixed, changes, err := step(ctx, tree)
+			if err != nil {
+				return nil, nil, err
+			}
+			tree, all = fixed, append(all, changes...)
 		}
 		if !c.Bool("json") {
 			paint, err := coloursFor("auto")
-			if err = errors.Join(err, printChanges(c.App.Writer, changes, paint)); err != nil {
+			if err = errors.Join(err, printChanges(c.App.Writer, all, paint)); err != nil {
 				return nil, nil, err
 			}
 		}
-		return fixed, changes, nil
+		return tree, all, nil
 	}, nil
 }
 

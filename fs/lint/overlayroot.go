@@ -77,7 +77,7 @@ func checkOverlayroot(c *checker) error {
 			recurse = v != "0"
 		case key == "" || slices.Contains(overlayrootKeys(mode), key):
 		default:
-			c.found(Warning, by, quoted(option)+" is ignored: overlayroot has no such key", "remove it; for the size of the overlay, run mount -o remount,size=SIZE /media/root-rw from a unit")
+			c.found(Warning, by, quoted(option)+" is ignored: overlayroot has no such key", "remove it; rootnfsd.overlay=tmpfs:size=SIZE has a size (rootnfsd node-files --for debian)")
 		}
 	}
 	text, err := c.read(fstabPath)

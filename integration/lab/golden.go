@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -178,4 +179,60 @@ func theOne(pattern string) (string, error) {
 		return "", errors.New(pattern + " matches: " + strings.Join(files, ", "))
 	}
 	return files[0], nil
+}
+
+// OpenNodeSide returns a store with one golden root, v1, which is that of OpenGolden with what `program
+// node-files` has for Debian, in its initramfs, too. Like the other it is made when it is not in the
+// cache, and one process's alone until Close.
+func OpenNodeSide(program, home string) (*Golden, error) {
+	args := []string{"node-files", "--for", "debian", "--home", home}
+	files, err := exec.Command(program, append(args, "--tar")...).Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s %q: %w", program, args, err)
+	}
+	key, err := recipeKey(packages+string(files), recipe)
+	if err != nil {
+		return nil, err
+	}
+	dir, lock, err := openCache("nodeside-" + key)
+	if err != nil {
+		return nil, err
+	}
+	g := &Golden{Store: filepath.Join(dir, "images"), lock: lock}
+	if _, missing := os.Stat(g.Store); missing == nil {
+		err = g.Reset()
+	} else {
+		err = makeNodeSide(dir, g.Store, append([]string{program}, args...))
+	}
+	if err != nil {
+		g.Close()
+		return nil, err
+	}
+	return g, nil
+}
+
+// makeNodeSide makes the store in dir.
+func makeNodeSide(dir, store string, install []string) error {
+	golden, err := OpenGolden()
+	if err != nil {
+		return err
+	}
+	defer golden.Close()
+	making := filepath.Join(dir, "making")
+	if err := os.RemoveAll(making); err != nil {
+		return err
+	}
+	if err := os.Mkdir(making, 0o755); err != nil {
+		return err
+	}
+	root := filepath.Join(making, "v1")
+	err = runAll("making a golden root with node files", [][]string{
+		{"cp", "-a", golden.Tree("v1"), root},
+		append(install, "--into", root, "--yes"),
+		{"unshare", "--mount", "sh", "-euc", `mount -t proc proc "$1/proc" && chroot "$1" update-initramfs -u -k all`, "sh", root},
+	})
+	if err != nil {
+		return err
+	}
+	return os.Rename(making, store)
 }

@@ -36,6 +36,7 @@ type Machine struct {
 	// it does not depend on what else this machine does, or on what emulation is bad at.
 	CountInstructions bool
 	Disks             []string // images of disks, vda and so on; what is written to them is lost
+	KeptDisks         []string // more of them, on which it stays
 }
 
 // UserServer is the address of the server for a guest on the user-mode network.
@@ -110,6 +111,9 @@ func (m Machine) arguments() []string {
 	}
 	for _, disk := range m.Disks {
 		args = append(args, "-drive", "if=virtio,format=raw,snapshot=on,file="+disk)
+	}
+	for _, disk := range m.KeptDisks {
+		args = append(args, "-drive", "if=virtio,format=raw,file="+disk)
 	}
 	if m.Number == 0 {
 		return append(args, "-device", device, "-netdev", "user,id=net,net=192.0.2.0/24,host="+UserServer)

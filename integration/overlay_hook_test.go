@@ -1,0 +1,646 @@
+package integration
+
+import (
+	_ "embed"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// bootScript runs the overlay's hook without a machine around it.
+//
+//go:embed initramfs/boot.sh
+var bootScript string
+
+// initramfs is a node of which there is no more than what its initramfs sees.
+type initramfs struct {
+	dir   string
+	shell string // that runs the hook
+}
+
+// The programs that Debian's initramfs has of busybox, as far as the hook needs them.
+var applets = strings.Fields("cat chmod cp cut grep head ln losetup ls mkdir mount mv readlink rm rmdir sed sh sleep stat sync timeout touch umount")
+
+// newInitramfs makes one whose version has some files. Its shell is busybox, or dash.
+func newInitramfs(t *testing.T, shell string, version files) *initramfs {
+	t.Helper()
+	require(t, "unshare", "busybox", "dash", "mke2fs", "e2fsck", "losetup", "debugfs")
+	n := &initramfs{dir: t.TempDir(), shell: shell}
+	for path, text := range nodeFiles(t, "debian") {
+		if path == "etc/initramfs-tools/scripts/init-bottom/rootnfsd-overlay" {
+			write(t, n.path("hook"), text)
+		}
+	}
+	for _, dir := range []string{"version", "home", "bin"} {
+		mkdir(t, n.path(dir))
+	}
+	for path, text := range version {
+		write(t, n.path("version/"+path), text)
+	}
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range applets {
+		n.link(t, busybox, name)
+	}
+	for _, name := range []string{"mke2fs", "e2fsck", "dash"} {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.link(t, path, name)
+	}
+	n.program(t, "modprobe", "exit 0")
+	n.homeAnswers(t, `mount --bind "`+n.path("home")+`" "$4"`)
+	return n
+}
+
+func (n *initramfs) path(name string) string { return filepath.Join(n.dir, name) }
+
+func (n *initramfs) link(t *testing.T, target, name string) {
+	t.Helper()
+	if err := os.Symlink(target, n.path("bin/"+name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// program puts a script in the place of a program.
+func (n *initramfs) program(t *testing.T, name, script string) {
+	t.Helper()
+	path := n.path("bin/" + name)
+	os.Remove(path)
+	write(t, path, "#!/bin/sh\n"+script+"\n")
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// homeAnswers says what nfsmount does; $3 is the home, $4 the directory.
+func (n *initramfs) homeAnswers(t *testing.T, script string) {
+	t.Helper()
+	n.program(t, "nfsmount", script)
+}
+
+// start is one boot, and returns how it ended.
+func (n *initramfs) start(t *testing.T, words, then string) result {
+	t.Helper()
+	write(t, n.path("cmdline"), "root=/dev/nfs nfsroot=192.0.2.2:/images,v3,tcp,ro rw "+words+"\n")
+	return finish(t, exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", bootScript, "boot", n.dir, n.path("bin/"+n.shell), then))
+}
+
+// boot has the node boot, and do something then in the directory that is its root. It returns what that printed.
+func (n *initramfs) boot(t *testing.T, words, then string) string {
+	t.Helper()
+	r := n.start(t, words, `cd "$root"; `+then)
+	if r.status != 0 {
+		t.Fatalf("with %s: exit status %d\n%s%s\nconsole:\n%s%s", words, r.status, r.stdout, r.stderr, n.read(t, "console"), n.read(t, "kmsg"))
+	}
+	return r.stdout
+}
+
+func (n *initramfs) read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(n.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// status is what the hook noted of the last boot under a key, the last of several.
+func (n *initramfs) status(t *testing.T, key string) string {
+	t.Helper()
+	value := ""
+	for line := range strings.Lines(n.read(t, "status")) {
+		if v, ok := strings.CutPrefix(line, key+"="); ok {
+			value = strings.TrimSuffix(v, "\n")
+		}
+	}
+	return value
+}
+
+// expect looks at how the last boot went: its mode, and a part of the problem that it told.
+func (n *initramfs) expect(t *testing.T, mode, problem string) {
+	t.Helper()
+	got := n.status(t, "problem")
+	if m := n.status(t, "mode"); m != mode || (problem == "") != (got == "") || !strings.Contains(got, problem) {
+		t.Errorf("mode %q, problem %q; want %q, %q\nconsole:\n%s", m, got, mode, problem, n.read(t, "console"))
+	}
+	if got != "" && !strings.Contains(n.read(t, "kmsg")+n.read(t, "console"), got) {
+		t.Errorf("the problem %q is not on the console", got)
+	}
+}
+
+// saved returns the note in each image of the home, by name.
+func (n *initramfs) saved(t *testing.T) map[string]string {
+	t.Helper()
+	images, err := filepath.Glob(n.path("home/.rootnfsd/upper.img*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	notes := map[string]string{}
+	for _, image := range images {
+		notes[filepath.Base(image)] = finish(t, exec.Command("debugfs", "-R", "cat /upper/etc/note", image)).stdout
+	}
+	return notes
+}
+
+// inShells runs a test with each shell that an initramfs may have.
+func inShells(t *testing.T, version files, test func(t *testing.T, n *initramfs)) {
+	t.Helper()
+	for _, shell := range []string{"sh", "dash"} {
+		t.Run(map[string]string{"sh": "busybox"}[shell]+strings.TrimPrefix(shell, "sh"), func(t *testing.T) {
+			test(t, newInitramfs(t, shell, version))
+		})
+	}
+}
+
+var noted = files{"etc/note": "version\n", "etc/fstab": "# a comment\nPARTUUID=1-02  /  ext4 defaults 0 1\nproc /proc proc defaults 0 0\n"}
+
+const (
+	readNote  = "cat etc/note; "
+	writeNote = "echo changed >etc/note; "
+)
+
+// TestOverlayHook runs the hook in each mode that needs no device of its own, twice over.
+func TestOverlayHook(t *testing.T) {
+	inShells(t, noted, func(t *testing.T, n *initramfs) {
+		expect := func(t *testing.T, words, then, want string) {
+			t.Helper()
+			if got := n.boot(t, words, then); got != want {
+				t.Errorf("with %s, %s prints %q; want %q", words, then, got, want)
+			}
+		}
+		t.Run("nothing", func(t *testing.T) {
+			expect(t, "quiet", readNote+"[ ! -e media ] && [ ! -e /run/rootnfsd-overlay ] && echo untouched", "version\nuntouched\n")
+		})
+		t.Run("off", func(t *testing.T) {
+			expect(t, "rootnfsd.overlay=off", readNote+"touch x 2>/dev/null || echo read-only", "version\nread-only\n")
+			n.expect(t, "off", "")
+		})
+		t.Run("memory", func(t *testing.T) {
+			const words = "rootnfsd.overlay=tmpfs:size=2M"
+			expect(t, words, readNote+writeNote+readNote+"cat media/root-ro/etc/note media/root-rw/upper/etc/note", "version\nchanged\nversion\nchanged\n")
+			n.expect(t, "tmpfs", "")
+			expect(t, words, readNote+"head -c 4000000 /dev/zero >full 2>/dev/null || echo full; rm full; echo x >x && echo goes on", "version\nfull\ngoes on\n")
+			expect(t, words, "cat etc/fstab", "# a comment\n#rootnfsd-overlay: PARTUUID=1-02  /  ext4 defaults 0 1\nproc /proc proc defaults 0 0\n")
+		})
+		t.Run("image", func(t *testing.T) {
+			const words = "rootnfsd.version=a rootnfsd.overlay=loop:size=16M"
+			expect(t, words, readNote+writeNote+"cat media/root-rw/upper/etc/note; ls media/root-home/.rootnfsd", "version\nchanged\nupper.img\nupper.lock\n")
+			n.expect(t, "loop", "")
+			if got := n.status(t, "made_over"); got != "a" {
+				t.Errorf("the upper was made over %q; want a", got)
+			}
+			expect(t, words, readNote+"head -c 40000000 /dev/zero >full 2>/dev/null || echo full; rm full; echo x >x && echo goes on", "changed\nfull\ngoes on\n")
+			expect(t, words+",move,old=2", readNote+"echo second >etc/note", "version\n")
+			expect(t, words+",move,old=2", readNote+"echo third >etc/note", "version\n")
+			expect(t, words+",move,old=2", readNote, "version\n")
+			if got := fmt.Sprint(n.saved(t)); got != "map[upper.img: upper.img.old.2:second\n upper.img.old.3:third\n]" {
+				t.Errorf("afterwards there is %q; want the last two, and a new one", got)
+			}
+			expect(t, words+",clear", writeNote+readNote, "changed\n")
+			expect(t, words+",clear", readNote, "version\n")
+			n.expect(t, "loop", "")
+		})
+		t.Run("another version", func(t *testing.T) {
+			const image = "rootnfsd.overlay=loop:size=16M"
+			expect(t, "rootnfsd.version=a "+image+",clear", writeNote, "")
+			expect(t, "rootnfsd.version=b "+image+",on-change=keep", readNote, "changed\n")
+			n.expect(t, "loop", "the changes were made over another version (a), and are kept over b")
+			expect(t, "rootnfsd.version=b "+image, readNote, "version\n")
+			n.expect(t, "loop", "moved aside")
+			if got := n.saved(t)["upper.img.old.4"]; got != "changed\n" {
+				t.Errorf("moved aside is %q; want what was written: %q", got, n.saved(t))
+			}
+			expect(t, "rootnfsd.version=b "+image, readNote+writeNote, "version\n")
+			n.expect(t, "loop", "")
+			expect(t, "rootnfsd.version=c "+image+",on-change=clear", readNote, "version\n")
+			n.expect(t, "loop", "cleared")
+			expect(t, "rootnfsd.version=c "+image, readNote, "version\n")
+			n.expect(t, "loop", "")
+		})
+		t.Run("asked for on the node", func(t *testing.T) {
+			const words = "rootnfsd.overlay=loop:size=16M"
+			next := n.path("home/.rootnfsd/next")
+			expect(t, words+",clear", writeNote, "")
+			write(t, next, "disable\n")
+			expect(t, words, readNote+"echo lost >etc/note; ls media/root-home/.rootnfsd/next >/dev/null", "version\n")
+			n.expect(t, "tmpfs", "")
+			if err := os.Remove(next); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, words, readNote, "changed\n")
+			write(t, next, "clear\n")
+			expect(t, words, readNote+writeNote, "version\n")
+			expect(t, words, readNote, "changed\n")
+		})
+	})
+}
+
+// TestOverlayHookFails has all go wrong that can: the node boots, writes to memory, and says why.
+func TestOverlayHookFails(t *testing.T) {
+	const image = "loop:size=16M"
+	inHome := func(name, text string) func(*testing.T, *initramfs) {
+		return func(t *testing.T, n *initramfs) { write(t, n.path("home/.rootnfsd/"+name), text) }
+	}
+	for _, c := range []struct {
+		name, overlay string
+		spoil         func(*testing.T, *initramfs)
+		problem       string
+	}{
+		{"an unknown mode", "tmpf:size=1M", nil, "rootnfsd.overlay=tmpf is none of tmpfs, loop, device and off"},
+		{"an unknown option", "tmpfs:sized=1M", nil, "rootnfsd.overlay=tmpfs has no option sized=1M"},
+		{"an option of another mode", "loop:zram", nil, "rootnfsd.overlay=loop has no option zram"},
+		{"no size", "tmpfs:size=", nil, "size= is no size"},
+		{"a size of nothing", "tmpfs:size=0", nil, "size=0 is no size"},
+		{"a size of words", "tmpfs:size=much", nil, "size=much is no size"},
+		{"more than all", "tmpfs:size=101%", nil, "size=101% is no size"},
+		{"a part of what", "loop:size=30%", nil, "size=30% is no size"},
+		{"more than numbers can say", "tmpfs:size=99999999999999999999999G", nil, "is no size"},
+		{"a pattern", "tmpfs:*", nil, "no option *"},
+		{"too small for a file system", "loop:size=1", nil, "no image can be made"},
+		{"many old ones", "loop:old=100", nil, "no option old=100"},
+		{"no device named", "device", nil, "says no device"},
+		{"a device by its number", "device:7", nil, "7 is no device"},
+		{"a home that does not answer", image, func(t *testing.T, n *initramfs) {
+			n.homeAnswers(t, "echo mount call failed - server replied: Permission denied. >&2; exit 1")
+		}, "the home 192.0.2.2:/home cannot be mounted: mount call failed - server replied: Permission denied."},
+		{"a home elsewhere", image + ",home=192.0.2.3:/there", func(t *testing.T, n *initramfs) {
+			n.homeAnswers(t, `echo "$3"; exit 1`)
+		}, "the home 192.0.2.3:/there cannot be mounted: 192.0.2.3:/there"},
+		{"a full home", image, func(t *testing.T, n *initramfs) {
+			n.homeAnswers(t, `mount -t tmpfs -o size=4k tmpfs "$4" && mkdir "$4/.rootnfsd" && head -c 100000 /dev/zero >"$4/full"; true`)
+		}, "is it full?"},
+		{"a home with no room for an image", image, func(t *testing.T, n *initramfs) {
+			n.homeAnswers(t, `mount -t tmpfs -o size=64k tmpfs "$4"`)
+		}, "no image can be made"},
+		{"a home that root cannot write to", image, func(t *testing.T, n *initramfs) {
+			n.homeAnswers(t, `mount --bind -o ro "`+n.path("home")+`" "$4" && mount -o remount,ro,bind "$4"`)
+		}, "cannot use .rootnfsd in 192.0.2.2:/home"},
+		{"a directory that leads elsewhere", image, func(t *testing.T, n *initramfs) {
+			if err := os.Symlink(t.TempDir(), n.path("home/.rootnfsd")); err != nil {
+				t.Fatal(err)
+			}
+		}, "cannot use .rootnfsd"},
+		{"an image that leads elsewhere", image, func(t *testing.T, n *initramfs) {
+			mkdir(t, n.path("home/.rootnfsd"))
+			if err := os.Symlink("/dev/null", n.path("home/.rootnfsd/upper.img")); err != nil {
+				t.Fatal(err)
+			}
+		}, "upper.img in 192.0.2.2:/home is no file"},
+		{"an image that is a directory", image, func(t *testing.T, n *initramfs) {
+			mkdir(t, n.path("home/.rootnfsd/upper.img"))
+		}, "is no file"},
+		{"another node's upper", image, inHome("upper.lock", "192.0.2.8 52:54:00:00:00:08 boot\n"), "belongs to the node 192.0.2.8 (52:54:00:00:00:08)"},
+		{"somebody's upper", image, inHome("upper.lock", ""), "belongs to the node ?"},
+		{"no mke2fs", image, func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "no image can be made"},
+		{"no loop devices", image, func(t *testing.T, n *initramfs) { n.program(t, "losetup", "exit 1") }, "no loop device"},
+		{"no zram", "tmpfs:zram", func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "zram"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			if c.spoil != nil {
+				c.spoil(t, n)
+			}
+			if got := n.boot(t, "rootnfsd.overlay="+c.overlay, readNote+writeNote+readNote); got != "version\nchanged\n" {
+				t.Errorf("the node reads, and reads after it wrote, %q", got)
+			}
+			n.expect(t, "tmpfs", c.problem)
+		})
+	}
+}
+
+// TestOverlayHookDamaged has an image that is damaged: what fsck does not put right by itself is set aside.
+func TestOverlayHookDamaged(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=16M"
+	debugfs := func(request string) func(string) error {
+		return func(image string) error { return exec.Command("debugfs", "-w", "-R", request, image).Run() }
+	}
+	for name, c := range map[string]struct {
+		damage  func(image string) error
+		keeps   bool // what was written
+		problem string
+	}{
+		"free blocks counted wrong":   {debugfs("set_super_value free_blocks_count 1"), true, ""},
+		"a directory is gone":         {debugfs("clri /upper"), false, "is damaged"},
+		"nothing":                     {func(image string) error { return os.Truncate(image, 0) }, false, "is damaged"},
+		"cut short":                   {func(image string) error { return os.Truncate(image, 1<<20) }, false, "is damaged"},
+		"an e2fsck that does not run": {func(string) error { return nil }, true, ""},
+		"text":                        {func(image string) error { return os.WriteFile(image, []byte("# a script\n"), 0o600) }, false, "is damaged"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			n.boot(t, words, writeNote)
+			if name == "an e2fsck that does not run" {
+				n.program(t, "e2fsck", "exit 127")
+			}
+			if err := c.damage(n.path("home/.rootnfsd/upper.img")); err != nil {
+				t.Fatal(err)
+			}
+			want := map[bool]string{true: "changed\n", false: "version\n"}[c.keeps]
+			if got := n.boot(t, words, readNote); got != want {
+				t.Errorf("the node reads %q; want %q", got, want)
+			}
+			n.expect(t, "loop", c.problem)
+			if _, err := os.Stat(n.path("home/.rootnfsd/upper.img.damaged.1")); (err == nil) == c.keeps {
+				t.Errorf("what was set aside: %v", err)
+			}
+			n.boot(t, words, readNote)
+			n.expect(t, "loop", "")
+		})
+	}
+}
+
+// TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address or with
+// another card.
+func TestOverlayHookLock(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=16M"
+	n := newInitramfs(t, "sh", noted)
+	lock := n.path("home/.rootnfsd/upper.lock")
+	for _, c := range []struct{ name, owner, mode, problem string }{
+		{"its own", "192.0.2.9 52:54:00:00:00:01 earlier", "loop", ""},
+		{"its own at another address", "192.0.2.8 00:00:00:00:00:00 earlier", "loop", ""},
+		{"another's", "192.0.2.8 52:54:00:00:00:08 earlier", "tmpfs", "belongs to the node 192.0.2.8"},
+		{"of nodes without addresses", "- - earlier", "tmpfs", "belongs to the node -"},
+		{"text", "* [ $(reboot)", "tmpfs", "belongs to the node *"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n.boot(t, words, "")
+			write(t, lock, c.owner+"\n")
+			n.boot(t, words, "")
+			n.expect(t, c.mode, c.problem)
+			if got := n.read(t, "home/.rootnfsd/upper.lock"); (got == c.owner+"\n") == (c.mode == "loop") {
+				t.Errorf("the lock is %q", got)
+			}
+			if err := os.Remove(lock); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if claims, _ := filepath.Glob(n.path("home/.rootnfsd/claim.*")); len(claims) > 0 {
+		t.Errorf("claims are left: %q", claims)
+	}
+}
+
+// TestOverlayHookDevice keeps the upper on a disk.
+func TestOverlayHookDevice(t *testing.T) {
+	inShells(t, noted, func(t *testing.T, n *initramfs) {
+		words := "rootnfsd.version=a rootnfsd.overlay=device:" + n.disk(t, "mke2fs", "-q", "-t", "ext4")
+		for _, b := range []struct{ words, then, want, problem string }{
+			{words, readNote + writeNote, "version\n", ""},
+			{words, readNote, "changed\n", ""},
+			{words + ",move", readNote + "echo second >etc/note", "version\n", ""},
+			{words + ",move,old=1", readNote + "cat media/root-rw/upper.old.*/etc/note", "version\nsecond\n", ""},
+			{words + ",clear", readNote + writeNote, "version\n", ""},
+			{words, readNote + "echo disable >media/root-rw/rootnfsd/next", "changed\n", ""},
+			{words, readNote, "version\n", ""},
+		} {
+			if got := n.boot(t, b.words, b.then); got != b.want {
+				t.Errorf("with %s, %s prints %q; want %q", b.words, b.then, got, b.want)
+			}
+		}
+		if n.expect(t, "tmpfs", ""); n.status(t, "disabled") != "yes" {
+			t.Error("the disk is used though it was disabled")
+		}
+	})
+	for _, c := range []struct {
+		name    string
+		make    []string
+		problem string
+	}{
+		{"no file system", []string{"true"}, "cannot be mounted"},
+		{"a file system that overlayfs cannot write to", []string{"mkfs.vfat"}, "disk"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			n.boot(t, "rootnfsd.overlay=device:"+n.disk(t, c.make...), readNote+writeNote)
+			if got := n.status(t, "problem"); n.status(t, "mode") != "tmpfs" || got == "" {
+				t.Errorf("mode %q, problem %q", n.status(t, "mode"), got)
+			}
+		})
+	}
+}
+
+// disk makes a disk, with what a command makes on it, and returns its device.
+func (n *initramfs) disk(t *testing.T, mkfs ...string) string {
+	t.Helper()
+	image := n.path("disk")
+	write(t, image, "")
+	if err := os.Truncate(image, 32<<20); err != nil {
+		t.Fatal(err)
+	}
+	if r := finish(t, exec.Command(mkfs[0], append(mkfs[1:], image)...)); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	r := finish(t, exec.Command("losetup", "--find", "--show", image))
+	if r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	device := strings.TrimSpace(r.stdout)
+	t.Cleanup(func() {
+		if r := finish(t, exec.Command("losetup", "--detach", device)); r.status != 0 {
+			t.Error(r.stderr)
+		}
+	})
+	return device
+}
+
+// TestOverlayHookHostile has a version that tries to have the hook write elsewhere.
+func TestOverlayHookHostile(t *testing.T) {
+	n := newInitramfs(t, "sh", noted)
+	outside := t.TempDir()
+	for name, c := range map[string]struct {
+		link  string
+		wants string // what the hook leaves there
+	}{
+		"media":         {"media", "directory"},
+		"media/root-ro": {"media/root-ro", "directory"},
+		"etc":           {"etc", "symbolic link"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := n.path("version/" + c.link)
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			mkdir(t, filepath.Dir(path))
+			if err := os.Symlink(outside, path); err != nil {
+				t.Fatal(err)
+			}
+			got := n.boot(t, "rootnfsd.overlay=tmpfs", `stat -c %F "`+c.link+`"; findmnt -no FSTYPE "$root/media/root-ro"`)
+			if got != c.wants+"\ntmpfs\n" {
+				t.Errorf("there is a %q; want a %s, and the version below", got, c.wants)
+			}
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if left, err := os.ReadDir(outside); len(left) > 0 || err != nil {
+		t.Errorf("outside there is %v, %v; want nothing", left, err)
+	}
+}
+
+// TestOverlayHookPowerCut cuts the power at each step of what changes the upper: at the next boot the node has it, or
+// a new one, and what was written is there or moved aside, unless it was to be cleared.
+func TestOverlayHookPowerCut(t *testing.T) {
+	const image = "rootnfsd.version=a rootnfsd.overlay=loop:size=16M"
+	for _, c := range []struct {
+		name, words string
+		spoil       func(*testing.T, *initramfs)
+		lost        bool // what was written may be
+		long        bool
+	}{
+		{name: "keep", words: image, long: true},
+		{name: "move", words: image + ",move"},
+		{name: "clear", words: image + ",clear", lost: true, long: true},
+		{name: "another version", words: strings.Replace(image, "=a", "=b", 1), long: true},
+		{name: "damaged", words: image, spoil: func(t *testing.T, n *initramfs) {
+			// Its inodes are gone, so it has to be set aside whole.
+			if r := finish(t, exec.Command("debugfs", "-w", "-R", "clri /upper", n.path("home/.rootnfsd/upper.img"))); r.status != 0 {
+				t.Fatal(r.stderr)
+			}
+		}, lost: true, long: true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.long {
+				long(t, "cutting the power at each step")
+			}
+			n := newInitramfs(t, "sh", noted)
+			n.boot(t, image, writeNote)
+			before := n.path("before")
+			if c.spoil != nil {
+				c.spoil(t, n)
+			}
+			if r := finish(t, exec.Command("cp", "-a", n.path("home/.rootnfsd"), before)); r.status != 0 {
+				t.Fatal(r.stderr)
+			}
+			cuts := 0
+			for n.cutAt(t, cuts+1); n.start(t, c.words, "").status != 0; n.cutAt(t, cuts+1) {
+				cuts++
+				n.cutAt(t, 0)
+				n.boot(t, image, readNote)
+				if mode := n.status(t, "mode"); mode != "loop" {
+					t.Errorf("cut at step %d: mode %s, problem %s; want loop", cuts, mode, n.status(t, "problem"))
+				}
+				if notes := n.saved(t); !c.lost && !slices.Contains(slices.Collect(maps.Values(notes)), "changed\n") {
+					t.Errorf("cut at step %d: there is %q; want what was written among it", cuts, notes)
+				}
+				for _, pattern := range []string{"*.new", "claim.*"} {
+					if left, _ := filepath.Glob(n.path("home/.rootnfsd/" + pattern)); len(left) > 0 {
+						t.Errorf("cut at step %d: %q is left", cuts, left)
+					}
+				}
+				for _, args := range [][]string{{"rm", "-rf", n.path("home/.rootnfsd")}, {"cp", "-a", before, n.path("home/.rootnfsd")}} {
+					if r := finish(t, exec.Command(args[0], args[1:]...)); r.status != 0 {
+						t.Fatal(r.stderr)
+					}
+				}
+			}
+			t.Logf("cut at each of %d steps", cuts)
+			if cuts < 5 {
+				t.Error("it was hardly ever cut: does the hook change nothing?")
+			}
+		})
+	}
+}
+
+// cutAt has the power cut before the nth of the commands that change something; 0 is never.
+func (n *initramfs) cutAt(t *testing.T, nth int) {
+	t.Helper()
+	write(t, n.path("left"), fmt.Sprintln(nth))
+	for _, name := range strings.Fields("chmod ln losetup mkdir mke2fs mount mv rm umount") {
+		program := "busybox " + name
+		if name == "mke2fs" {
+			program = name
+		}
+		path, err := exec.LookPath(strings.Fields(program)[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		program = strings.Replace(program, strings.Fields(program)[0], path, 1)
+		n.program(t, name, fmt.Sprintf(`read -r left <%[1]s
+[ "$left" != 1 ] || { read -r pid <%[2]s; kill -9 "$pid"; exit 1; }
+[ "$left" = 0 ] || echo $((left - 1)) >%[1]s
+exec %[3]s "$@"`, n.path("left"), n.path("pid"), program))
+	}
+}
+
+// TestOverlayDiff changes things on a node and looks at what rootnfsd-overlay says of it, with the programs of busybox.
+func TestOverlayDiff(t *testing.T) {
+	n := newInitramfs(t, "sh", files{
+		"a/same": "same\n", "a/content": "old\n", "a/mode": "x", "a/gone": "x", "a/dir/below": "x", "a/dir/.hidden": "x",
+		"a/replaced/old": "x", "a/replaced/stays": "x", "a/to-file/x": "x", "a/to-dir": "x", "a/touched": "x", "a/longer": "12345678\n", "proc/.keep": "", "tmp/.keep": "",
+	})
+	if err := os.Symlink("old", n.path("version/a/link")); err != nil {
+		t.Fatal(err)
+	}
+	n.addBusybox(t)
+	got := n.boot(t, "rootnfsd.overlay=tmpfs", `mount -t proc proc proc; cat >run.sh <<'END'
+cd /a
+echo new >content; chmod 600 mode; rm gone; rm -r dir; rm -r replaced; mkdir replaced; printf x >replaced/stays; echo x >replaced/new
+rm -r to-file; echo x >to-file; rm to-dir; mkdir to-dir; echo x >to-dir/x; touch touched; echo 87654321 >longer; ln -sfn new link
+mkdir -p new/below/.dot; echo x >new/below/file; mkfifo new/fifo; ln -s /nowhere new/dangling
+echo x >"two  words"; echo x >-n; echo x >'*'; echo x >.dot; echo x >..dots; echo x >"$(printf 'line\nD passwd')"
+chown 1000 same; chown 0 same; echo gone >temp; rm temp
+rm /run.sh
+exec busybox sh /usr/local/sbin/rootnfsd-overlay diff
+END
+chroot . /bin/sh /run.sh`)
+	want := `A /a/*
+A /a/-n
+A /a/..dots
+A /a/.dot
+M /a/content
+D /a/dir/
+D /a/gone
+A /a/line?D passwd
+M /a/link
+M /a/longer
+M /a/mode
+A /a/new/
+A /a/new/below/
+A /a/new/below/.dot/
+A /a/new/below/file
+A /a/new/dangling
+A /a/new/fifo
+A /a/replaced/new
+D /a/replaced/old
+M /a/to-dir
+A /a/to-dir/x
+M /a/to-file
+A /a/two  words
+`
+	if got != want {
+		t.Errorf("the difference is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// addBusybox puts busybox into the version, and the tool that nodes have.
+func (n *initramfs) addBusybox(t *testing.T) {
+	t.Helper()
+	busybox, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := finish(t, exec.Command("sh", "-euc", `cd "$2"
+mkdir -p bin usr/local/sbin
+for file in "$1" $(ldd "$1" | grep -o '/[^ ]*'); do
+    mkdir -p ".${file%/*}"
+    cp -L "$file" ".$file"
+done
+cp "$1" bin/busybox
+for name in $(busybox --list); do
+    ln -sf busybox "bin/$name"
+done`, "sh", busybox, n.path("version")))
+	if r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	write(t, n.path("version/usr/local/sbin/rootnfsd-overlay"), nodeFiles(t, "debian")["usr/local/sbin/rootnfsd-overlay"])
+}
