@@ -151,6 +151,9 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	case kind == 0:
 	case target.version == nil && target.image != nil && target.image.draftNamed(target.wanted) != nil:
 		d := target.image.draftNamed(target.wanted)
+		if d.Sealing {
+			return failed(refuse(fs.ErrAccess, "the draft %s is being sealed", d.Version))
+		}
 		return failed(refuse(fs.ErrAccess, "%s is a draft, which node %s alone boots, from its own address: rootnfsd draft %s --node NODE gives it to another", d.Version, d.Node, d.Version))
 	case target.version == nil:
 		return failed(refuse(kind, "%s", t.hint(target)))
@@ -256,7 +259,7 @@ func (x *Exports) find(t *table, names []string, p *Peer) target {
 			return to
 		}
 	}
-	if d := x.draftFor(t, to.image, p); d != nil && to.mayBe(d.Ref) {
+	if d := x.draftFor(t, to.image, p, to.wanted); d != nil {
 		to.version, to.promise = d.version, &d.Ref
 	}
 	return to

@@ -79,6 +79,7 @@ type fleet struct {
 	store string
 	at    string // the flag for the store
 	user  uint32 // that the server runs as
+	net   byte   // of the nodes of TestDraft and the like
 	addr  string
 	admin string // where it answers operators; empty if only by its socket
 	model fleetModel

@@ -274,7 +274,10 @@ func explainLine(w io.Writer, line *netboot.Line, words []netboot.Word) error {
 		}
 	}
 	why := "It names the version, whose kernel a node must boot with it; --follow names the image alone, and each boot gets what is promoted then.\n"
-	if line.Version == "" {
+	switch {
+	case line.Draft:
+		why = "It is for a draft: when that is sealed, released or abandoned, the node needs another one.\n"
+	case line.Version == "":
 		why = "It names no version: each boot gets what is promoted then, and the kernel that is booted must fit that.\n"
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n%s\n", why, netboot.Text(words))
