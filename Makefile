@@ -4,7 +4,7 @@
 # make test-long  the same, and the long ones
 # make demo       boot two diskless Debian nodes in QEMU, promote, reboot one
 # make cross      static binaries for all platforms, in dist/
-# make bench      all that bench/RESULTS.md tells, measured on this machine (about an hour, root)
+# make bench      all that bench/RESULTS.md tells, measured on this machine (more than an hour, root)
 # make gobench    Go benchmarks, for benchstat
 # make pgo        the profile that the compiler optimises by, from a boot storm and single calls
 
@@ -41,7 +41,7 @@ staticcheck:
 # The race detector needs cgo. It stands in the way of counting allocations.
 race:
 	CGO_ENABLED=1 $(GO) test -vet=off -race $(PACKAGES)
-	$(GO) test -vet=off -run Allocate ./nfs
+	$(GO) test -vet=off -run Allocate ./nfs ./netboot/tftp
 
 fuzz:
 	@git grep -o '^func Fuzz[A-Za-z0-9]*' -- '*_test.go' | sed 's,/[^/]*:func , ,' | while read -r dir target; do \

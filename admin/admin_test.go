@@ -79,6 +79,7 @@ func operate(t *testing.T, images []string, change func(*Config, map[string]*tre
 			return []Version{{Name: "v1", Sealed: time.Unix(1000, 0)}, {Name: "v2", Sealed: time.Unix(2000, 0)}, {Name: "v3", Damaged: true}}, nil
 		},
 		Content: func() Content { return Content{Checked: 4711, Damaged: 1} },
+		Boot:    func() BootFiles { return BootFiles{Running: 1, Sent: 2, Aborted: 3, Failed: 4, Refused: 5, Bytes: 6} },
 		Allow:   exports.DefaultAllow(),
 		Build:   "of a test",
 		Log:     zap.NewNop(),

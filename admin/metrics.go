@@ -46,7 +46,12 @@ var (
 	rolloutNodes  = metric("rollout_nodes", "Nodes that are to get a version that is promoted for some nodes or watched, those of them that run it, and what watching them showed.", "image", "version", "state")
 	rolloutEvents = metric("rollout_events_total", "What was done with an image since the server began.", "image", "action")
 	versions      = metric("versions", "Sealed versions, by whether they can be read.", "image", "state")
+	seals         = metric("seals_total", "Versions that were sealed since the server began.", "image")
 	sealedAt      = metric("last_seal_timestamp_seconds", "When the newest version was sealed.", "image")
+
+	bootTransfers = metric("boot_files_total", "Boot files that nodes asked for over TFTP, by what became of them.", "result")
+	bootBytes     = metric("boot_file_bytes_total", "Bytes of boot files that were sent.")
+	bootRunning   = metric("boot_files_running", "Boot files that are being sent.")
 
 	buildInfo = metric("build_info", "1 for the rootnfsd that runs.", "version")
 )
@@ -82,11 +87,21 @@ type collector struct {
 
 	mu     sync.Mutex // guards what follows
 	events map[string]*eventCounts
+	seals  map[string]*sealCounts
+}
+
+// sealCounts counts the versions of an image that were sealed since the server began.
+type sealCounts struct {
+	newest time.Time // of those that were counted
+	count  uint64
 }
 
 func newCollector(cfg *Config) *collector {
-	c := &collector{cfg: cfg, events: map[string]*eventCounts{}}
+	c := &collector{cfg: cfg, events: map[string]*eventCounts{}, seals: map[string]*sealCounts{}}
 	for _, image := range imagesOf(cfg.Exports) {
+		if list, err := cfg.Versions(image); err == nil {
+			c.countSeals(image, list) // as above
+		}
 		if rollout, err := cfg.Rollout(image); err == nil {
 			c.countEvents(image, rollout.History) // what was before does not count
 		}
@@ -109,6 +124,9 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	m.counter(checkedBytes, content.Checked)
 	m.counter(damagedChunks, content.Damaged)
 	m.counter(warmedBytes, c.cfg.Exports.Warmed())
+	if c.cfg.Boot != nil {
+		m.boot(c.cfg.Boot())
+	}
 	for _, s := range c.cfg.Exports.Serving() {
 		c.image(m, s)
 	}
@@ -162,6 +180,15 @@ func (m meter) server(s nfs.Snapshot) {
 	m.counter(panics, s.Panics)
 }
 
+// boot tells of boot files.
+func (m meter) boot(b BootFiles) {
+	for result, n := range map[string]uint64{"sent": b.Sent, "aborted": b.Aborted, "failed": b.Failed, "refused": b.Refused} {
+		m.counter(bootTransfers, n, result)
+	}
+	m.counter(bootBytes, b.Bytes)
+	m.gauge(bootRunning, float64(b.Running))
+}
+
 // treeOf says what a call of NFS was about.
 func treeOf(c *nfs.Calls) string {
 	switch {
@@ -183,13 +210,12 @@ func (c *collector) image(m meter, s exports.Serving) {
 			if !v.Damaged {
 				good++
 			}
-			if v.Sealed.After(newest) {
-				newest = v.Sealed
-			}
+			newest = latest(newest, v.Sealed)
 		}
 		m.gauge(versions, float64(good), s.Image, "good")
 		m.gauge(versions, float64(len(list)-good), s.Image, "damaged")
 		m.time(sealedAt, newest, s.Image)
+		m.counter(seals, c.countSeals(s.Image, list), s.Image)
 	}
 	fleet := c.cfg.Exports.Fleet(s.Image)
 	m.fleet(s, existing, fleet)
@@ -273,6 +299,36 @@ func (m meter) rollout(image string, r *exports.Rollout, fleet []exports.NodeSta
 	}
 	m.gauge(rolloutNodes, float64(promised), image, of.Version, "promised")
 	m.gauge(rolloutNodes, float64(booted), image, of.Version, "booted")
+}
+
+// countSeals returns how many versions were sealed since the server began; one that was removed before anybody asked is none of them.
+func (c *collector) countSeals(image string, list []Version) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.seals[image]
+	if s == nil {
+		s = &sealCounts{}
+		for _, v := range list {
+			s.newest = latest(s.newest, v.Sealed)
+		}
+		c.seals[image] = s
+	}
+	newest := s.newest
+	for _, v := range list {
+		if v.Sealed.After(s.newest) {
+			s.count++
+			newest = latest(newest, v.Sealed)
+		}
+	}
+	s.newest = newest
+	return s.count
+}
+
+func latest(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // actions are those of the history; what is none of them counts as other.

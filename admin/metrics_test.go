@@ -48,6 +48,24 @@ func (o *operated) metrics(t *testing.T) []string {
 	return lines
 }
 
+func TestMetricsOfBootFiles(t *testing.T) {
+	told := func(o *operated) (lines []string) {
+		return slices.DeleteFunc(o.metrics(t), func(line string) bool { return !strings.HasPrefix(line, "rootnfsd_boot_") })
+	}
+	got := told(operate(t, []string{"pi"}, nil))
+	want := []string{
+		"rootnfsd_boot_file_bytes_total 6", "rootnfsd_boot_files_running 1",
+		`rootnfsd_boot_files_total{result="aborted"} 3`, `rootnfsd_boot_files_total{result="failed"} 4`,
+		`rootnfsd_boot_files_total{result="refused"} 5`, `rootnfsd_boot_files_total{result="sent"} 2`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q; want %q", got, want)
+	}
+	if got := told(operate(t, []string{"pi"}, func(c *Config, _ map[string]*treeStore) { c.Boot = nil })); len(got) > 0 {
+		t.Errorf("without boot files: %q", got)
+	}
+}
+
 // TestMetricsOfNodes compares what is told of nodes with who they are.
 func TestMetricsOfNodes(t *testing.T) {
 	o := operate(t, []string{"pi"}, func(c *Config, _ map[string]*treeStore) {
@@ -146,6 +164,26 @@ func TestMetricsStayFew(t *testing.T) {
 }
 
 // TestRolloutEvents counts what is done to a history that forgets.
+func TestSealsAreCounted(t *testing.T) {
+	c := &collector{seals: map[string]*sealCounts{}}
+	version := func(name string, at int64) Version { return Version{Name: name, Sealed: time.Unix(at, 0)} }
+	list := []Version{version("v1", 1000), version("v2", 2000)}
+	check := func(when string, want uint64) {
+		t.Helper()
+		if got := c.countSeals("pi", list); got != want {
+			t.Errorf("%s: %d; want %d", when, got, want)
+		}
+	}
+	check("what was before", 0)
+	list = append(list, version("v3", 3000), version("v4", 3001), Version{Name: "damaged"})
+	check("two new ones", 2)
+	check("nothing new", 2)
+	list = append(list[1:], version("v1", 4000))
+	check("one sealed again", 3)
+	list = list[:1]
+	check("removed", 3)
+}
+
 func TestRolloutEvents(t *testing.T) {
 	var history []exports.Event
 	at := time.Unix(1000, 0)

@@ -29,6 +29,8 @@ type Config struct {
 	Rollout func(image string) (exports.Rollout, error)
 	// Versions returns the versions of an image.
 	Versions func(image string) ([]Version, error)
+	// Boot tells of the boot files that nodes were sent; nil where none are.
+	Boot func() BootFiles
 	// Content tells of the content of versions, since the process began.
 	Content func() Content
 	// Allow is who may ask over TCP.
@@ -49,6 +51,16 @@ type Version struct {
 type Content struct {
 	Checked uint64 // bytes that were compared with their digest
 	Damaged uint64 // chunks that did not have it
+}
+
+// BootFiles are the transfers of boot files since the process began.
+type BootFiles struct {
+	Running int64  // now
+	Sent    uint64 // that nodes have all of
+	Aborted uint64 // that nodes wanted no more of
+	Failed  uint64 // that did not arrive
+	Refused uint64 // requests that got no file
+	Bytes   uint64 // that were sent
 }
 
 // What a client can make the server hold, for each listener.

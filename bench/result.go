@@ -32,7 +32,7 @@ type Result struct {
 // Case is what was measured. Results of the same Case but for the Server are
 // compared with each other.
 type Case struct {
-	Bench  string `json:"bench"` // race, storm, homes, guest, counted, store, import, rollout
+	Bench  string `json:"bench"` // race, storm, homes, tftp, guest, counted, store, import, rollout
 	Work   string `json:"work"`  // GETATTR, READ 4 KiB, seal, ...
 	Server string `json:"server"`
 
@@ -61,9 +61,15 @@ type Run struct {
 	P999 time.Duration `json:"p999_ns,omitempty"`
 	Max  time.Duration `json:"max_ns,omitempty"`
 
-	// How long the nodes of a storm took to boot, each from its own start.
+	// How long the nodes of a storm took to boot, or clients to fetch a file, each from
+	// its own start.
 	NodeP50 time.Duration `json:"node_p50_ns,omitempty"`
 	NodeMax time.Duration `json:"node_max_ns,omitempty"`
+
+	// LeastShare is what the client got that got least, divided by an even share: when the
+	// first had all of a file, and so all had wanted as much as they could get.
+	LeastShare float64 `json:"least_share,omitempty"`
+	Resent     uint64  `json:"resent,omitempty"` // datagrams that clients had to send again
 }
 
 // SetLatency fills in the latency of calls from a histogram of nanoseconds.
@@ -87,6 +93,9 @@ func CPUPerCall(r Run) float64 { return ratio(r.CPU.Seconds(), float64(r.Calls))
 
 // CPUPerGB is in seconds for 10^9 bytes of file content.
 func CPUPerGB(r Run) float64 { return ratio(r.CPU.Seconds(), float64(r.Bytes)/1e9) }
+
+// LeastShare is what the client got that got least, as part of an even share.
+func LeastShare(r Run) float64 { return r.LeastShare }
 
 // Seconds is how long the run took.
 func Seconds(r Run) float64 { return r.Wall.Seconds() }

@@ -1,7 +1,6 @@
 package exports
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -31,8 +30,8 @@ const (
 	BootLast
 )
 
-// Boot is what a node gets that fetches boot files: one version, from the first file until its root is
-// mounted.
+// Boot is what a node gets that fetches a boot file: of one version, from the first file until its root is
+// mounted. Done must be called when the file is sent, or is not.
 type Boot struct {
 	Image string
 	Ref
@@ -45,27 +44,36 @@ type Boot struct {
 	// Elsewhere is set where the address is by the inventory that of another node.
 	Elsewhere bool
 
-	node *node
+	exports *Exports
+	of      *fetching
+	key     fetchKey
 }
 
 const (
 	// bootFilesTime is how long after its last request, in seconds, a boot gets the same version, and
 	// bootFilesMost after its first: a node that fails and begins anew shall get what is
-	// promoted meanwhile.
+	// promoted meanwhile. A file that is under way is not interrupted.
 	bootFilesTime = 2 * 60
 	bootFilesMost = 10 * 60
-	// mostBootFiles bounds how many boots are known at once. Beyond, the one that asked least recently is
-	// forgotten, which matters only if something is promoted before it ends.
+	// mostBootFiles bounds how many boots are known at once, and mostAtAddress of one address. Beyond, the one that asked
+	// least recently is forgotten, which matters only if something is promoted before it ends.
 	mostBootFiles = 8192
+	mostAtAddress = 64
 )
 
-// fetching is a boot that is under way. Times are in seconds since the epoch.
+// fetching is a boot that is under way. Times are in seconds since the server began: the clock of a server without a battery may
+// jump by years when it is set.
 type fetching struct {
 	key         fetchKey
 	image       uint32 // export id
 	ref         Ref
+	macs        []string // that the kernel sees at the address
 	first, last int64
-	late        bool // what comes last was asked for
+	files       int   // that are being sent
+	late        bool  // what comes last was asked for
+	mounted     int64 // when the root was mounted; 0 if it was not yet
+	// confirmed is set when the node has answered: who only sends a datagram may have made up where it comes from.
+	confirmed bool
 }
 
 // fetchKey tells boots apart: several nodes may have one address, behind a NAT.
@@ -76,54 +84,86 @@ type fetchKey struct {
 
 // bootFiles are the boots that are under way.
 type bootFiles struct {
-	mu      sync.Mutex
+	clock func() int64
+
+	mu      sync.Mutex // guards what follows
 	byKey   map[fetchKey]*fetching
 	byAddr  map[netip.Addr][]*fetching
 	serials map[string]netip.Addr // where a serial number was seen last
 }
 
-// get returns a boot that is under way, or nil. The caller holds mu.
-func (b *bootFiles) get(key fetchKey, now int64) *fetching {
-	f := b.byKey[key]
-	if f == nil || f.over(now) {
-		return nil
-	}
-	return f
+func (b *bootFiles) init(began time.Time) {
+	b.clock = func() int64 { return int64(time.Since(began)/time.Second) + 1 }
+	b.byKey, b.byAddr, b.serials = map[fetchKey]*fetching{}, map[netip.Addr][]*fetching{}, map[string]netip.Addr{}
 }
 
+// over reports whether the next file that is asked for begins another boot.
 func (f *fetching) over(now int64) bool {
-	return now-f.last >= bootFilesTime || now-f.first >= bootFilesMost
+	return f.mounted > 0 || f.files == 0 && (now-f.last >= bootFilesTime || now-f.first >= bootFilesMost)
+}
+
+// find returns the boot that a request is of, or nil: a node that does not say who it is may have said so before, and one
+// that says it may not have before, as a Pi 3 whose boot ROM asks without. The caller holds mu.
+func (b *bootFiles) find(key fetchKey, now int64) *fetching {
+	if f := b.byKey[key]; f != nil && !f.over(now) {
+		return f
+	}
+	var only *fetching
+	for _, f := range b.byAddr[key.addr] {
+		if f.over(now) {
+			continue
+		}
+		if only != nil {
+			return nil
+		}
+		only = f
+	}
+	if only != nil && (key.id == BootID{} || only.key.id == BootID{}) {
+		return only
+	}
+	return nil
 }
 
 // add adds a boot, in place of the one before. The caller holds mu.
 func (b *bootFiles) add(f *fetching) {
-	if b.byKey == nil {
-		b.byKey, b.byAddr, b.serials = map[fetchKey]*fetching{}, map[netip.Addr][]*fetching{}, map[string]netip.Addr{}
-	}
 	if old := b.byKey[f.key]; old != nil {
 		b.drop(old)
 	}
+	if all := b.byAddr[f.key.addr]; len(all) >= mostAtAddress {
+		b.drop(oldest(all))
+	}
 	if len(b.byKey) >= mostBootFiles {
-		b.dropOldest()
+		b.drop(oldest(b.some()))
 	}
 	b.byKey[f.key] = f
 	b.byAddr[f.key.addr] = append(b.byAddr[f.key.addr], f)
 }
 
-func (b *bootFiles) dropOldest() {
-	var oldest *fetching
-	for _, f := range b.byKey {
-		if oldest == nil || f.last < oldest.last {
-			oldest = f
+// oldest returns the boot that asked least recently, of those that were not confirmed if there are any.
+func oldest(all []*fetching) (found *fetching) {
+	for _, f := range all {
+		if found == nil || found.confirmed && !f.confirmed || found.confirmed == f.confirmed && f.last < found.last {
+			found = f
 		}
 	}
-	b.drop(oldest)
+	return found
+}
+
+// some returns a few of all boots: where a map begins is left to chance, and to look at all of them for each request of a flood would
+// keep those waiting that mount.
+func (b *bootFiles) some() (few []*fetching) {
+	for _, f := range b.byKey {
+		if few = append(few, f); len(few) == mostAtAddress {
+			break
+		}
+	}
+	return few
 }
 
 // drop forgets a boot. The caller holds mu.
 func (b *bootFiles) drop(f *fetching) {
 	delete(b.byKey, f.key)
-	rest := slices.DeleteFunc(slices.Clone(b.byAddr[f.key.addr]), func(o *fetching) bool { return o == f })
+	rest := slices.DeleteFunc(b.byAddr[f.key.addr], func(o *fetching) bool { return o == f })
 	if len(rest) == 0 {
 		delete(b.byAddr, f.key.addr)
 		return
@@ -132,33 +172,50 @@ func (b *bootFiles) drop(f *fetching) {
 }
 
 // sweep forgets the boots that are over.
-func (b *bootFiles) sweep(now int64) {
+func (b *bootFiles) sweep() {
+	now := b.clock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, f := range b.byKey {
-		if f.over(now) {
+		if f.over(now) && now-f.mounted >= retryTime {
 			b.drop(f)
 		}
 	}
 }
 
-// promised returns the version of an image that the node at an address boots, if exactly one node there boots.
-func (b *bootFiles) promised(addr netip.Addr, image uint32, now int64) (Ref, bool) {
+// promised returns the version of an image that the node at an address boots, if exactly one node there boots. Nfsmount repeats a
+// mount whose reply was lost, so it is promised for a while after that.
+func (b *bootFiles) promised(addr netip.Addr, image uint32) (Ref, bool) {
+	now := b.clock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	all := b.byAddr[addr]
-	if len(all) != 1 || all[0].image != image || all[0].over(now) {
-		return Ref{}, false
+	if f := b.only(addr, now); f != nil && f.image == image {
+		return f.ref, true
 	}
-	return all[0].ref, true
+	return Ref{}, false
+}
+
+// only returns the boot at an address, if there is exactly one. The caller holds mu.
+func (b *bootFiles) only(addr netip.Addr, now int64) (only *fetching) {
+	for _, f := range b.byAddr[addr] {
+		if !f.confirmed || f.over(now) && (f.mounted == 0 || now-f.mounted >= retryTime) {
+			continue
+		}
+		if only != nil {
+			return nil
+		}
+		only = f
+	}
+	return only
 }
 
 // mounted ends the boot of the node at an address, if exactly one node there boots the version.
 func (b *bootFiles) mounted(addr netip.Addr, ref Ref) {
+	now := b.clock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if all := b.byAddr[addr]; len(all) == 1 && all[0].ref.Digest == ref.Digest {
-		b.drop(all[0])
+	if f := b.only(addr, now); f != nil && f.mounted == 0 && f.ref.Digest == ref.Digest {
+		f.mounted = now
 	}
 }
 
@@ -177,23 +234,6 @@ func (b *bootFiles) seenAt(serial string, addr netip.Addr) (before netip.Addr) {
 	return before
 }
 
-// Netboot is what a node was given when it last fetched boot files.
-type Netboot struct {
-	Serial  string `json:"serial,omitempty"` // as it says
-	MAC     string `json:"mac,omitempty"`    // as it says or, if it does not, as the kernel knows it
-	SaidMAC bool   `json:"said_mac,omitempty"`
-	Ref
-	At time.Time `json:"at"` // when it began
-	// Named is set if it was given a command line, which names the version.
-	Named bool `json:"command_line,omitempty"`
-}
-
-// fetched is a node's Netboot while the server runs.
-type fetched struct {
-	image string
-	Netboot
-}
-
 // Boot returns what a node gets that asks from an address for a boot file. From the first file of a boot on it is
 // one version, whatever is promoted, until the node mounts its root, or asks for nothing for two
 // minutes; the mount gets the same version. Errors: fs.ErrAccess where the address may not mount, fs.ErrWouldBlock where
@@ -204,78 +244,191 @@ func (x *Exports) Boot(from netip.Addr, id BootID, step BootStep) (*Boot, error)
 	if !allows(x.allow, addr) {
 		return nil, fs.ErrAccess
 	}
-	x.nodes.tick()
 	x.refreshIfPromoted()
 	t := x.table.Load()
-	f, v, err := x.boot(t, fetchKey{addr, id}, step)
-	if err != nil {
+	key := fetchKey{addr, id}
+	f, v, key := x.continued(t, key, step)
+	if f == nil {
+		var err error
+		if f, v, err = x.begin(t, key, step); err != nil {
+			return nil, err
+		}
+	}
+	b := &Boot{Image: v.image.name, Ref: f.ref, exports: x, of: f, key: key}
+	var err error
+	if b.Tree, err = v.Tree(); err != nil {
+		b.Done()
 		return nil, err
 	}
-	tree, err := v.Tree()
-	if err != nil {
-		return nil, err
-	}
-	nd := x.nodes.get(addr)
-	b := &Boot{Image: v.image.name, Ref: f.ref, Tree: tree, node: nd}
-	inv := t.imageOf(f.image).inventory
-	at := inv.At(addr)
-	b.Node = cmp.Or(inv.saying(id), at, inv.saying(nd.machineSeen()))
-	b.Elsewhere = at != nil && at != b.Node
-	if at != nil && at == b.Node && nd != nil {
-		_, other := x.otherMachine(v.image, nd, at)
-		b.Trusted = other == ""
-	}
+	img := t.imageOf(f.image)
+	b.Node, b.Elsewhere = img.inventory.booting(addr, key.id, f.macs)
+	at := img.inventory.At(addr)
+	b.Trusted = at != nil && at == b.Node && !at.contradicts(key.id) && v.image.machines.standing(at, f.macs) != stranger
 	return b, nil
 }
 
-// boot returns the boot that is under way, or begins it.
-func (x *Exports) boot(t *table, key fetchKey, step BootStep) (*fetching, *version, error) {
-	now := x.nodes.now.Load()
+// continued returns the boot that a request belongs to, and its version, if there is one, and as whose boot it counts.
+func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *version, fetchKey) {
 	b := &x.bootFiles
+	now := b.clock()
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	f := b.get(key, now)
-	if f != nil && !(f.late && step == BootFirst) {
-		if img := t.imageOf(f.image); img != nil {
-			if v := img.holding(f.ref); v != nil {
-				f.last, f.late = now, f.late || step == BootLast
-				return f, v, nil
+	f := b.find(key, now)
+	if f != nil && f.late && step == BootFirst {
+		b.drop(f)
+		f = nil
+	}
+	if f == nil {
+		return nil, nil, key
+	}
+	img := t.imageOf(f.image)
+	if img == nil {
+		return nil, nil, key
+	}
+	v := img.holding(f.ref)
+	if v == nil {
+		return nil, nil, key
+	}
+	if f.key.id == (BootID{}) && key.id != f.key.id {
+		if e := img.inventory.saying(key.id); e != nil {
+			if _, why := img.rollout.Promise(MemberOf(e, key.addr)); why != ByRollout {
+				b.drop(f) // it is promised another version than a node that does not say who it is
+				return nil, nil, key
 			}
 		}
+		b.drop(f)
+		f.key, f.confirmed = key, false
+		b.add(f)
 	}
-	mac := key.id.MAC
-	if macs := x.macsAt(key.addr); mac == "" && len(macs) > 0 {
-		mac = macs[0]
-	}
-	img, e := t.imageFor(key.addr, key.id, BootID{MAC: mac})
+	f.last, f.late = now, f.late || step == BootLast
+	f.files++
+	return f, v, f.key
+}
+
+// begin begins a boot.
+func (x *Exports) begin(t *table, key fetchKey, step BootStep) (*fetching, *version, error) {
+	macs := x.macsAt(key.addr)
+	img, e := t.imageFor(key.addr, key.id, macs)
 	if img == nil {
 		return nil, nil, fs.ErrNotExist
 	}
-	ref, _ := img.rollout.Promise(memberOf(e, key.addr))
+	ref, why := img.rollout.Promise(MemberOf(e, key.addr))
 	v := img.holding(ref)
 	switch {
 	case v == nil && x.starting.Load():
 		return nil, nil, fs.ErrWouldBlock
 	case v == nil:
-		return nil, nil, fmt.Errorf("%w: %s", fs.ErrNotExist, t.hint(target{image: img, promise: &ref}))
+		to := target{image: img}
+		if why != ByRollout {
+			to.promise = &ref
+		}
+		return nil, nil, fmt.Errorf("%w: %s", fs.ErrNotExist, t.hint(to))
 	}
-	f = &fetching{key: key, image: img.id, ref: Ref{Version: v.name, Digest: v.digest}, first: now, last: now, late: step == BootLast}
+	b := &x.bootFiles
+	now := b.clock()
+	f := &fetching{key: key, image: img.id, ref: Ref{Version: v.name, Digest: v.digest}, macs: macs, first: now, last: now, files: 1, late: step == BootLast}
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.add(f)
-	was := b.seenAt(key.id.Serial, key.addr)
-	x.nodes.netbooted(key.addr, fetched{img.name, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: f.ref, At: instant(now)}})
-	log := x.log.With(zap.String("image", img.name), zap.String("version", v.name), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
-	log.Info("a node fetches boot files", zap.String("node", memberOf(e, key.addr).Key))
-	if was.IsValid() {
-		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
-	}
 	return f, v, nil
 }
 
-// imageFor returns the image that a node boots, and its entry there if it has one: the image
-// whose inventory knows it, else the first one.
-func (t *table) imageFor(addr netip.Addr, says, seen BootID) (*imageView, *Entry) {
+// Done says that the file was sent, or was not.
+func (b *Boot) Done() {
+	all := &b.exports.bootFiles
+	now := all.clock()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	b.of.files--
+	b.of.last = now
+}
+
+// Confirmed says that the node has answered, so that it is where it says. Only then is it known who boots, and does a mount from there get
+// the version.
+func (b *Boot) Confirmed() {
+	all := &b.exports.bootFiles
+	all.mu.Lock()
+	f := b.of
+	done := f.confirmed
+	f.confirmed = true
+	key := f.key
+	was := netip.Addr{}
+	if !done {
+		was = all.seenAt(key.id.Serial, key.addr)
+	}
+	all.mu.Unlock()
+	if !done {
+		b.exports.booting(b, key, f, was)
+	}
+}
+
+// booting notes who boots.
+func (x *Exports) booting(b *Boot, key fetchKey, f *fetching, was netip.Addr) {
+	mac := key.id.MAC
+	if mac == "" && len(f.macs) > 0 {
+		mac = f.macs[0]
+	}
+	x.nodes.tick()
+	x.nodes.netbooted(key.addr, fetched{b.Image, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: b.Ref, At: instant(x.nodes.now.Load())}})
+	log := x.log.With(zap.String("image", b.Image), zap.String("version", b.Version), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
+	log.Info("a node fetches boot files", zap.String("node", MemberOf(b.Node, key.addr).Key))
+	if was.IsValid() {
+		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
+	}
+	if b.Elsewhere {
+		log.Warn("a node fetches boot files from an address that the inventory has for another one: it goes without a host name and files of its own (rootnfsd node set)")
+	}
+}
+
+// CommandLineGiven notes that the node was given a command line that names the version: when it mounts
+// that, it is because it was promised.
+func (b *Boot) CommandLineGiven() {
+	b.Confirmed()
+	nd := b.exports.nodes.get(b.key.addr)
+	for nd != nil {
+		old := nd.netboot.Load()
+		if old == nil || old.Named || old.Digest != b.Digest {
+			return
+		}
+		named := *old
+		named.Named = true
+		if nd.netboot.CompareAndSwap(old, &named) {
+			b.exports.nodes.dirty.Store(true)
+			return
+		}
+	}
+}
+
+// booting returns the node that fetches boot files from an address and says that it is id, and whether the address is another
+// node's. Who says nothing that is known is the one whose address, or else whose MAC address it is.
+func (inv *Inventory) booting(addr netip.Addr, id BootID, macs []string) (e *Entry, elsewhere bool) {
+	at := inv.At(addr)
+	switch e := inv.saying(id); {
+	case e != nil:
+		return e, at != nil && at != e
+	case at != nil && at.contradicts(id):
+		return nil, true
+	case at != nil:
+		return at, false
+	}
+	for _, mac := range macs {
+		if e := inv.saying(BootID{MAC: mac}); e != nil {
+			return e, false
+		}
+	}
+	return nil, false
+}
+
+// imageFor returns the image that a node boots, and its entry there if it has one: the image that knows what it says it is, else
+// the one that knows its address, else the first one.
+func (t *table) imageFor(addr netip.Addr, id BootID, macs []string) (*imageView, *Entry) {
 	for _, img := range t.images {
-		if e := cmp.Or(img.inventory.saying(says), img.inventory.At(addr), img.inventory.saying(seen)); e != nil {
+		if e := img.inventory.saying(id); e != nil {
+			return img, e
+		}
+	}
+	for _, img := range t.images {
+		if e, _ := img.inventory.booting(addr, id, macs); e != nil {
 			return img, e
 		}
 	}
@@ -297,7 +450,7 @@ func (inv *Inventory) saying(id BootID) *Entry {
 }
 
 // Of returns the entry of a node that was seen, or nil: by its address or, where nobody has named
-// that, by what the node said when it fetched boot files.
+// that, by what it said when it fetched boot files.
 func (inv *Inventory) Of(n *Node) *Entry {
 	if e := inv.At(n.Addr); e != nil || n.Netboot == nil {
 		return e
@@ -305,27 +458,51 @@ func (inv *Inventory) Of(n *Node) *Entry {
 	return inv.saying(BootID{n.Netboot.Serial, n.Netboot.MAC})
 }
 
-// CommandLineGiven notes that the node was given a command line that names the version: when it mounts
-// that, it is because it was promised.
-func (x *Exports) CommandLineGiven(b *Boot) {
-	if b.node == nil {
-		return
-	}
-	for {
-		old := b.node.netboot.Load()
-		if old == nil || old.Named || old.Digest != b.Digest {
-			return
-		}
-		named := *old
-		named.Named = true
-		if b.node.netboot.CompareAndSwap(old, &named) {
-			x.nodes.dirty.Store(true)
-			return
-		}
-	}
+// Netboot is what a node was given when it last fetched boot files.
+type Netboot struct {
+	Serial  string `json:"serial,omitempty"` // as it says
+	MAC     string `json:"mac,omitempty"`    // as it says or, if it does not, as the kernel knows it
+	SaidMAC bool   `json:"said_mac,omitempty"`
+	Ref
+	At time.Time `json:"at"` // when it began
+	// Since is when it first fetched those of this version without having mounted it since.
+	Since time.Time `json:"since"`
+	// Named is set if it was given a command line, which names the version.
+	Named bool `json:"command_line,omitempty"`
 }
 
-// machineSeen is what the node at an address last said of itself.
+// fetched is a node's Netboot while the server runs.
+type fetched struct {
+	image string
+	Netboot
+}
+
+// said is what the node said of itself.
+func (f *fetched) said() BootID {
+	id := BootID{Serial: f.Serial}
+	if f.SaidMAC {
+		id.MAC = f.MAC
+	}
+	return id
+}
+
+// netbooted notes what a node is given that fetches boot files.
+func (n *nodes) netbooted(addr netip.Addr, f fetched) {
+	nd := n.known(addr)
+	f.Since = f.At
+	if old := nd.netboot.Load(); old != nil && old.image == f.image && old.Digest == f.Digest && !nd.mountedSince(old.Since) {
+		f.Since = old.Since
+	}
+	nd.netboot.Store(&f)
+	n.dirty.Store(true)
+}
+
+// mountedSince reports whether the node has mounted any version at some time or later.
+func (nd *node) mountedSince(at time.Time) bool {
+	return slices.ContainsFunc(*nd.uses.Load(), func(u *use) bool { return u.mounted.Load() >= seconds(at) })
+}
+
+// machineSeen is what the node at an address last said of itself, or showed.
 func (nd *node) machineSeen() BootID {
 	if nd == nil {
 		return BootID{}
@@ -337,37 +514,45 @@ func (nd *node) machineSeen() BootID {
 	return BootID{f.Serial, f.MAC}
 }
 
+// booting returns what the node said when it fetched boot files not long before the time now, or nil.
+func (nd *node) booting(now int64) *fetched {
+	if nd == nil {
+		return nil
+	}
+	if f := nd.netboot.Load(); f != nil && now-seconds(f.At) < 2*bootFilesMost {
+		return f
+	}
+	return nil
+}
+
 // wasGiven reports whether the node's command line names a version because this server wrote it.
 func (nd *node) wasGiven(v *version) bool {
 	f := nd.netboot.Load()
 	return f != nil && f.Named && f.image == v.image.name && f.Digest == v.digest
 }
 
-// netbooted notes what a node is given that fetches boot files.
-func (n *nodes) netbooted(addr netip.Addr, f fetched) {
-	n.known(addr).netboot.Store(&f)
-	n.dirty.Store(true)
+// bootedOtherwise notes that the node booted without boot files of this server: it may be another machine than the one that fetched
+// the last ones.
+func (nd *node) bootedOtherwise(v *version, now int64) {
+	if nd.netboot.Load() != nil && nd.booting(now) == nil && !nd.wasGiven(v) {
+		nd.netboot.Store(nil)
+	}
 }
 
 // restoreBoots takes up the boots that a server before this one began.
 func (x *Exports) restoreBoots(t *table) {
-	x.bootFiles.mu.Lock()
-	defer x.bootFiles.mu.Unlock()
-	now := x.nodes.now.Load()
+	b := &x.bootFiles
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, wall := b.clock(), x.nodes.now.Load()
 	for _, nd := range x.nodes.all() {
 		saved := nd.netboot.Load()
-		if saved == nil {
+		if saved == nil || wall-seconds(saved.At) >= bootFilesMost || nd.mountedSince(saved.At) {
 			continue
 		}
-		id := BootID{Serial: saved.Serial}
-		if saved.SaidMAC {
-			id.MAC = saved.MAC
-		}
-		at := seconds(saved.At)
 		for _, img := range t.images {
-			f := &fetching{key: fetchKey{nd.addr, id}, image: img.id, ref: saved.Ref, first: at, last: at, late: saved.Named}
-			if img.name == saved.image && !f.over(now) {
-				x.bootFiles.add(f)
+			if img.name == saved.image {
+				b.add(&fetching{key: fetchKey{nd.addr, saved.said()}, image: img.id, ref: saved.Ref, first: now - (wall - seconds(saved.At)), last: now, late: saved.Named, confirmed: true})
 			}
 		}
 	}

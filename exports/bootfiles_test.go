@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -21,11 +23,27 @@ type booter struct {
 
 func (b *booter) gets(step BootStep, want string) *Boot {
 	b.t.Helper()
+	got := b.opens(step, want)
+	got.Confirmed()
+	got.Done()
+	return got
+}
+
+// opens is gets for a file that is being sent.
+func (b *booter) opens(step BootStep, want string) *Boot {
+	b.t.Helper()
 	got, err := b.s.Boot(netip.MustParseAddr(b.addr), b.id, step)
 	if err != nil || got.Version != want {
 		b.t.Fatalf("%s %+v gets %+v, %v; want %s", b.addr, b.id, got, err, want)
 	}
 	return got
+}
+
+// clock moves the time of the exports, and of boots, on.
+func (s *layered) clock(seconds int64) {
+	s.served.clock(seconds)
+	before := s.bootFiles.clock
+	s.bootFiles.clock = func() int64 { return before() + seconds }
 }
 
 func (s *layered) promoted(t *testing.T, version string) {
@@ -136,6 +154,70 @@ func TestBootGetsOneVersion(t *testing.T) {
 				t.Errorf("the mount gets %s; want v1", got)
 			}
 		}},
+		{"a file that is under way keeps it", func(t *testing.T, s *layered, b *booter) {
+			slow := b.opens(BootLast, "v1")
+			s.promoted(t, "v2")
+			s.clock(2 * bootFilesMost)
+			b.gets(BootAny, "v1")
+			slow.Done()
+			s.clock(bootFilesTime)
+			b.gets(BootAny, "v2")
+		}},
+		{"a boot ROM that does not say who it is", func(t *testing.T, s *layered, b *booter) {
+			rom := &booter{t, s, b.addr, BootID{}}
+			rom.gets(BootFirst, "v1")
+			s.promoted(t, "v2")
+			b.gets(BootFirst, "v1")
+			rom.gets(BootAny, "v1")
+			b.gets(BootLast, "v1")
+			if n := s.Fleet("images")[0]; n.Serial != b.id.Serial {
+				t.Errorf("the serial number is %q", n.Serial)
+			}
+			rom.gets(BootFirst, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("the mount gets %s; want v2", got)
+			}
+		}},
+		{"a mount that is repeated", func(t *testing.T, s *layered, b *booter) {
+			b.gets(BootFirst, "v1")
+			s.mounts(t, b.addr, "/")
+			s.promoted(t, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v1" {
+				t.Errorf("the mount again gets %s; want v1", got)
+			}
+			s.clock(retryTime)
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("another mount gets %s; want v2", got)
+			}
+		}},
+		{"a server that starts anew gives no old version to a node that is up", func(t *testing.T, s *layered, b *booter) {
+			b.gets(BootFirst, "v1")
+			s.mounts(t, b.addr, "/")
+			s.nodes.save(s.table.Load().images, s.log, true)
+			s.restart(t)
+			s.promoted(t, "v2")
+			b.gets(BootFirst, "v2")
+		}},
+		{"a datagram from an address that is made up decides nothing", func(t *testing.T, s *layered, b *booter) {
+			b.opens(BootFirst, "v1").Done()
+			s.promoted(t, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("the mount gets %s; want v2", got)
+			}
+			if n := s.Fleet("images")[0]; n.Serial != "" {
+				t.Errorf("the node has serial number %s", n.Serial)
+			}
+		}},
+		{"a clock that is set does not matter", func(t *testing.T, s *layered, b *booter) {
+			b.gets(BootLast, "v1").CommandLineGiven()
+			s.served.clock(50 * 365 * 24 * 3600)
+			if got := s.mounts(t, b.addr, "/images@v1"); got != "v1" {
+				t.Errorf("the mount gets %s; want v1", got)
+			}
+			if n := s.Fleet("images")[0]; n.Why != ByRollout || n.Serial != b.id.Serial {
+				t.Errorf("%+v", n)
+			}
+		}},
 		{"nodes behind one address have each their own", func(t *testing.T, s *layered, b *booter) {
 			other := &booter{t, s, b.addr, BootID{Serial: "11111111"}}
 			b.gets(BootFirst, "v1")
@@ -147,6 +229,64 @@ func TestBootGetsOneVersion(t *testing.T) {
 			}
 			b.gets(BootAny, "v1")
 			other.gets(BootAny, "v2")
+		}},
+		{"who says who it is late gets what it got before", func(t *testing.T, s *layered, b *booter) {
+			rom := &booter{t, s, b.addr, BootID{}}
+			rom.gets(BootFirst, "v1")
+			s.promoted(t, "v2")
+			b.gets(BootFirst, "v1")
+			b.gets(BootLast, "v1")
+			if got := s.mounts(t, b.addr, "/"); got != "v1" {
+				t.Errorf("the mount gets %s; want v1", got)
+			}
+			rom.gets(BootFirst, "v2")
+		}},
+		{"and who says it early, too", func(t *testing.T, s *layered, b *booter) {
+			loader := &booter{t, s, b.addr, BootID{}}
+			b.gets(BootFirst, "v1")
+			s.promoted(t, "v2")
+			b.gets(BootLast, "v1")
+			loader.gets(BootLast, "v1")
+			loader.gets(BootAny, "v1")
+			if got := s.mounts(t, b.addr, "/images@v1"); got != "v1" {
+				t.Errorf("the mount gets %s; want v1", got)
+			}
+			b.gets(BootAny, "v2")
+		}},
+		{"a boot that begins anew without a name", func(t *testing.T, s *layered, b *booter) {
+			rom := &booter{t, s, b.addr, BootID{}}
+			b.gets(BootFirst, "v1")
+			b.gets(BootLast, "v1")
+			s.promoted(t, "v2")
+			rom.gets(BootFirst, "v2")
+			b.gets(BootFirst, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("the mount gets %s; want v2", got)
+			}
+			if n := len(s.bootFiles.byKey); n != 1 {
+				t.Errorf("%d boots; want one", n)
+			}
+			s.clock(retryTime)
+			s.bootFiles.sweep()
+			if n := len(s.bootFiles.byKey); n > 0 {
+				t.Errorf("%d boots are not over", n)
+			}
+		}},
+		{"a node that turns out to be another gets its own", func(t *testing.T, s *layered, b *booter) {
+			err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
+				inv.Set(Entry{Name: "pinned", Serial: b.id.Serial, Pin: &Ref{"v2", digestOf('b')}})
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rom := &booter{t, s, b.addr, BootID{}}
+			rom.gets(BootFirst, "v1")
+			b.gets(BootFirst, "v2")
+			rom.gets(BootAny, "v2")
+			if got := s.mounts(t, b.addr, "/"); got != "v2" {
+				t.Errorf("the mount gets %s; want v2", got)
+			}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -161,14 +301,10 @@ func TestBootFindsTheNode(t *testing.T) {
 	s := serveLayers(t, nil, "v1", "v2")
 	s.promoted(t, "v1")
 	v2 := Ref{"v2", digestOf('b')}
-	const arp = "IP address       HW type     Flags       HW address            Mask     Device\n" +
-		"10.1.2.7         0x1         0x2         dc:a6:32:01:36:c2     *        eth0\n"
-	if err := os.WriteFile(s.neighbours, []byte(arp), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	s.arp(t, "10.1.2.7", card2)
 	err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
 		inv.Set(Entry{Name: "by-serial", Serial: "0660cd37", Pin: &v2})
-		inv.Set(Entry{Name: "by-mac", MAC: "dc:a6:32:01:36:c2", Pin: &v2})
+		inv.Set(Entry{Name: "by-mac", MAC: card2, Pin: &v2})
 		inv.Set(Entry{Name: "by-address", Addresses: []netip.Addr{netip.MustParseAddr("10.1.2.5")}, Pin: &v2})
 		return nil
 	})
@@ -182,7 +318,7 @@ func TestBootFindsTheNode(t *testing.T) {
 		trusted, elsewhere bool
 	}{
 		{addr: "10.1.2.3", id: BootID{Serial: "0660cd37"}, node: "by-serial", version: "v2"},
-		{addr: "10.1.2.4", id: BootID{MAC: "dc:a6:32:01:36:c2"}, node: "by-mac", version: "v2"},
+		{addr: "10.1.2.4", id: BootID{MAC: card2}, node: "by-mac", version: "v2"},
 		{addr: "10.1.2.5", node: "by-address", version: "v2", trusted: true},
 		{addr: "10.1.2.5", id: BootID{Serial: "0660cd37"}, node: "by-serial", version: "v2", elsewhere: true},
 		{addr: "10.1.2.5", id: BootID{Serial: "11111111"}, node: "by-address", version: "v2", trusted: true},
@@ -252,7 +388,7 @@ func TestCommandLineGiven(t *testing.T) {
 	for _, given := range []bool{false, true} {
 		boot := b.gets(BootFirst, "v1")
 		if given {
-			s.CommandLineGiven(boot)
+			boot.CommandLineGiven()
 		}
 		if got := s.mounts(t, host, "/images@v1"); got != "v1" {
 			t.Fatalf("mounts %s", got)
@@ -273,70 +409,203 @@ func TestBootsAreBounded(t *testing.T) {
 	s.promoted(t, "v1")
 	for i := range mostBootFiles + 100 {
 		addr := netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})
-		if _, err := s.Boot(addr, BootID{Serial: fmt.Sprintf("%08x", i)}, BootFirst); err != nil {
-			t.Fatal(err)
-		}
+		(&booter{t, s, addr.String(), BootID{Serial: fmt.Sprintf("%08x", i)}}).gets(BootFirst, "v1")
 	}
+	victim := &booter{t, s, "10.1.2.9", BootID{Serial: "0660cd37"}}
+	victim.gets(BootFirst, "v1")
+	s.store.seal("v2", 'b')
+	s.promoted(t, "v2")
+	for i := range mostBootFiles {
+		b := (&booter{t, s, "10.1.2.10", BootID{Serial: fmt.Sprintf("%08x", i)}}).opens(BootFirst, "v2")
+		b.Done()
+	}
+	victim.gets(BootAny, "v1")
 	b := &s.bootFiles
+	if len(b.byAddr[netip.MustParseAddr("10.1.2.10")]) > mostAtAddress {
+		t.Errorf("%d boots at one address", len(b.byAddr[netip.MustParseAddr("10.1.2.10")]))
+	}
 	if len(b.byKey) > mostBootFiles || len(b.byAddr) > mostBootFiles || len(b.serials) > mostBootFiles {
 		t.Errorf("%d boots at %d addresses, %d serial numbers; want %d at most", len(b.byKey), len(b.byAddr), len(b.serials), mostBootFiles)
 	}
-	s.bootFiles.sweep(s.nodes.now.Load() + bootFilesTime)
+	s.clock(bootFilesTime)
+	s.bootFiles.sweep()
 	if len(b.byKey)+len(b.byAddr) > 0 {
 		t.Errorf("%d boots at %d addresses are never over", len(b.byKey), len(b.byAddr))
 	}
 }
 
-// TestFirstMachine: what is a node's own goes to the machine that first was it, whatever else gets the address.
-func TestFirstMachine(t *testing.T) {
-	s := serveLayers(t, hostnames, "v1")
-	at := func(mac string) {
-		t.Helper()
-		line := fmt.Sprintf("IP address HW type Flags HW address Mask Device\n%s 0x1 0x2 %s * eth0\n", host, mac)
-		if err := os.WriteFile(s.neighbours, []byte(line), 0o644); err != nil {
-			t.Fatal(err)
-		}
+// The MAC addresses of machines.
+const (
+	card1 = "dc:a6:32:01:36:c1"
+	card2 = "dc:a6:32:01:36:c2"
+	card3 = "dc:a6:32:01:36:c3"
+)
+
+// arp has the kernel see machines: a MAC address at an address, each in turn.
+func (s *served) arp(t *testing.T, pairs ...string) {
+	t.Helper()
+	table := "IP address HW type Flags HW address Mask Device\n"
+	for i := 0; i < len(pairs); i += 2 {
+		table += fmt.Sprintf("%s 0x1 0x2 %s * eth0\n", pairs[i], pairs[i+1])
 	}
-	expect := func(what string, own bool) {
-		t.Helper()
-		want := byte(kindVersion)
-		if own {
-			want = kindLayer
-		}
-		if h := s.mountAs(t, s.peer); h[1] != want {
-			t.Errorf("%s: handle %x; want kind %x", what, h, want)
-		}
-	}
-	const one, two = "dc:a6:32:01:36:c1", "dc:a6:32:01:36:c2"
-	s.name(t, map[string]string{host: "pi-01"})
-	if err := os.WriteFile(s.neighbours, nil, 0o644); err != nil {
+	if err := os.WriteFile(s.neighbours, []byte(table), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	expect("a machine that the kernel does not see", true)
-	at(one)
-	expect("the first machine", true)
-	at(two)
-	expect("another machine", false)
-	if n := s.Fleet("images")[0]; n.MAC != one || len(n.Hints) != 1 {
-		t.Errorf("the fleet has %s, %q", n.MAC, n.Hints)
-	}
-	s.restart(t) // as after a crash: the journal has it
-	expect("another machine, and another server", false)
-	at(one)
-	expect("the first machine again", true)
-	s.name(t, map[string]string{host: "pi-02"})
-	at(two)
-	expect("another machine as another node", true)
+}
+
+// nodesAre replaces the inventory.
+func (s *layered) nodesAre(t *testing.T, entries ...Entry) {
+	t.Helper()
 	err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
-		inv.Named("pi-02").MAC = one
+		inv.Entries = entries
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	expect("another machine than the operator says", false)
-	at(one)
-	expect("that which the operator says", true)
+	s.refreshIfPromoted()
+}
+
+// isNode reports whether what has an address gets files of its own when it mounts its root.
+func (s *layered) isNode(t *testing.T, addr string) bool {
+	t.Helper()
+	p := s.at(addr)
+	name, err := s.get(t, p, s.mountAs(t, p), "etc/hostname")
+	return err == nil && strings.HasPrefix(name, "pi-")
+}
+
+// TestMachines: what is a node's own goes to the machine that first was it, whatever else gets the address.
+func TestMachines(t *testing.T) {
+	const x, y = "10.1.2.3", "10.1.2.4"
+	with := func(e Entry, mac, serial string) Entry { e.MAC, e.Serial = mac, serial; return e }
+	pi := entry("pi-01", x)
+	type look struct { // a machine at an address, and whether it is the node
+		mac, addr string
+		own       bool
+	}
+	for _, c := range []struct {
+		name string
+		do   func(t *testing.T, s *layered, see func(...look))
+	}{
+		{"the first is the node", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi)
+			see(look{"", x, true}, look{card1, x, true}, look{card2, x, false}, look{"", x, true}, look{card1, x, true})
+		}},
+		{"also after a crash", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi)
+			see(look{card1, x, true})
+			s.restart(t)
+			see(look{card2, x, false}, look{card1, x, true})
+		}},
+		{"what an operator says counts", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi)
+			see(look{card1, x, true})
+			s.nodesAre(t, with(pi, card2, ""))
+			see(look{card1, x, false}, look{card2, x, true})
+			s.nodesAre(t, pi)
+			see(look{card3, x, true}, look{card1, x, false}) // it is forgotten what was before
+		}},
+		{"two addresses, two cards", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, with(entry("pi-01", x, y), card1, ""))
+			see(look{card2, y, true}, look{card1, x, true}, look{card3, y, false}, look{card2, x, true})
+		}},
+		{"another address, the same machine", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi)
+			see(look{card1, x, true})
+			s.nodesAre(t, entry("pi-01", y))
+			see(look{card2, y, false}, look{card1, y, true})
+		}},
+		{"addresses are swapped before the machines have them", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi, entry("pi-02", y))
+			see(look{card1, x, true}, look{card2, y, true})
+			s.nodesAre(t, entry("pi-01", y), entry("pi-02", x))
+			see(look{card1, x, false}, look{card2, y, false}, look{card1, y, true}, look{card2, x, true})
+		}},
+		{"a name that is taken away and given anew", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi)
+			see(look{card1, x, true})
+			s.nodesAre(t)
+			s.nodesAre(t, pi)
+			see(look{card2, x, true}, look{card1, x, false})
+		}},
+		{"named by its card alone", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, Entry{Name: "pi-01", MAC: card1})
+			see(look{card1, y, true}, look{card1, x, true}, look{card2, y, false}, look{"", y, false})
+		}},
+		{"a machine that says another serial number", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, with(pi, "", "0660cd37"))
+			(&booter{t, s, x, BootID{Serial: "11111111"}}).gets(BootFirst, "v1")
+			see(look{card2, x, false}, look{"", x, false})
+			(&booter{t, s, x, BootID{Serial: "0660cd37"}}).gets(BootFirst, "v1")
+			see(look{card1, x, true})
+		}},
+		{"a file that is damaged makes strangers of all but those whose cards were said", func(t *testing.T, s *layered, see func(...look)) {
+			s.nodesAre(t, pi, with(entry("pi-02", y), card2, ""))
+			see(look{card1, x, true})
+			path := filepath.Join(s.stateDir, machinesFile)
+			if err := os.WriteFile(path, []byte("{"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			s.restart(t)
+			see(look{card1, x, false}, look{card2, y, true})
+			if s.said("restore it from a backup") == 0 {
+				t.Errorf("log %v", s.logs.All())
+			}
+			os.Remove(path)
+			s.restart(t)
+			see(look{card3, x, true})
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serveLayers(t, hostnames, "v1")
+			s.promoted(t, "v1")
+			c.do(t, s, func(looks ...look) {
+				t.Helper()
+				for i, l := range looks {
+					s.arp(t, l.addr, l.mac)
+					if l.mac == "" {
+						s.arp(t)
+					}
+					if got := s.isNode(t, l.addr); got != l.own {
+						t.Errorf("look %d: %+v: the node %v", i, l, got)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestStrangerIsSaid: operators see what is the matter, whenever within a second it comes.
+func TestStrangerIsSaid(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.nodesAre(t, entry("pi-01", host))
+	s.arp(t, host, card1)
+	s.isNode(t, host)
+	s.arp(t, host, card2)
+	s.isNode(t, host)
+	want := "the machine at the address of pi-01 is " + card2 + ", not " + card1 + ": give each its own address or, if it is the node, rootnfsd node set pi-01 --mac " + card2
+	if n := s.Fleet("images")[0]; len(n.Hints) != 1 || n.Hints[0] != want {
+		t.Errorf("hints: %q; want %q", n.Hints, want)
+	}
+}
+
+// TestStolenHandleAtTheAddress: another machine at a node's address gets nothing by the handles that the node was given.
+func TestStolenHandleAtTheAddress(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.nodesAre(t, entry("pi-01", host))
+	s.arp(t, host, card1)
+	p := s.at(host)
+	own, err := s.handle(t, p, s.mountAs(t, p), "etc/hostname")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.arp(t, host, card2)
+	if got, err := s.contentAt(s.at(host), own); err != fs.ErrAccess {
+		t.Errorf("another machine reads %q, %v; want ErrAccess", got, err)
+	}
+	if got, err := s.contentAt(p, own); got != "pi-01" || err != nil {
+		t.Errorf("the node reads %q, %v", got, err)
+	}
 }
 
 func TestHomeOfFirstMachine(t *testing.T) {
@@ -347,15 +616,39 @@ func TestHomeOfFirstMachine(t *testing.T) {
 	for _, c := range []struct {
 		mac  string
 		want error
-	}{{"dc:a6:32:01:36:c1", nil}, {"dc:a6:32:01:36:c2", fs.ErrAccess}, {"dc:a6:32:01:36:c1", nil}} {
-		line := fmt.Sprintf("IP address HW type Flags HW address Mask Device\n%s 0x1 0x2 %s * eth0\n", host, c.mac)
-		if err := os.WriteFile(s.neighbours, []byte(line), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	}{{card1, nil}, {card2, fs.ErrAccess}, {card1, nil}} {
+		s.arp(t, host, c.mac)
 		for _, from := range []Caller{{}, {Datagram: true}} {
-			if _, err := s.Mount(s.peer, "/home", from); !errors.Is(err, c.want) {
+			p := s.at(host)
+			h, err := s.Mount(p, "/home", from)
+			if err == nil {
+				err = s.CheckHome(p, h)
+			}
+			if !errors.Is(err, c.want) {
 				t.Errorf("%s mounts the home, %+v: %v; want %v", c.mac, from, err, c.want)
 			}
+		}
+	}
+}
+
+// TestBootHoldsItsVersion: what a node has fetched boot files of must not be removed before it mounts its root.
+func TestBootHoldsItsVersion(t *testing.T) {
+	s := serveLayers(t, nil, "v1", "v2")
+	s.promoted(t, "v1")
+	(&booter{t, s, host, BootID{}}).gets(BootFirst, "v1")
+	s.nodes.save(s.table.Load().images, s.log, true)
+	nodes, err := OpenState(s.stateDir).Nodes()
+	if err != nil || len(nodes) != 1 {
+		t.Fatalf("%+v, %v", nodes, err)
+	}
+	now := nodes[0].Netboot.At
+	for _, c := range []struct {
+		version byte
+		after   time.Duration
+		want    bool
+	}{{'a', 0, true}, {'a', 9 * time.Minute, true}, {'a', time.Hour, false}, {'b', 0, false}} {
+		if got := nodes[0].Needs(Ref{"", digestOf(c.version)}, now.Add(c.after)); got != c.want {
+			t.Errorf("after %s it needs %c: %v; want %v", c.after, c.version, got, c.want)
 		}
 	}
 }

@@ -88,11 +88,12 @@ type Exports struct {
 // exactly one version and nothing promoted gets that version promoted.
 func New(cfg Config) (*Exports, error) {
 	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp", began: time.Now()}
+	x.bootFiles.init(x.began)
 	x.layers.limit, x.layers.making = mostLayerBytes, make(chan struct{}, mostMaking)
 	first := &table{}
 	seen := map[uint32]string{}
 	for _, c := range cfg.Images {
-		img, err := newImage(c)
+		img, err := newImage(c, cfg.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +129,7 @@ func (x *Exports) Started() error {
 	return x.Refresh()
 }
 
-func newImage(c Image) (*image, error) {
+func newImage(c Image, log *zap.Logger) (*image, error) {
 	key, err := loadKey(c.StateDir)
 	if err != nil {
 		return nil, err
@@ -147,6 +148,7 @@ func newImage(c Image) (*image, error) {
 		initramfs: state.initramfs(),
 	}
 	img.layerBytes.Store(state.layerBytes())
+	img.machines.load(state, log)
 	return img, nil
 }
 
@@ -158,6 +160,8 @@ func pathsOf(dir string) []string {
 	}
 	return paths
 }
+
+var errPromoted = errors.New("something is promoted")
 
 // promoteOnly promotes the version of each image that has exactly one and no
 // rollout yet: there is nothing that an operator could have meant instead.
@@ -175,7 +179,17 @@ func (x *Exports) promoteOnly() error {
 			continue
 		}
 		only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
-		if _, _, err := img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, func() error { return nil }); err != nil {
+		nothingYet := func() error { // an operator may have been faster
+			if now, err := img.state.Rollout(); err != nil || len(now.History) > 0 {
+				return cmp.Or(err, errPromoted)
+			}
+			return nil
+		}
+		_, _, err = img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, nothingYet)
+		if errors.Is(err, errPromoted) {
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
@@ -200,7 +214,7 @@ func (x *Exports) Run(ctx context.Context) {
 			return
 		case <-tick.C:
 			x.nodes.tick()
-			x.bootFiles.sweep(x.nodes.now.Load())
+			x.bootFiles.sweep()
 			if x.homes != nil {
 				x.homes.sweep(time.Now())
 			}
@@ -314,6 +328,9 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	view := &imageView{image: img, rollout: rollout, inventory: before.inventory, unread: before.unread}
 	if img.state.replaced(inventoryFile, view.inventory.stamp) {
 		view.inventory, view.unread = img.state.inventoryAfter(before.inventory)
+		if view.unread == nil {
+			img.machines.keep(view.inventory, x.log)
+		}
 	}
 	for _, l := range listed {
 		if l.Err != nil {

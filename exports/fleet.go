@@ -39,6 +39,7 @@ type NodeStatus struct {
 	Serial   string       `json:"serial,omitempty"`
 	Hostname string       `json:"hostname,omitempty"`
 	Labels   []string     `json:"labels,omitempty"`
+	Cmdline  string       `json:"cmdline,omitempty"`
 
 	State   NodeState `json:"state"`
 	Running string    `json:"running"` // the version; empty if that is not known
@@ -113,9 +114,9 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	n := merge(seen)
 	status := NodeStatus{Address: n.Addr, Good: n.Good, State: StateNew, Trouble: n.Trouble}
-	member := memberOf(e, n.Addr)
+	member := MemberOf(e, n.Addr)
 	if e != nil {
-		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels
+		status.Name, status.MAC, status.Serial, status.Hostname, status.Labels, status.Cmdline = e.Name, e.MAC, e.Serial, e.Hostname, e.Labels, e.Cmdline
 		for _, a := range e.Addresses {
 			if !status.Address.IsValid() {
 				status.Address = a
@@ -158,9 +159,6 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	if len(n.Uses) > 0 || e != nil && n.Netboot != nil {
 		status.State = n.state(&status, now)
 	}
-	if e != nil && n.Machine != nil && n.Machine.Node == e.Name {
-		status.MAC = cmp.Or(e.MAC, n.Machine.MAC)
-	}
 	status.Hints = hints(&status)
 	return status
 }
@@ -184,7 +182,6 @@ func merge(seen []Node) Node {
 		if s.Netboot != nil && (n.Netboot == nil || s.Netboot.At.After(n.Netboot.At)) {
 			n.Netboot = s.Netboot
 		}
-		n.Machine = cmp.Or(n.Machine, s.Machine)
 		n.Trouble.add(s.Trouble)
 	}
 	return n

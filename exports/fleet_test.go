@@ -48,6 +48,38 @@ func TestStates(t *testing.T) {
 	}
 }
 
+// TestStatesOfBootFiles: a node that fetches boot files boots, as far as it can be told, until it has mounted its root.
+func TestStatesOfBootFiles(t *testing.T) {
+	for _, c := range []struct {
+		what             string
+		named            bool
+		fetched, mounted time.Duration // ago; 0 for never
+		want             NodeState
+	}{
+		{"a new node", false, time.Minute, 0, StateNew},
+		{"a node with a name", true, time.Minute, 0, StateBooting},
+		{"it never mounted its root", true, time.Hour, 0, StateSilent},
+		{"it was up, and boots again", false, time.Minute, time.Hour, StateBooting},
+		{"it mounted its root", false, 8 * time.Minute, 7 * time.Minute, StateUp},
+	} {
+		n := Node{Addr: netip.MustParseAddr(host), Netboot: &Netboot{Ref: ref("v1"), At: noon.Add(-c.fetched)}}
+		if c.mounted > 0 {
+			n.Uses = []Use{{Ref: ref("v1"), Mounted: ago(c.mounted), Booted: ago(c.mounted), Began: ago(c.mounted), LastCall: ago(c.mounted - 2*time.Minute)}}
+		}
+		inv := new(Inventory)
+		if c.named {
+			inv.Entries = []Entry{entry("pi", host)}
+		}
+		if err := inv.Check(); err != nil {
+			t.Fatal(err)
+		}
+		fleet := Fleet(&Rollout{}, inv, []Node{n}, noon)
+		if len(fleet) != 1 || fleet[0].State != c.want {
+			t.Errorf("%s: %+v; want %s", c.what, fleet, c.want)
+		}
+	}
+}
+
 // TestFleet puts together what operators said and what was seen.
 func TestFleet(t *testing.T) {
 	inv := &Inventory{Entries: []Entry{entry("pi-b", "10.0.0.2", "10.0.0.3"), entry("pi-a"), {Name: "pi-c", Labels: []string{"canary"}, Pin: &Ref{Version: "v9", Digest: digestOf(9)}}}}
@@ -69,6 +101,9 @@ func TestFleet(t *testing.T) {
 	var got []string
 	for _, n := range Fleet(r, inv, seen, noon) {
 		got = append(got, fmt.Sprintf("%s at %v runs %q, promised %s (%s), reboot %v, %s, %d calls, %d hints", n.Key(), n.Address, n.Running, n.Promised, n.Why, n.RebootNeeded, n.State, n.Calls, len(n.Hints)))
+	}
+	if n := statusOf(r, nil, seen[3:4], noon); len(n.Hints) != 1 || n.Hints[0] != "it reads in pieces of 4 KiB: add rsize=1048576 to its nfsroot= options" {
+		t.Errorf("hints: %q", n.Hints)
 	}
 	want := `pi-a at invalid IP runs "", promised v2 (promoted), reboot false, new, 0 calls, 0 hints
 pi-b at 10.0.0.3 runs "v2", promised v2 (promoted), reboot false, up, 7 calls, 0 hints

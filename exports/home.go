@@ -419,6 +419,9 @@ func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
 	case !x.homes.trusts(p):
 		return h, fs.ErrAccess
 	case h.home == p.homeID(x.homes.Shared):
+		if !x.homes.Shared && x.identify(p, x.table.Load()).homeless {
+			return h, fs.ErrAccess
+		}
 		return h, nil
 	case x.homes.Shared:
 		return h, fs.ErrStale // made when each node had a home of its own
@@ -467,8 +470,10 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 		}
 		names = names[1:]
 	}
-	if want, seen := x.strangerAt(p.addr); seen != "" && !x.homes.Shared {
-		return nil, fmt.Sprintf("the machine at the address is %s, and the node that the home is of is %s: give each its own address, or, if it is the node, rootnfsd node set --mac", seen, want), fs.ErrAccess
+	if !x.homes.Shared && !from.Datagram { // whose handle is good for nothing in the hands of a stranger
+		if why := x.homeless(p, x.table.Load()); why != "" {
+			return nil, why, fs.ErrAccess
+		}
 	}
 	dir := x.homes.dirOf(p)
 	if from.Datagram {

@@ -259,6 +259,9 @@ func (e *Entry) Check() error {
 	if len(e.Cmdline) > mostCmdline || strings.ContainsFunc(e.Cmdline, func(r rune) bool { return r < ' ' || r > '~' }) {
 		return fail("%q is no part of a kernel command line: %d printable characters of ASCII at most", e.Cmdline, mostCmdline)
 	}
+	if strings.Count(e.Cmdline, `"`)%2 != 0 {
+		return fail("%q has a quote that does not end, and would take in what follows", e.Cmdline)
+	}
 	return nil
 }
 

@@ -110,6 +110,7 @@ func TestInventoryRefuses(t *testing.T) {
 		"no MAC address":             {Name: "second", MAC: "02:00:00:00:00"},
 		"no serial number":           {Name: "second", Serial: "xyz"},
 		"no label":                   {Name: "second", Labels: []string{"two words"}},
+		"does not end":               {Name: "second", Cmdline: `a="b c`},
 		"no host name":               {Name: "second", Hostname: "under_score"},
 		"more than 64 labels":        {Name: "second", Labels: long},
 	} {

@@ -127,8 +127,8 @@ func (j *journal) replacing(replace func() error) error {
 }
 
 // lineOf is what the journal says of a node that booted.
-func lineOf(nd *node, u *use) []byte {
-	line, err := json.Marshal(Node{Addr: nd.addr, Uses: []Use{u.export()}, Machine: nd.machines.of(u.image)})
+func lineOf(addr netip.Addr, u *use) []byte {
+	line, err := json.Marshal(Node{Addr: addr, Uses: []Use{u.export()}})
 	if err != nil || len(line) >= mostLine {
 		return nil // a path that long is nobody's root
 	}
@@ -167,9 +167,6 @@ func replayFrom(f io.Reader, nodes []Node) []Node {
 			nodes = append(nodes, Node{Addr: n.Addr})
 		}
 		nodes[i].booted(n.Uses[0])
-		if n.Machine != nil {
-			nodes[i].Machine = n.Machine
-		}
 	}
 	return nodes
 }

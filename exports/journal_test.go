@@ -30,7 +30,7 @@ func versionsOf(t *testing.T, dir string) string {
 func line(addr, version string, mounted int64) string {
 	u := &use{ref: ref(version), tally: new(tally)}
 	u.mounted.Store(mounted)
-	return string(lineOf(&node{addr: netip.MustParseAddr(addr)}, u))
+	return string(lineOf(netip.MustParseAddr(addr), u))
 }
 
 func TestJournal(t *testing.T) {

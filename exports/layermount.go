@@ -1,6 +1,7 @@
 package exports
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -18,14 +19,18 @@ func (x *Exports) layerFor(p *Peer, to *target) uint64 {
 	if to.image.files == nil || p.ambiguous() {
 		return 0
 	}
-	e := to.image.inventory.At(p.addr)
-	node := memberOf(e, p.addr).Key
+	is := x.identify(p, x.table.Load()).in(to.image.image)
+	e := is.entry
+	node := MemberOf(e, p.addr).Key
 	log := x.log.With(zap.String("image", to.image.name), zap.String("node", node))
 	if e != nil {
-		if want, seen := x.otherMachine(to.image.image, p.nodes.known(p.addr), e); seen != "" {
-			log.Warn("another machine has the address of this node, and boots without the node's own files: give each its own address, or say what its MAC address is now (rootnfsd node set --mac)",
-				zap.Stringer("address", p.addr), zap.String("mac", want), zap.String("seen", seen))
-			p.noteStranger(want, seen)
+		if err := x.admit(p, to.image, is); errors.Is(err, errStranger) {
+			why := to.image.machines.strange(e, p)
+			log.Warn("another machine has the address of this node, and boots without the node's own files", zap.Stringer("address", p.addr), zap.String("why", why))
+			p.noteStranger(why)
+			return 0
+		} else if err != nil {
+			log.Error("the node boots without the files that are its own", zap.Error(err))
 			return 0
 		}
 	}

@@ -116,18 +116,18 @@ func ownerOf(key string) owner {
 	return owner{name: key}
 }
 
-// has reports whether p, which presents the handle of o, is the owner. One that had no name goes by its address
+// owns reports whether p, which presents the handle of o, is the owner. One that had no name goes by its address
 // until it mounts again, and for others the inventory says where they are: an address that
 // has become another node's does not give away what was made for the first. A node whose name was
 // taken away keeps what it mounted.
-func (w owner) has(p *Peer, o *Object, inv *Inventory) bool {
+func (x *Exports) owns(p *Peer, w owner, o *Object, t *table) bool {
 	if w.addr.IsValid() {
 		return w.addr == p.addr
 	}
-	if e := inv.At(p.addr); e != nil {
-		return e.Name == w.name
+	if is := x.identify(p, t).in(o.ver.image); is.entry != nil {
+		return is.entry.Name == w.name && is.standing != stranger
 	}
-	return inv.Named(w.name) == nil && p.mountedLayer(o.ver, o.layer)
+	return t.imageOf(o.ver.image.id).inventory.Named(w.name) == nil && p.mountedLayer(o.ver, o.layer)
 }
 
 // mountedLayer reports whether what p has mounted last of a version is that with the layer.
@@ -156,7 +156,7 @@ func (x *Exports) resolveLayer(p *Peer, t *table, o *Object) error {
 		l.used.Store(now)
 	}
 	o.own = over.rest.Owns(o.ID)
-	mine := over.all != nil && o.ver.image.trusts(p) && over.owner.has(p, o, t.imageOf(key.export).inventory)
+	mine := over.all != nil && o.ver.image.trusts(p) && x.owns(p, over.owner, o, t)
 	switch {
 	case mine:
 		o.Tree = over.all

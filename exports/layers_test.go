@@ -612,7 +612,7 @@ func TestMACOfAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 		warned := s.said("another machine")
-		if h := s.mountAs(t, s.peer); h[1] != c.kind || (s.said("another machine") > warned) != (c.kind == kindVersion) {
+		if h := s.mountAs(t, s.at(host)); h[1] != c.kind || (s.said("another machine") > warned) != (c.kind == kindVersion) {
 			t.Errorf("%s: handle %x, log %v", what, h, s.logs.All())
 		}
 	}

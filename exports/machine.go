@@ -1,102 +1,332 @@
 package exports
 
 import (
-	"net/netip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
+
+	"go.uber.org/zap"
 )
 
-// Machine is the network card that first had an address as the node of a name. What is that node's alone goes to
-// no other one: an address changes hands by DHCP. A MAC address that an operator has said counts instead.
-type Machine struct {
-	Node string `json:"node"`
-	MAC  string `json:"mac"`
-}
-
-// machines are those of one address, in each image the one that counts, as long as the address keeps the name.
+// machines are the network cards that were seen to be the nodes of an image, by the nodes' names. What is a node's alone
+// goes to no other machine, though an address changes hands by DHCP: the first one that is a node is it from then on. A
+// node has as many as it has addresses; a MAC address that an operator has said is the first of them.
 type machines struct {
-	mu    sync.Mutex // guards what follows
-	known []imageMachine
-	fresh bool // one was learnt since learnt was called
+	path string
+	gen  atomic.Uint64 // counts what may make a stranger of somebody, or the other way round
+
+	mu     sync.Mutex // guards what follows
+	byName map[string][]string
+	owner  map[string]string // of a MAC address: the name
+	change uint64            // counts changes
+	broken error             // why the file cannot be read: nobody can tell who is who
+
+	saving sync.Mutex // guards saved
+	saved  uint64     // the change that is on the disk
 }
 
-type imageMachine struct {
-	image string
-	Machine
+const (
+	machinesFile   = "machines.json"
+	machinesFormat = 1
+)
+
+// machinesOnDisk is what machines.json holds.
+type machinesOnDisk struct {
+	Format   int                 `json:"format"`
+	Machines map[string][]string `json:"machines"`
 }
 
-// of returns the machine of the node in an image, or nil.
-func (m *machines) of(image string) *Machine {
+// load reads what was learnt.
+func (m *machines) load(s *State, log *zap.Logger) {
+	m.path = filepath.Join(s.dir, machinesFile)
+	m.byName, m.owner = map[string][]string{}, map[string]string{}
+	disk, _, err := readState(s, machinesFile, decodeMachines)
+	if err != nil {
+		m.broken = fmt.Errorf("%w; restore it from a backup, or delete it and start the server anew: then the next machine with the address of a node is that node", err)
+		log.Error("nodes get no files of their own, and those with a name no homes, unless their MAC addresses were said", zap.Error(m.broken))
+		return
+	}
+	for name, macs := range disk.Machines {
+		m.byName[name] = macs
+		for _, mac := range macs {
+			m.owner[mac] = name
+		}
+	}
+}
+
+func decodeMachines(from io.Reader) (disk machinesOnDisk, err error) {
+	err = json.NewDecoder(from).Decode(&disk)
+	if err == nil && disk.Format != machinesFormat {
+		err = fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", disk.Format, machinesFormat)
+	}
+	return disk, err
+}
+
+// errStranger is the error for a machine that is not the node whose address it has.
+var errStranger = errors.New("another machine has the address of the node")
+
+// standing is what is known of a machine that has the address of a node.
+type standing int
+
+const (
+	unseen   standing = iota // the kernel knows no MAC address there
+	fresh                    // it may be the node: no other machine is known to be
+	familiar                 // it is the node
+	stranger                 // it is not
+)
+
+// standing tells what the machine is that has one of the MAC addresses and the address of the node with an entry.
+func (m *machines) standing(e *Entry, macs []string) standing {
+	if len(macs) == 0 {
+		return unseen
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if i := m.index(image); i >= 0 {
-		known := m.known[i].Machine
-		return &known
+	return m.judge(e, macs)
+}
+
+// judge is standing for who holds mu.
+func (m *machines) judge(e *Entry, macs []string) standing {
+	if m.broken != nil && e.MAC == "" {
+		return stranger
+	}
+	known := m.known(e)
+	switch {
+	case slices.ContainsFunc(macs, func(mac string) bool { return slices.Contains(known, mac) }):
+		return familiar
+	case len(known) >= max(1, len(e.Addresses)):
+		return stranger
+	case slices.ContainsFunc(macs, func(mac string) bool { return m.owner[mac] != "" && m.owner[mac] != e.Name }):
+		return stranger
+	}
+	return fresh
+}
+
+// known returns the MAC addresses of a node, as many as it has addresses. The caller holds mu.
+func (m *machines) known(e *Entry) []string {
+	known := m.byName[e.Name]
+	if e.MAC != "" {
+		known = append([]string{e.MAC}, slices.DeleteFunc(slices.Clone(known), func(mac string) bool { return mac == e.MAC })...)
+	}
+	return known[:min(len(known), max(1, len(e.Addresses)))]
+}
+
+// first returns the MAC address that a node should have, for messages; empty if none is known.
+func (m *machines) first(e *Entry) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known := m.known(e); len(known) > 0 {
+		return known[0]
+	}
+	return ""
+}
+
+// learn notes that a machine is the node with an entry, and returns when that is on the disk. The error is errStranger
+// where another one was faster.
+func (m *machines) learn(e *Entry, mac string) error {
+	m.mu.Lock()
+	switch m.judge(e, []string{mac}) {
+	case stranger:
+		m.mu.Unlock()
+		return errStranger
+	case fresh:
+		m.byName[e.Name] = append(slices.Clone(m.byName[e.Name]), mac)
+		m.owner[mac] = e.Name
+		m.change++
+	}
+	mine := m.change
+	m.mu.Unlock()
+	return m.save(mine)
+}
+
+// save sees to it that a change is on the disk. Those that come at once are written at once.
+func (m *machines) save(change uint64) error {
+	m.saving.Lock()
+	defer m.saving.Unlock()
+	if m.saved >= change {
+		return nil
+	}
+	m.mu.Lock()
+	disk, upto := machinesOnDisk{machinesFormat, maps.Clone(m.byName)}, m.change
+	m.mu.Unlock()
+	if err := replaceJSON(m.path, disk); err != nil {
+		return err
+	}
+	m.saved = upto
+	return nil
+}
+
+// keep forgets what an inventory that was replaced makes void: the machines of nodes that have no name any more, for whoever
+// gets the name next is another node, and those in whose place an operator has said another.
+func (m *machines) keep(inv *Inventory, log *zap.Logger) {
+	m.gen.Add(1)
+	m.mu.Lock()
+	before := m.change
+	for name, macs := range m.byName {
+		var kept []string
+		if e := inv.Named(name); e != nil {
+			kept = slices.DeleteFunc(slices.Clone(m.known(e)), func(mac string) bool { return !slices.Contains(macs, mac) })
+		}
+		if len(kept) == len(macs) {
+			continue
+		}
+		m.change++
+		for _, mac := range macs {
+			delete(m.owner, mac)
+		}
+		for _, mac := range kept {
+			m.owner[mac] = name
+		}
+		if m.byName[name] = kept; len(kept) == 0 {
+			delete(m.byName, name)
+		}
+	}
+	mine := m.change
+	m.mu.Unlock()
+	if mine == before {
+		return
+	}
+	if err := m.save(mine); err != nil {
+		log.Error("cannot save which machines are no nodes any more", zap.Error(err))
+	}
+}
+
+// identity is who a peer is to an image: the node whose address it has, if that has a name, and whether it is another machine than that.
+type identity struct {
+	entry    *Entry
+	standing standing
+}
+
+// identities are who a peer is to all images of a table, until the table or what is known of machines changes.
+type identities struct {
+	table    *table
+	gen      uint64
+	byImage  []identity // as images are in the table
+	homeless bool       // it is a stranger to each image that has a node there
+}
+
+// identify returns who p is. Where nothing has changed it allocates nothing and takes no lock.
+func (x *Exports) identify(p *Peer, t *table) *identities {
+	var gen uint64
+	for _, img := range t.images {
+		gen += img.machines.gen.Load()
+	}
+	if known := p.identities.Load(); known != nil && known.table == t && known.gen == gen {
+		return known
+	}
+	ids := &identities{table: t, gen: gen, byImage: make([]identity, len(t.images))}
+	named, welcome := false, false
+	for i, img := range t.images {
+		e := img.inventory.entryOf(p)
+		if e == nil {
+			continue
+		}
+		is := identity{e, img.machines.standing(e, p.macs())}
+		ids.byImage[i] = is
+		named, welcome = true, welcome || is.standing != stranger
+	}
+	ids.homeless = named && !welcome
+	p.identities.Store(ids)
+	return ids
+}
+
+// in returns who the peer is to one image.
+func (ids *identities) in(img *image) identity {
+	for i, view := range ids.table.images {
+		if view.image == img {
+			return ids.byImage[i]
+		}
+	}
+	return identity{}
+}
+
+// entryOf returns the entry of the node that p is, or nil: that of its address or, for a node that was given none, that of the
+// MAC address that the kernel sees.
+func (inv *Inventory) entryOf(p *Peer) *Entry {
+	if e := inv.At(p.addr); e != nil {
+		return e
+	}
+	if len(inv.byMAC) == 0 {
+		return nil
+	}
+	for _, mac := range p.macs() {
+		if i, ok := inv.byMAC[mac]; ok && len(inv.Entries[i].Addresses) == 0 {
+			return &inv.Entries[i]
+		}
 	}
 	return nil
 }
 
-func (m *machines) index(image string) int {
-	return slices.IndexFunc(m.known, func(k imageMachine) bool { return k.image == image })
-}
-
-// first returns the MAC address of the machine that first was the node of a name; if there is none yet, it is mac from now on.
-func (m *machines) first(image, node, mac string) (known string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i := m.index(image)
-	if i < 0 {
-		i = len(m.known)
-		m.known = append(m.known, imageMachine{image: image})
+// admit decides whether p, which mounts, is the node with an entry, and notes it if it is the first machine that is. The error is
+// errStranger, or why that cannot be noted.
+func (x *Exports) admit(p *Peer, img *imageView, is identity) error {
+	if x.contradicts(p, img, is.entry) {
+		return errStranger
 	}
-	if m.known[i].Node != node {
-		m.known[i].Machine = Machine{node, mac}
-		m.fresh = true
-	}
-	return m.known[i].MAC
-}
-
-// learnt reports whether a machine was learnt since it was last asked.
-func (m *machines) learnt() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	fresh := m.fresh
-	m.fresh = false
-	return fresh
-}
-
-func (m *machines) restore(image string, saved *Machine) {
-	if saved != nil {
-		m.first(image, saved.Node, saved.MAC)
-		m.learnt()
-	}
-}
-
-// strangerAt is otherMachine for all images that have a node with a name at an address.
-func (x *Exports) strangerAt(addr netip.Addr) (want, seen string) {
-	for _, img := range x.table.Load().images {
-		if e := img.inventory.At(addr); e != nil {
-			if want, seen = x.otherMachine(img.image, x.nodes.known(addr), e); seen != "" {
-				return want, seen
+	switch is.standing {
+	case stranger:
+		return errStranger
+	case fresh:
+		if macs := p.macs(); len(macs) == 1 { // else nobody knows which of them it is
+			if err := img.machines.learn(is.entry, macs[0]); err != nil {
+				return err
 			}
+			p.identities.Store(nil)
 		}
 	}
-	return "", ""
+	return nil
 }
 
-// otherMachine reports whether another machine than the node with an entry has its address: which MAC address it should have, and
-// that which the kernel sees, empty if nothing is strange. Where the kernel knows none, as
-// through a router, for IPv6, or when its table is full, nothing is.
-func (x *Exports) otherMachine(img *image, nd *node, e *Entry) (want, seen string) {
-	macs := x.macsAt(nd.addr)
-	if len(macs) == 0 {
-		return e.MAC, ""
+// contradicts reports whether what p said when it fetched boot files is not what operators have said of the node with an entry.
+func (x *Exports) contradicts(p *Peer, img *imageView, e *Entry) bool {
+	nd := p.node.Load()
+	if nd == nil {
+		nd = x.nodes.get(p.addr)
 	}
-	if want = e.MAC; want == "" {
-		want = nd.machines.first(img.name, e.Name, macs[0])
+	f := nd.booting(x.nodes.now.Load())
+	if f == nil || f.image != img.name {
+		return false
 	}
-	if slices.Contains(macs, want) {
-		return want, ""
+	other := img.inventory.saying(f.said())
+	return other != nil && other.Name != e.Name || e.contradicts(f.said())
+}
+
+// contradicts reports whether a node that says that it is id is not the one with the entry.
+func (e *Entry) contradicts(id BootID) bool {
+	return e.Serial != "" && id.Serial != "" && id.Serial != e.Serial || e.MAC != "" && id.MAC != "" && id.MAC != e.MAC
+}
+
+// homeless says why p, which mounts a home, gets none, if so: another machine has the address of a node with a name.
+func (x *Exports) homeless(p *Peer, t *table) (why string) {
+	for i, is := range x.identify(p, t).byImage {
+		if is.entry == nil {
+			continue
+		}
+		img := t.images[i]
+		if err := x.admit(p, img, is); !errors.Is(err, errStranger) {
+			if err != nil {
+				x.log.Error("cannot save which machine a node is", zap.String("node", is.entry.Name), zap.Error(err))
+			}
+			return ""
+		}
+		why = img.machines.strange(is.entry, p)
 	}
-	return want, macs[0]
+	return why
+}
+
+// strange says what is the matter with a stranger, and what to do.
+func (m *machines) strange(e *Entry, p *Peer) string {
+	if m.broken != nil {
+		return m.broken.Error()
+	}
+	if seen := p.macs(); len(seen) > 0 && m.first(e) != "" && m.first(e) != seen[0] {
+		return fmt.Sprintf("the machine at the address of %s is %s, not %s: give each its own address or, if it is the node, rootnfsd node set %[1]s --mac %[2]s", e.Name, seen[0], m.first(e))
+	}
+	return fmt.Sprintf("the machine at the address of %s said that it is another one, or is known as another node: give each its own address, or say what is so by rootnfsd node set", e.Name)
 }

@@ -55,6 +55,7 @@ type Caller struct {
 // replaced before it answers, so nobody is told an old version however soon
 // they ask.
 func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
+	x.nodes.tick() // what is noted of it comes after all that was noted before
 	refuse := func(kind fs.Error, format string, args ...any) ([]byte, error) {
 		err := &MountError{Path: dir, Kind: kind, Hint: fmt.Sprintf(format, args...)}
 		if !from.Datagram {
@@ -87,6 +88,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 		if try == mountTries || x.stillLeads(names, p, target) {
 			if p.reserved {
 				x.bootFiles.mounted(p.addr, Ref{Digest: target.version.digest})
+				p.node.Load().bootedOtherwise(target.version, x.nodes.now.Load())
 			}
 			return handle, nil
 		}
@@ -137,7 +139,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	}
 	layer := x.layerFor(p, &target)
 	u, began := p.mounted(target, path.Clean(dir), from.Booting, layer)
-	if learnt := p.node.Load().machines.learnt(); began || learnt || try > 1 { // what was saved before is not so
+	if began || try > 1 { // what was saved before is not so
 		x.nodes.saveBoot(p.node.Load(), u, x.log)
 	}
 	o := Object{ver: target.version, layer: layer}
@@ -214,7 +216,7 @@ func (x *Exports) find(t *table, names []string, p *Peer) target {
 	if to.image == nil {
 		return to
 	}
-	ref, ok := x.bootFiles.promised(p.addr, to.image.id, x.nodes.now.Load())
+	ref, ok := x.bootFiles.promised(p.addr, to.image.id)
 	if !ok || to.wanted != "" && to.wanted != ref.Version {
 		return to
 	}
@@ -300,7 +302,7 @@ func (v *imageView) target(wanted string, rest []string, addr netip.Addr, seen B
 	}
 	to := target{image: v, version: v.promoted, rest: rest}
 	e := cmp.Or(v.inventory.At(addr), v.inventory.saying(seen))
-	if ref, why := v.rollout.Promise(memberOf(e, addr)); why != ByRollout {
+	if ref, why := v.rollout.Promise(MemberOf(e, addr)); why != ByRollout {
 		to.version, to.promise = v.holding(ref), &ref
 	}
 	return to

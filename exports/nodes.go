@@ -42,7 +42,6 @@ type node struct {
 	initramfs atomic.Bool
 	netboot   atomic.Pointer[fetched] // nil if it never fetched boot files
 
-	machines machines
 	troubles troubles
 }
 
@@ -188,8 +187,6 @@ type Node struct {
 	Home time.Time  `json:"home,omitzero"` // when it last mounted its home
 	// Netboot is what the node was given when it last fetched boot files; nil if it never did.
 	Netboot *Netboot `json:"netboot,omitempty"`
-	// Machine is which machine first had the address as the node of a name; nil if none.
-	Machine *Machine `json:"machine,omitempty"`
 	Trouble
 }
 
@@ -234,6 +231,14 @@ func (n *Node) Running(now time.Time) []Use {
 		return cmp.Or(b.booted().Compare(a.booted()), b.Mounted.Compare(a.Mounted), b.LastCall.Compare(a.LastCall))
 	})
 	return running
+}
+
+// Needs reports whether the node needs a version at the time now: it runs it, or boots it and has not mounted its root yet.
+func (n *Node) Needs(version Ref, now time.Time) bool {
+	if f := n.Netboot; f != nil && f.Digest == version.Digest && now.Sub(f.At) < bootFilesMost*time.Second {
+		return true
+	}
+	return slices.ContainsFunc(n.Running(now), func(u Use) bool { return version.Is(u.Ref) })
 }
 
 // booted is when the node booted the version as far as that is known. A version that nobody saw it
@@ -349,10 +354,9 @@ func (n *nodes) load(t *table, log *zap.Logger) {
 			nd.good.Store(max(nd.good.Load(), seconds(s.Good)))
 			nd.home.Store(max(nd.home.Load(), seconds(s.Home)))
 			nd.troubles.restore(s.Trouble)
-			if s.Netboot != nil {
+			if known := nd.netboot.Load(); s.Netboot != nil && (known == nil || known.At.Before(s.Netboot.At)) {
 				nd.netboot.Store(&fetched{img.name, *s.Netboot})
 			}
-			nd.machines.restore(img.name, s.Machine)
 		}
 	}
 }
@@ -379,7 +383,7 @@ func restoreUse(image string, saved Use) *use {
 // saveBoot makes it durable that the node booted a version. That it cannot is logged, and no
 // reason for the node not to boot.
 func (n *nodes) saveBoot(nd *node, u *use, log *zap.Logger) {
-	line := lineOf(nd, u)
+	line := lineOf(nd.addr, u)
 	if line == nil {
 		return
 	}
@@ -429,7 +433,6 @@ func usersOf(image string, all []*node) []Node {
 		if f := nd.netboot.Load(); f != nil && f.image == image {
 			saved.Netboot = &f.Netboot
 		}
-		saved.Machine = nd.machines.of(image)
 		if saved.Uses != nil || saved.Netboot != nil && time.Since(saved.Netboot.At) < goneTime {
 			list = append(list, saved)
 		}

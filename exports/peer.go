@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -17,6 +18,17 @@ type Peer struct {
 	nodes    *nodes
 	part     uint32               // of tallies, to count in
 	node     atomic.Pointer[node] // nil until the address has used something
+
+	identities atomic.Pointer[identities] // nil until they are needed
+	seen       sync.Once                  // guards the making of cards
+	cards      []string                   // MAC addresses that the kernel sees at the address
+	look       func(netip.Addr) []string  // for them
+}
+
+// macs returns the MAC addresses that the kernel saw at the address when this was first needed.
+func (p *Peer) macs() []string {
+	p.seen.Do(func() { p.cards = p.look(p.addr) })
+	return p.cards
 }
 
 // reservedPorts is how many ports, from 0 on, only a superuser can send from
@@ -27,7 +39,7 @@ const reservedPorts = 1024
 // version leaves no trace, so that nobody fills memory by knocking.
 func (x *Exports) Peer(from netip.AddrPort) *Peer {
 	addr := from.Addr().Unmap().WithZone("")
-	p := &Peer{addr: addr, allowed: allows(x.allow, addr), reserved: from.Port() < reservedPorts, nodes: &x.nodes}
+	p := &Peer{addr: addr, allowed: allows(x.allow, addr), reserved: from.Port() < reservedPorts, nodes: &x.nodes, look: x.macsAt}
 	p.part = x.nodes.peers.Add(1) % tallyParts
 	p.node.Store(x.nodes.get(addr))
 	return p
@@ -96,9 +108,6 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 	}
 	if to.image.trusts(p) && (booting || u.booted.Load() == 0) {
 		u.layer.Store(layer)
-	}
-	if f := p.node.Load().netboot.Load(); began && f != nil && now-seconds(f.At) > 2*bootFilesMost {
-		p.node.Load().netboot.Store(nil) // this boot was without our boot files: it may be another machine
 	}
 	u.mounted.Store(now)
 	if booting {

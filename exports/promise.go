@@ -20,16 +20,20 @@ type Member struct {
 	Pin       *Ref
 }
 
-// memberOf returns the node with an entry or, where e is nil, at an address.
-func memberOf(e *Entry, addr netip.Addr) Member {
+// MemberOf returns the node with an entry or, where e is nil, at an address.
+func MemberOf(e *Entry, addr netip.Addr) Member {
 	if e == nil {
 		return Member{Key: addr.String()}
 	}
-	return Member{Key: e.Name, Addresses: e.Addresses, Labels: e.Labels, Pin: e.Pin}
+	m := Member{Key: e.Name, Addresses: e.Addresses, Labels: e.Labels, Pin: e.Pin}
+	if addr.IsValid() && !slices.Contains(m.Addresses, addr) { // it is known by something else
+		m.Addresses = append(slices.Clone(m.Addresses), addr)
+	}
+	return m
 }
 
 // Key returns what a node that was seen goes by: its name or, if it has none, its address.
-func (inv *Inventory) Key(n *Node) string { return memberOf(inv.Of(n), n.Addr).Key }
+func (inv *Inventory) Key(n *Node) string { return MemberOf(inv.Of(n), n.Addr).Key }
 
 // Partial is a version that some nodes get and the others do not get yet. A node
 // gets it that any of the three chooses.

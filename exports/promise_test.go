@@ -56,7 +56,7 @@ func TestPromoteForSome(t *testing.T) {
 	if err := some("v2", Partial{Nodes: []string{"10.0.0.9"}}); err != nil {
 		t.Fatal(err)
 	}
-	named := memberOf(&Entry{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}, netip.Addr{})
+	named := MemberOf(&Entry{Name: "d", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.9")}}, netip.Addr{})
 	if got := gets(t, s, named); got != "v2" {
 		t.Errorf("a node that was chosen by its address and then named gets %s", got)
 	}
@@ -366,6 +366,23 @@ func TestWatchKnowsItsLimits(t *testing.T) {
 	w.nodes["pi-1"].speaks, w.nodes["pi-1"].LastCall = true, w.since.Add(80*time.Second)
 	w.at(6 * time.Minute)
 	w.want("it mounted its home each time before", 1, 0, 1)
+}
+
+// TestWatchSeesWhoIsStuck: a node that fetches its boot files and never mounts its root is bad.
+func TestWatchSeesWhoIsStuck(t *testing.T) {
+	w := newWatched(t, 1)
+	loop := func(since, at time.Duration, version string) *Netboot { // as it does that boots over and over
+		return &Netboot{Ref: ref(version), Since: w.since.Add(since), At: w.since.Add(at)}
+	}
+	w.nodes["pi-1"].Netboot, w.nodes["pi-2"].Netboot = loop(time.Minute, time.Minute, "v2"), loop(time.Minute, time.Minute, "v1")
+	w.at(5 * time.Minute)
+	w.want("it may still mount it", 0, 0, 0)
+	w.nodes["pi-1"].Netboot = loop(time.Minute, 6*time.Minute, "v2")
+	w.at(6 * time.Minute)
+	w.want("it has not mounted it", 1, 0, 1)
+	w.boot("pi-1", 7*time.Minute)
+	w.at(7 * time.Minute)
+	w.want("it did at last", 1, 0, 1)
 }
 
 // TestWatchIsWidened promotes for more nodes while some are watched.

@@ -52,6 +52,7 @@ type image struct {
 
 	layerBytes atomic.Int64 // that are kept of layers, about
 
+	machines    machines
 	journal     journal
 	trialsSaved time.Time // used by watchRollouts alone
 

@@ -1,7 +1,6 @@
 package exports
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -52,12 +51,9 @@ func (p *Peer) noteMountError(err error) {
 	})
 }
 
-// noteStranger notes that another machine booted at the address of a node than the node's.
-func (p *Peer) noteStranger(want, seen string) {
-	p.nodes.trouble(p, func(t *Trouble, now time.Time) {
-		t.LastError = fmt.Sprintf("the machine at its address is %s, not %s, and has no files of the node's own: node set --mac, if it is the node", seen, want)
-		t.LastErrorAt = now
-	})
+// noteStranger notes why what booted at the address of a node is not that node.
+func (p *Peer) noteStranger(why string) {
+	p.nodes.trouble(p, func(t *Trouble, now time.Time) { t.LastError, t.LastErrorAt = clip(why, maxErrorText), now })
 }
 
 // clip returns what fits of s into so many bytes.
@@ -125,7 +121,8 @@ func recordOf(image string, first bool, all []*node) []Node {
 	}
 	for _, nd := range all {
 		t := nd.troubles.get()
-		if len(*nd.uses.Load()) == 0 && nd.netboot.Load() == nil && time.Since(t.seen()) < goneTime {
+		f := nd.netboot.Load() // which is in the list of its image while it is not too old
+		if len(*nd.uses.Load()) == 0 && (f == nil || time.Since(f.At) >= goneTime) && time.Since(t.seen()) < goneTime {
 			list = append(list, Node{Addr: nd.addr, Trouble: t})
 		}
 	}

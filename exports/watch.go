@@ -69,7 +69,7 @@ func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complet
 		switch runs := n.booted != nil && w.Is(n.booted.Ref); {
 		case tried:
 		case !runs && n.stuck(w, now):
-			t = Trial{Booted: n.Netboot.At, Boots: n.Boots, Bad: "it fetched its boot files, and has not mounted its root since"}
+			t = Trial{Booted: later(n.Netboot.Since, w.Since), Boots: n.Boots, Bad: "it fetched its boot files, and has not mounted its root since"}
 		case !runs:
 			complete = false
 			continue
@@ -94,7 +94,10 @@ func (w *Watch) judge(fleet []NodeStatus, began, now time.Time) (learnt, complet
 // stuck reports whether the node fetched the boot files of a version that is watched, and then did not mount its root.
 func (n *NodeStatus) stuck(w *Watch, now time.Time) bool {
 	f := n.Netboot
-	return f != nil && w.Is(f.Ref) && f.At.After(w.Since) && now.Sub(f.At) >= bootLimit && n.LastCall.Before(f.At)
+	if f == nil || !w.Is(f.Ref) || f.At.Before(w.Since.Truncate(time.Second)) || !n.LastCall.Before(f.Since) {
+		return false
+	}
+	return now.Sub(later(f.Since, w.Since)) >= bootLimit
 }
 
 // settled is how long after its start a server does not judge that a node is not up which booted before:

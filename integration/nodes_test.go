@@ -1,13 +1,18 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -61,9 +66,18 @@ func TestNodeCommands(t *testing.T) {
 	promise("a dry run", "pi-01=v1 pi-02=v1 pi-03=v1")
 	cli(t, "promote", "v2", "--force", "--label", "canary", at)
 	promise("for canaries", "pi-01=v2 pi-02=v1 pi-03=v1")
+	if out := cli(t, "status", at); !strings.Contains(out, "promoted for label canary: v2 ") {
+		t.Errorf("status: %s", out)
+	}
+	if n := cliJSON[[]nodeRow](t, "nodes", "--label", "canary", at); len(n) != 1 || n[0].Name != "pi-01" {
+		t.Errorf("nodes with a label: %+v", n)
+	}
 	expectFailure(t, []string{"promote", "v3", "--force", "--nodes", "pi-03", at}, "v2 is promoted for some nodes", "rootnfsd rollback")
-	cli(t, "promote", "v2", "--force", "--nodes", "pi-03", at)
+	if r := finish(t, exec.Command(rootnfsd, "promote", "v2", "--force", "--nodes", "pi-03", at)); r.status != 0 || !strings.Contains(r.stderr, "1 known node will get another version than now (pi-03)") {
+		t.Errorf("a promote does not say what it changes: %s%s", r.stdout, r.stderr)
+	}
 	promise("wider", "pi-01=v2 pi-02=v1 pi-03=v2")
+	watchNodes(t, at)
 	expectFailure(t, []string{"remove", "v2", at}, "promoted for pi-03 and label canary", "rootnfsd rollback")
 	if out := cli(t, "promote", "v1", "--force", "--dry-run", at); !strings.Contains(out, "v2 is taken back from pi-03 and label canary") {
 		t.Errorf("promoting for all what they get: %s", out)
@@ -105,6 +119,60 @@ func TestNodeCommands(t *testing.T) {
 	}
 	cli(t, "node", "remove", "pi-[01-03]", at)
 	promise("none has a name", "")
+}
+
+// watchNodes looks at the nodes until they have been shown twice.
+func watchNodes(t *testing.T, at string) {
+	t.Helper()
+	cmd := exec.Command(rootnfsd, "nodes", "--watch", at)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	shown, pages := "", 0
+	for lines := bufio.NewScanner(out); pages < 2 && lines.Scan(); {
+		shown += lines.Text() + "\n"
+		pages = strings.Count(shown, "pi-03")
+	}
+	if pages < 2 || !strings.Contains(shown, "3 nodes, 3 new") {
+		t.Errorf("nodes --watch shows %q", shown)
+	}
+	go io.Copy(io.Discard, out)
+	if err := errors.Join(cmd.Process.Signal(syscall.SIGINT), cmd.Wait()); err != nil {
+		t.Errorf("nodes --watch, interrupted: %v", err)
+	}
+}
+
+// TestTenThousandNodes names as many nodes as a file has, and promotes for some of them.
+func TestTenThousandNodes(t *testing.T) {
+	store := newStore(t, map[string]files{"v1": smallTree, "v2": {"etc/hostname": "golden\n"}})
+	at := "--export=" + store
+	cli(t, "seal", at)
+	cli(t, "promote", "v1", "--force", at)
+	csv := "name,address,mac,serial,labels\n"
+	for i := range 10_000 {
+		csv += fmt.Sprintf("pi-%05d,10.1.%d.%d,02:00:00:00:%02x:%02x,%08x,rack%d\n", i, i>>8, i&255, i>>8, i&255, i, i%40)
+	}
+	path := filepath.Join(t.TempDir(), "nodes.csv")
+	write(t, path, csv)
+	cli(t, "node", "import", path, at)
+	cli(t, "promote", "v2", "--force", "--label", "rack7", at)
+	count := map[string]int{}
+	for _, n := range cliJSON[[]nodeRow](t, "nodes", at) {
+		count[n.Promised]++
+	}
+	if count["v1"] != 9750 || count["v2"] != 250 {
+		t.Errorf("promised: %v; want 250 of 10,000 with v2", count)
+	}
+	cli(t, "node", "set", "pi-[00000-09999]", "--label", "all", at)
+	expectFailure(t, []string{"node", "set", "pi-10000", "--serial", "0000270f", at}, "the serial number 0000270f is that of node pi-09999")
+	if n := cliJSON[[]struct{ Labels []string }](t, "node", "show", "pi-09999", at); len(n) != 1 || strings.Join(n[0].Labels, " ") != "all rack39" {
+		t.Errorf("the last one: %+v", n)
+	}
 }
 
 // TestSecondAddress names a node by each of its addresses.

@@ -38,7 +38,7 @@ func (m *Maker) addIdentity(s *set, n Node, base fs.Tree) {
 		}
 	}
 	add("/etc/hostname", 0o644, &etc, n.Hostname+"\n")
-	if id, err := m.machineID(n.Name); err != nil {
+	if id, err := m.MachineID(n.Name); err != nil {
 		s.refuse(fmt.Errorf("no machine-id: %w", err))
 	} else {
 		add("/etc/machine-id", 0o444, &etc, id+"\n")
@@ -75,11 +75,11 @@ const (
 	seedSize = 32
 )
 
-// machineID returns the machine-id of a node (machine-id(5)). It is derived from the name and a secret, so that
+// MachineID returns the machine-id of a node that has a name (machine-id(5)): 32 hexadecimal digits. It may wait for a disk. It is derived from the name and a secret, so that
 // there is one small file to be kept for all nodes: a node that is removed and comes back, whose
 // directory is lost, or that boots from a second server with the same secret, has the id that it
 // had. It is made to look like a random UUID, as systemd's own are.
-func (m *Maker) machineID(name string) (string, error) {
+func (m *Maker) MachineID(name string) (string, error) {
 	seed, err := m.seed()
 	if err != nil {
 		return "", err

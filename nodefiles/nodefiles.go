@@ -51,7 +51,7 @@ type Options struct {
 	Secrets string
 }
 
-// Maker makes files of nodes. Its method may be called by many goroutines at once.
+// Maker makes files of nodes. Its methods may be called by many goroutines at once.
 type Maker struct {
 	Options
 	secrets      [32]sync.Mutex // a node's keys are made under one of these

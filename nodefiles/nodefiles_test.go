@@ -130,6 +130,9 @@ func TestIdentity(t *testing.T) {
 	if !regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\n$`).MatchString(id.Content) || id.Mode != 0o444 {
 		t.Errorf("machine-id: %+v", id)
 	}
+	if told, err := m.MachineID("pi-01"); err != nil || told+"\n" != id.Content {
+		t.Errorf("machine-id %q is told, %v; the file has %q", told, err, id.Content)
+	}
 	for kind, algorithm := range map[string]string{"ed25519": ssh.KeyAlgoED25519, "ecdsa": ssh.KeyAlgoECDSA256} {
 		private, public := files["/etc/ssh/ssh_host_"+kind+"_key"], files["/etc/ssh/ssh_host_"+kind+"_key.pub"]
 		if private.Mode != 0o600 || public.Mode != 0o644 {

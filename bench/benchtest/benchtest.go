@@ -2,9 +2,15 @@
 package benchtest
 
 import (
+	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
 
 // Program builds rootnfsd for one test and returns where it is.
@@ -15,4 +21,42 @@ func Program(t testing.TB) string {
 		t.Fatalf("build rootnfsd: %v\n%s", err, out)
 	}
 	return program
+}
+
+// Need says that a test needs what is missing, if anything: it is skipped, or fails
+// where nothing may be left out.
+func Need(t testing.TB, missing error) {
+	t.Helper()
+	switch {
+	case missing == nil:
+	case os.Getenv("ROOTNFSD_TEST_ALL") != "":
+		t.Fatalf("nothing may be left out (ROOTNFSD_TEST_ALL is set): %v", missing)
+	default:
+		t.Skip(missing)
+	}
+}
+
+// InNetwork runs a test again in a network of its own, where all ports are free, and
+// reports whether it is there: where it is not, the test has been run and may return.
+func InNetwork(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(peer.OwnNetwork) != "" {
+		if _, err := peer.InEmptyNetwork(); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), peer.OwnNetwork+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("in a network of its own: %v", err)
+	}
+	t.Logf("in a network of its own:\n%s", out)
+	return false
 }

@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	congestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
-	// ownNetwork is set where the program runs in a network of its own.
-	ownNetwork = "ROOTNFSD_BENCH_NETWORK"
-)
+const congestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
+
+// OwnNetwork is the variable of the environment that is set where the program runs in a
+// network of its own.
+const OwnNetwork = "ROOTNFSD_BENCH_NETWORK"
 
 // Congestion returns the congestion control that TCP has by default here.
 func Congestion() string {
@@ -38,12 +38,26 @@ func Congestion() string {
 // anyway, or where the program runs there already, which it then makes ready. It needs
 // root.
 func InOwnNetwork(congestion []string) (ran bool, err error) {
-	if os.Getenv(ownNetwork) != "" {
+	if os.Getenv(OwnNetwork) != "" {
 		return false, errors.Join(raiseLoopback(), setCongestion(congestion))
 	}
 	if slices.Contains(congestion, Congestion()) {
 		return false, nil
 	}
+	return rerun()
+}
+
+// InEmptyNetwork is InOwnNetwork wherever the program runs as root, so that each port of
+// loopback is free; it leaves TCP alone.
+func InEmptyNetwork() (ran bool, err error) {
+	if os.Getenv(OwnNetwork) != "" {
+		return false, raiseLoopback()
+	}
+	return rerun()
+}
+
+// rerun runs this program again in a network of its own, unless it is not root's.
+func rerun() (ran bool, err error) {
 	if os.Geteuid() != 0 {
 		return false, errors.New("a network of its own needs root")
 	}
@@ -52,7 +66,7 @@ func InOwnNetwork(congestion []string) (ran bool, err error) {
 		return false, err
 	}
 	cmd := exec.Command(program, os.Args[1:]...)
-	cmd.Env = append(os.Environ(), ownNetwork+"=1")
+	cmd.Env = append(os.Environ(), OwnNetwork+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
 	runtime.LockOSThread() // the one whose end is the parent's death, see Server.run

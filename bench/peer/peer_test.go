@@ -18,11 +18,11 @@ import (
 	"github.com/rootnfsd/rootnfsd/bench/rpc"
 )
 
-// TestMain lets the test binary be the programs that are started: GoNFS and Limit
+// TestMain lets the test binary be the programs that are started: GoNFS, Limit and PinTFTP
 // run what has been asked for with the words of their commands.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 5 && os.Args[1] == LimitCommand[0] {
-		serve := map[string]func(addr, path string) error{GoNFSCommand[1]: ServeGoNFS, LimitCommand[1]: ServeLimit}
+		serve := map[string]func(addr, path string) error{GoNFSCommand[1]: ServeGoNFS, LimitCommand[1]: ServeLimit, PinTFTPCommand[1]: ServePinTFTP}
 		err := serve[os.Args[2]](os.Args[3], os.Args[4])
 		os.Stderr.WriteString(err.Error() + "\n")
 		os.Exit(1)

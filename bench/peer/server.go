@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,11 +24,14 @@ type Server struct {
 	// Addr is where NFS is, MountAddr where MOUNT is, and MountPath what to mount
 	// there to get the tree.
 	Addr, MountAddr, MountPath string
+	// TFTPAddr is where TFTP is, for a server that is measured in that and has no Addr.
+	TFTPAddr netip.AddrPort
 
 	cmd    *exec.Cmd
 	dir    string        // of its own, for logs and configuration
 	ended  chan struct{} // closed when the process has ended
 	mapper *Rpcbind      // what it is registered with, if it has to be
+	group  *controlGroup // of the processes that it makes, if it makes any
 	stop   sync.Once
 }
 
@@ -36,7 +40,7 @@ const (
 	stopLimit  = 10 * time.Second
 )
 
-// start runs a program as a server and waits until its port answers. What it
+// start runs a program as a server and waits until it answers. What it
 // prints is kept for when it fails. dir is removed when it has stopped.
 func (s *Server) start(ctx context.Context, dir, program string, args ...string) error {
 	s.dir = dir
@@ -52,7 +56,13 @@ func (s *Server) start(ctx context.Context, dir, program string, args ...string)
 		return err
 	}
 	s.Meter = Meter(s.cmd.Process.Pid)
-	if err := s.await(ctx); err != nil {
+	if s.group != nil {
+		err = s.group.add(s.cmd.Process.Pid)
+	}
+	if err == nil {
+		err = s.await(ctx)
+	}
+	if err != nil {
 		last := lastLines(log.Name(), 5)
 		s.Stop()
 		return fmt.Errorf("start %s: %w%s", s.Name, err, last)
@@ -83,24 +93,42 @@ func spawn(cmd *exec.Cmd) (ended chan struct{}, err error) {
 	return ended, <-started
 }
 
-// await waits until the server accepts connections.
+// await waits until the server accepts connections, or gives out boot files.
 func (s *Server) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)
 	defer cancel()
+	var why error // it does not answer
 	for {
-		c, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr)
+		err := s.try(ctx)
 		if err == nil {
-			return c.Close()
+			return nil
+		}
+		if why == nil || ctx.Err() == nil { // else the try itself was cut off
+			why = err
 		}
 		select {
 		case <-s.ended:
 			return errors.New("it ended at once")
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("%w: %w", ctx.Err(), why)
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }
+
+func (s *Server) try(ctx context.Context) error {
+	if s.TFTPAddr.IsValid() {
+		return tryTFTP(ctx, s.TFTPAddr)
+	}
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", s.Addr)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// Family meters the server with all the processes that it has made.
+func (s *Server) Family() Family { return Family{s.Meter, s.group} }
 
 // Alive reports whether the process runs.
 func (s *Server) Alive() bool {
@@ -124,6 +152,9 @@ func (s *Server) Stop() {
 		}
 		if s.mapper != nil {
 			s.mapper.Stop()
+		}
+		if s.group != nil {
+			s.group.remove()
 		}
 		os.RemoveAll(s.dir)
 	})

@@ -8,77 +8,70 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chunkSize is how much is forwarded in one piece: the reply to a READ of 128 KiB.
-const chunkSize = 132 << 10
-
-// chunk is bytes under way, or with none of them the end of a stream.
-type chunk struct {
-	due  time.Time
-	to   *pipe
-	buf  *[chunkSize]byte // nil at the end of a stream
-	data []byte           // of buf
+// parcel is what a line holds back.
+type parcel interface {
+	// deliver passes it on, without waiting for a receiver.
+	deliver()
 }
 
-var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
-
-func (c *chunk) free() {
-	if c.buf != nil {
-		buffers.Put(c.buf)
-	}
+// held is a parcel under way.
+type held[P parcel] struct {
+	due    time.Time
+	parcel P
 }
 
-// line holds back chunks, all for the same time: so they leave in the order in which
+// line holds back parcels, all for the same time: so they leave in the order in which
 // they came, and one timer is enough for all connections.
 //
 // A timer of the Go runtime ends on whole milliseconds where nothing else goes on,
 // because epoll_wait counts in them. That of timerfd_create(2) does not.
-type line struct {
+type line[P parcel] struct {
 	delay time.Duration
 	fd    int      // of timer, whose own Fd method would make it block a thread
 	timer *os.File // readable when the time has come
 
 	mu     sync.Mutex // guards queue
-	queue  []chunk
+	queue  []held[P]
 	arrive sync.Cond // signalled when the queue is no longer empty
 }
 
-func newLine(delay time.Duration) (*line, error) {
+func newLine[P parcel](delay time.Duration) (*line[P], error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("timerfd_create", err)
 	}
-	l := &line{delay: delay, fd: fd, timer: os.NewFile(uintptr(fd), "timer")}
+	l := &line[P]{delay: delay, fd: fd, timer: os.NewFile(uintptr(fd), "timer")}
 	l.arrive.L = &l.mu
 	return l, nil
 }
 
-// put begins to hold back a chunk.
-func (l *line) put(c chunk) {
+// put begins to hold back a parcel.
+func (l *line[P]) put(p P) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c.due = time.Now().Add(l.delay) // under the lock, so that the queue is in order
-	l.queue = append(l.queue, c)
+	// The time is taken under the lock, so that the queue is in order.
+	l.queue = append(l.queue, held[P]{time.Now().Add(l.delay), p})
 	if len(l.queue) == 1 {
 		l.arrive.Signal()
 	}
 }
 
-// run delivers chunks when they are due.
-func (l *line) run() {
-	var batch []chunk
+// run delivers parcels when they are due.
+func (l *line[P]) run() {
+	var batch []held[P]
 	for {
 		batch = l.take(batch[:0])
 		for i := range batch {
 			l.sleepUntil(batch[i].due)
-			batch[i].to.deliver(batch[i])
-			batch[i] = chunk{}
+			batch[i].parcel.deliver()
+			batch[i] = held[P]{}
 		}
 	}
 }
 
-// take waits until there are chunks and returns all of them, using the memory of
+// take waits until there are parcels and returns all of them, using the memory of
 // batch for those that come next.
-func (l *line) take(batch []chunk) []chunk {
+func (l *line[P]) take(batch []held[P]) []held[P] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.queue) == 0 {
@@ -89,7 +82,7 @@ func (l *line) take(batch []chunk) []chunk {
 	return queue
 }
 
-func (l *line) sleepUntil(t time.Time) {
+func (l *line[P]) sleepUntil(t time.Time) {
 	left := time.Until(t)
 	if left <= 0 {
 		return

@@ -8,9 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// chunkSize is how much is forwarded in one piece: the reply to a READ of 128 KiB.
+const chunkSize = 132 << 10
+
+// chunk is bytes under way, or with none of them the end of a stream.
+type chunk struct {
+	to   *pipe
+	buf  *[chunkSize]byte // nil at the end of a stream
+	data []byte           // of buf
+}
+
+var buffers = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+func (c chunk) deliver() { c.to.deliver(c) }
+
+func (c *chunk) free() {
+	if c.buf != nil {
+		buffers.Put(c.buf)
+	}
+}
+
 // pipe is one direction of a connection.
 type pipe struct {
-	line     *line
+	line     *line[chunk]
 	from, to *net.TCPConn
 	rawFrom  syscall.RawConn
 	rawTo    syscall.RawConn
@@ -29,7 +49,7 @@ type pipe struct {
 	broken   bool       // the receiver is gone: what comes is thrown away
 }
 
-func newPipe(l *line, from, to *net.TCPConn, ended *sync.WaitGroup) (*pipe, error) {
+func newPipe(l *line[chunk], from, to *net.TCPConn, ended *sync.WaitGroup) (*pipe, error) {
 	p := &pipe{line: l, from: from, to: to, ended: ended}
 	p.less.L = &p.mu
 	var err error

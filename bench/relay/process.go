@@ -15,7 +15,7 @@ import (
 )
 
 // Command is how a program is asked to be a relay: it must take these words, and the
-// flags --listen, --target and --rtt, and call Main.
+// flags --listen, --target, --rtt and --udp, and call Main, or MainDatagrams for --udp.
 var Command = []string{"bench", "relay"}
 
 // Main relays from the address listen until it is told to stop. It says where it
@@ -35,6 +35,22 @@ func Main(listen, target string, rtt time.Duration) error {
 	return r.Serve(ctx, ln)
 }
 
+// MainDatagrams is Main for datagrams.
+func MainDatagrams(listen, target string, rtt time.Duration) error {
+	r, err := NewDatagrams(target, rtt)
+	if err != nil {
+		return err
+	}
+	socket, local, err := listenDatagrams(listen)
+	if err != nil {
+		return err
+	}
+	fmt.Println(local)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return r.Serve(ctx, socket)
+}
+
 // Process is a relay that runs as a process of its own, so that what it takes of the
 // processors is charged to nobody else.
 type Process struct {
@@ -45,7 +61,17 @@ type Process struct {
 
 // Start runs a relay to a target: the program at a path, which takes Command.
 func Start(program, target string, rtt time.Duration) (*Process, error) {
+	return startProcess(program, target, rtt)
+}
+
+// StartDatagrams is Start for datagrams.
+func StartDatagrams(program, target string, rtt time.Duration) (*Process, error) {
+	return startProcess(program, target, rtt, "--udp")
+}
+
+func startProcess(program, target string, rtt time.Duration, flags ...string) (*Process, error) {
 	args := append(append([]string{}, Command...), "--listen", "127.0.0.1:0", "--target", target, "--rtt", rtt.String())
+	args = append(args, flags...)
 	p := &Process{cmd: exec.Command(program, args...), ended: make(chan struct{})}
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

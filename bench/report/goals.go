@@ -1,6 +1,9 @@
 package report
 
 import (
+	"slices"
+	"time"
+
 	"github.com/rootnfsd/rootnfsd/bench"
 )
 
@@ -12,6 +15,8 @@ const (
 	copying   = "cp -a"
 	notSynced = "cp -a, not synced"
 	unpacking = "decompressor alone"
+	dnsmasq   = "dnsmasq"
+	tftpd     = "tftpd-hpa"
 	boundless = 64 << 20 // bytes of memory, caches apart, whatever the load
 )
 
@@ -32,7 +37,9 @@ type test interface {
 
 // goals are all that rootnfsd is to reach. Cases name what must be measured for
 // it; where a case leaves something open, the worst that was measured counts.
-func goals() []goal {
+func goals() []goal { return slices.Concat(otherGoals(), bootFileGoals()) }
+
+func otherGoals() []goal {
 	return []goal{
 		{what: "CPU of a GETATTR, 4 connections × 16 in flight", test: cpuPerCall("GETATTR", 4, 16).atMost(1.0 / 12)},
 		{what: "CPU of a LOOKUP, 4 × 16", test: cpuPerCall("LOOKUP", 4, 16).atMost(1.0 / 12)},
@@ -116,6 +123,41 @@ func goals() []goal {
 		{what: "calls and seconds of a boot, with the generated client options and with bare ones", test: several{bench.Case{Bench: "boot"}}},
 	}
 }
+
+// bootBlocks is how Raspberry Pis ask for boot files: for blocks of that size in
+// lock-step.
+const bootBlocks = "blocks of 1024"
+
+// bootFileGoals are those of giving out boot files, near and a millisecond away.
+func bootFileGoals() (all []goal) {
+	for _, place := range []struct {
+		words string
+		rtt   time.Duration
+		limit string // of time
+	}{
+		{", near", 0, ""},
+		{", 1 ms away", time.Millisecond, lockStep},
+	} {
+		for _, nodes := range []struct {
+			words string
+			count int
+		}{{"one node", 1}, {"64 nodes at once", 64}} {
+			c := bench.Case{Bench: "tftp", Work: bootBlocks, Nodes: nodes.count, RTT: place.rtt}
+			for _, peer := range []string{dnsmasq, tftpd} {
+				all = append(all,
+					goal{"time for a boot file to " + nodes.words + place.words, comparison{peer: peer, figure: bench.Seconds, unit: duration, Case: c}.atMost(1), place.limit},
+					goal{"CPU for a boot file to " + nodes.words + place.words, comparison{peer: peer, figure: cpuSeconds, unit: duration, Case: c}.atMost(1), ""})
+			}
+			if nodes.count > 1 {
+				all = append(all, goal{what: "the least of 64 shares of a boot file" + place.words, test: above{c, bench.LeastShare, percent, 0.9}})
+			}
+		}
+	}
+	return all
+}
+
+// lockStep is why no server can be ahead of others in time that is far away.
+const lockStep = "one block after the other is asked for, and each takes the round trip, whoever answers: what a server saves is a hundredth of that, as much as the runs are apart. Those who ask for windows get them from rootnfsd: see below."
 
 func cpuPerCall(work string, connections, inFlight int) comparison {
 	return comparison{

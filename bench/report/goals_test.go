@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,6 +33,9 @@ func TestGoals(t *testing.T) {
 		return result(bench.Case{Bench: "homes", Work: "untar", Server: server, Connections: connections, InFlight: 1},
 			bench.Run{Wall: time.Second, Calls: calls, CPU: time.Duration(calls) * cpu})
 	}
+	boot := func(server string, nodes int, runs ...bench.Run) bench.Result {
+		return result(bench.Case{Bench: "tftp", Work: "blocks of 1024", Server: server, Nodes: nodes}, runs...)
+	}
 	cold := func(r bench.Result) bench.Result { r.Cold = true; return r }
 	busy := func(r bench.Result) bench.Result { r.Connections, r.InFlight = 64, 1; return r }
 	nconnect := func(n int, r bench.Result) bench.Result { r.Connections = n; return r }
@@ -47,6 +51,8 @@ func TestGoals(t *testing.T) {
 		memory   = "memory while 1024 nodes boot"
 		flat     = "cost of a LOOKUP of any object"
 		inHome   = "unpacking a source tree into a home"
+		share    = "the least of 64 shares of a boot file, near"
+		shareFar = "the least of 64 shares of a boot file, 1 ms away"
 	)
 	for _, c := range []struct {
 		what    string
@@ -94,6 +100,14 @@ func TestGoals(t *testing.T) {
 			home("nfs-ganesha", 1, 1000, 1000),
 		}, "**missed**"},
 
+		{"even shares", share, []bench.Result{boot("rootnfsd", 64, bench.Run{LeastShare: 0.95}, bench.Run{LeastShare: 0.9})}, "| at least 90\u00a0% | 90.0\u00a0% |  |  | **reached**"},
+		{"one run with a small share", share, []bench.Result{boot("rootnfsd", 64, bench.Run{LeastShare: 0.95}, bench.Run{LeastShare: 0.89}, bench.Run{LeastShare: 1})}, "89.0\u00a0% |  |  | **missed**"},
+		{"a share that is nothing", share, []bench.Result{boot("rootnfsd", 64, bench.Run{Errors: 64})}, "**missed**"},
+		{"shares of others", share, []bench.Result{boot("dnsmasq", 64, bench.Run{LeastShare: 0.95})}, "| not measured |"},
+		{"shares of few", share, []bench.Result{boot("rootnfsd", 16, bench.Run{LeastShare: 0.95})}, "| not measured |"},
+		{"shares near", shareFar, []bench.Result{boot("rootnfsd", 64, bench.Run{LeastShare: 0.95})}, "| not measured |"},
+		{"shares far away", shareFar, []bench.Result{delayed(boot("rootnfsd", 64, bench.Run{LeastShare: 0.95}))}, "| 95.0\u00a0% |  |  | **reached**"},
+
 		{"no storm", failures, nil, "| not measured |"},
 		{"no errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000})}, "0 of 5,000 |  |  | **reached**"},
 		{"errors", failures, []bench.Result{storm("rootnfsd", 1024, bench.Run{Wall: 1, Calls: 5000, Errors: 1})}, "1 of 5,000 |  |  | **missed**"},
@@ -124,6 +138,35 @@ func TestGoals(t *testing.T) {
 		if !strings.Contains(row, c.want) {
 			t.Errorf("%s: want %s in\n%s", c.what, c.want, row)
 		}
+	}
+}
+
+// TestBootFileGoals holds rootnfsd against both peers, in each place and number of nodes.
+func TestBootFileGoals(t *testing.T) {
+	boot := func(server string, nodes int, rtt, wall, cpu time.Duration) bench.Result {
+		return result(bench.Case{Bench: "tftp", Work: "blocks of 1024", Server: server, Nodes: nodes, RTT: rtt}, bench.Run{Wall: wall, CPU: cpu, Bytes: 1})
+	}
+	var all []bench.Result
+	for _, nodes := range []int{1, 64} {
+		for _, rtt := range []time.Duration{0, time.Millisecond} {
+			all = append(all, boot("rootnfsd", nodes, rtt, 100, 50), boot("dnsmasq", nodes, rtt, 200, 49), boot("tftpd-hpa", nodes, rtt, 99, 100))
+		}
+	}
+	n := map[string]int{}
+	for line := range strings.Lines(results(report.New(reportOf(all...)))) {
+		for _, figure := range []string{"time", "CPU"} {
+			for _, peer := range []string{"dnsmasq", "tftpd-hpa"} {
+				for _, state := range []string{"reached", "missed", "not measured"} {
+					if strings.HasPrefix(line, "| "+figure+" for a boot file") && strings.Contains(line, "at most 1× of "+peer) && strings.Contains(line, state) {
+						n[figure+" "+peer+" "+state]++
+					}
+				}
+			}
+		}
+	}
+	want := map[string]int{"time dnsmasq reached": 4, "time tftpd-hpa missed": 4, "CPU dnsmasq missed": 4, "CPU tftpd-hpa reached": 4}
+	if !maps.Equal(n, want) {
+		t.Errorf("the goals are %v; want %v", n, want)
 	}
 }
 

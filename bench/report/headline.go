@@ -26,6 +26,8 @@ func (p page) headlines() []string {
 	tell(p.results.duel("In a guest rootnfsd answers %s GETATTRs a second", bench.CallsPerSecond, number,
 		bench.Case{Bench: "guest", Work: "GETATTR", Connections: 4, InFlight: 16}))
 	tell(p.results.duel("rootnfsd seals a tree in %s", bench.Seconds, duration, bench.Case{Bench: "store", Work: "seal"}))
+	tell(p.results.duel("64 nodes have a boot file from rootnfsd in %s", bench.Seconds, duration,
+		bench.Case{Bench: "tftp", Work: bootBlocks, Nodes: 64}))
 	for _, r := range p.results.like(bench.Case{Bench: "boot"}) {
 		tell(fmt.Sprintf("A boot with %s makes %s calls and takes %s.", escape(r.Work),
 			counted(bench.Summarize(r.Runs, calls)), quantity(duration).spread(bench.Summarize(r.Runs, bench.Seconds))))

@@ -66,7 +66,7 @@ var (
 		"READDIRPLUS walk", "whole tree",
 		"write 1 MiB", "read 1 MiB", "read 4 KiB", "write 4 KiB", "small files", "untar",
 	}
-	serverOrder = []string{"rootnfsd", "nfs-ganesha", "knfsd", "go-nfs", "limit", "cp -a", "nfs-ganesha, not synced", "decompressor alone"}
+	serverOrder = []string{"rootnfsd", "nfs-ganesha", "knfsd", "go-nfs", "limit", "cp -a", "nfs-ganesha, not synced", "decompressor alone", "dnsmasq", "tftpd-hpa", "pin/tftp"}
 )
 
 // compare orders cases so that those which differ in the server alone follow

@@ -37,6 +37,8 @@ func sections() []section {
 			"The emulator forgets its translations of addresses whenever another process runs, which the kernel's server is not and a processor does not; instructions leave that out.", false, false},
 		{"homes", "Homes", "The calls of a Linux client that writes to its home, on directories of one file system. In the first rows of each work both servers bring to the disk what they\n" +
 			"answer; what is *not synced* acknowledges changes of names and attributes that a power cut loses.", true, false},
+		{"tftp", "Boot files", "All nodes fetch the same file over TFTP at once, and compare every byte; a call is a block. The least share is what the node had that had least when the first had all,\n" +
+			"beside an even share. Windows are for those who ask for them, which Raspberry Pis do not, and of servers that grant none there is nothing to tell.", true, false},
 		{"store", "The store", "Sealing and opening versions, and what their size costs.", false, false},
 		{"import", "Importing", "Archives and disk images, compressed, into a new store: the whole command, lint among it. Beside it the program that takes the compression off, with one thread,\n" +
 			"into /dev/null, and into a file that is synced.", false, false},

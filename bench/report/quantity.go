@@ -49,6 +49,9 @@ func byteRate(float64) (float64, string) { return 1 << 20, "MiB/s" }
 // times is of ratios.
 func times(float64) (float64, string) { return 1, "×" }
 
+// percent is of parts of a whole.
+func percent(float64) (float64, string) { return 1e-2, "%" }
+
 func perSecond(float64) (float64, string) { return 1, "/s" }
 
 // noBreak keeps a number and its unit on one line.
@@ -173,6 +176,13 @@ func secondsPerCall(r bench.Run) float64 {
 func callCount(runs []bench.Run) (n uint64) {
 	for _, r := range runs {
 		n += r.Calls
+	}
+	return n
+}
+
+func resentCount(runs []bench.Run) (n uint64) {
+	for _, r := range runs {
+		n += r.Resent
 	}
 	return n
 }

@@ -33,6 +33,7 @@ func figures() []column {
 		{"time", ofWhole(summed(bench.Seconds, duration))},
 		{"a node's p50", summed(nodeP50, duration)},
 		{"slowest node", summed(nodeMax, duration)},
+		{"least share", summed(bench.LeastShare, percent)},
 		{"calls", ofWhole(func(r bench.Result) string { return counted(bench.Summarize(r.Runs, calls)) })},
 		{"calls/s", summed(bench.CallsPerSecond, number)},
 		{"content", summed(bench.BytesPerSecond, byteRate)},
@@ -45,6 +46,10 @@ func figures() []column {
 		{"slowest call", summed(slowest, duration)},
 		{"memory", summed(resident, size)},
 		{"read from disk", summed(diskRead, size)},
+		{"sent again", func(r bench.Result) string {
+			n := resentCount(r.Runs)
+			return ifTrue(n > 0, whole(n))
+		}},
 		{"errors", func(r bench.Result) string {
 			n := errorCount(r.Runs)
 			return ifTrue(n > 0, whole(n))

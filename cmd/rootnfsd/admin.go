@@ -14,6 +14,7 @@ import (
 	"github.com/rootnfsd/rootnfsd/admin"
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs/image"
+	"github.com/rootnfsd/rootnfsd/netboot"
 	"github.com/rootnfsd/rootnfsd/nfs"
 )
 
@@ -81,12 +82,12 @@ func (d *doors) close() {
 }
 
 // newAdmin returns what answers operators.
-func newAdmin(stores []*openedStore, x *exports.Exports, server *nfs.Server, allow []netip.Prefix, log *zap.Logger) *admin.Server {
+func newAdmin(stores []*openedStore, x *exports.Exports, server *nfs.Server, boot *netboot.Server, allow []netip.Prefix, log *zap.Logger) *admin.Server {
 	byName := map[string]*openedStore{}
 	for _, s := range stores {
 		byName[s.name] = s
 	}
-	return admin.New(admin.Config{
+	cfg := admin.Config{
 		Exports: x,
 		NFS:     server,
 		Status: func(_ context.Context, image string) (any, error) {
@@ -102,7 +103,14 @@ func newAdmin(stores []*openedStore, x *exports.Exports, server *nfs.Server, all
 		Allow: allow,
 		Build: buildVersion(),
 		Log:   log,
-	})
+	}
+	if boot != nil {
+		cfg.Boot = func() admin.BootFiles {
+			s := boot.Stats()
+			return admin.BootFiles{Running: s.Running, Sent: s.Done, Aborted: s.Aborted, Failed: s.Failed, Refused: s.Refused, Bytes: s.Bytes}
+		}
+	}
+	return admin.New(cfg)
 }
 
 // sealed lists the versions for metrics.

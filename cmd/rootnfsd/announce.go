@@ -8,12 +8,13 @@ import (
 	"strings"
 
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/netboot"
 )
 
 // announce says at start what a user needs to know: where the server is, what
 // it serves, and the words for the nodes' kernel command line.
 func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sockets, allow []netip.Prefix) error {
-	addrs := serverAddrs(socks.tcp[0].Addr())
+	addrs := serverAddrs(boundTo(socks.tcp[0].Addr()))
 	var b strings.Builder
 	fmt.Fprintf(&b, "rootnfsd is serving NFS version 3 on %s\n", strings.Join(withPort(addrs, socks.nfs), ", "))
 	switch {
@@ -23,6 +24,9 @@ func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sock
 		fmt.Fprintf(&b, "port mapper: none; clients need port=%d,mountport=%d, which klibc's nfsmount in an initramfs does not know\n", socks.nfs, socks.nfs)
 	default:
 		fmt.Fprintf(&b, "port mapper: port %d, TCP and UDP\n", socks.portmap)
+	}
+	if socks.tftp != nil {
+		fmt.Fprintf(&b, "boot files: TFTP on %s\n", strings.Join(withPort(serverAddrs(boundTo(socks.tftp.LocalAddr())), socks.tftp.LocalAddr().(*net.UDPAddr).Port), ", "))
 	}
 	if socks.admin != nil {
 		fmt.Fprintf(&b, "operators: http://%s\n", socks.admin.Addr())
@@ -38,33 +42,27 @@ func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sock
 	if homes != nil {
 		fmt.Fprintln(&b, describeHomes(homes))
 	}
-	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image, socks))
+	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image, socks.bootPorts()))
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// commandLine is what a node boots with. The words are those that both klibc's
-// nfsmount and the kernel's own nfsroot take. Attributes may be cached for a
-// day because a version never changes: without that a boot makes twice the
-// calls. recurse=0 keeps overlayroot from laying a RAM overlay over other
-// mounts of fstab, a home for example.
-func commandLine(server netip.Addr, image string, socks *sockets) string {
-	options := "v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576"
-	if socks.nfs != 2049 || socks.portmap == 0 && socks.unregister == nil {
-		options += fmt.Sprintf(",port=%d", socks.nfs)
-	}
-	address := server.String()
-	if !server.Is4() { // no boot loader, and not klibc, takes another one
-		address = "SERVER-IPV4"
-	}
-	return fmt.Sprintf("root=/dev/nfs rw nfsroot=%s:/%s,%s ip=dhcp overlayroot=tmpfs:recurse=0", address, image, options)
+// commandLine is what a node boots with whose boot files come from elsewhere.
+func commandLine(server netip.Addr, image string, ports netboot.Ports) string {
+	words, _ := (&netboot.Line{Server: server, Ports: ports, Image: image}).All() // which finds fault with words that are not there
+	return netboot.Text(words)
 }
 
-// serverAddrs are the addresses that a listener on at answers, those of this
-// machine if it is a wildcard: IPv4 first, for boot loaders know no other.
-func serverAddrs(at net.Addr) []netip.Addr {
-	bound := at.(*net.TCPAddr).AddrPort().Addr().Unmap()
-	if !bound.IsUnspecified() {
+// boundTo is the address that a socket is bound to.
+func boundTo(at net.Addr) netip.Addr {
+	ap, _ := netip.ParseAddrPort(at.String())
+	return ap.Addr().Unmap()
+}
+
+// serverAddrs are the addresses that a socket bound to one answers at, those of this
+// machine if it is a wildcard or none: IPv4 first, for boot loaders know no other.
+func serverAddrs(bound netip.Addr) []netip.Addr {
+	if bound.IsValid() && !bound.IsUnspecified() {
 		return []netip.Addr{bound}
 	}
 	var v4, v6 []netip.Addr

@@ -20,6 +20,7 @@ Examples:
    rootnfsd bench storm --target server --nodes 64     how it stands 64 nodes that boot at once
    rootnfsd bench cold --export images/ --nodes 16     the same with nothing in memory
    rootnfsd bench homes --dir /srv                     writing to homes, beside nfs-ganesha
+   rootnfsd bench tftp --clients 64                    boot files, beside dnsmasq and tftpd-hpa
    rootnfsd bench store --dir /srv                     what sealing, size and promotes cost
    rootnfsd bench import --dir /srv root.tar.xz        importing, beside xz alone
    rootnfsd bench report race.json storm.json          tables and plots of what was saved
@@ -31,11 +32,13 @@ Examples:
 			benchStormCommand(),
 			benchColdCommand(),
 			benchHomesCommand(),
+			benchTFTPCommand(),
 			benchStoreCommand(),
 			benchImportCommand(),
 			benchRelayCommand(),
 			serveGoNFSCommand(),
 			serveLimitCommand(),
+			servePinTFTPCommand(),
 		},
 	}
 }
@@ -49,6 +52,10 @@ func serveGoNFSCommand() *cli.Command {
 
 func serveLimitCommand() *cli.Command {
 	return peerCommand(peer.LimitCommand[1], "send a file as fast as can be", peer.ServeLimit)
+}
+
+func servePinTFTPCommand() *cli.Command {
+	return peerCommand(peer.PinTFTPCommand[1], "serve a directory over TFTP by pin/tftp", peer.ServePinTFTP)
 }
 
 func peerCommand(name, usage string, serve func(addr, path string) error) *cli.Command {

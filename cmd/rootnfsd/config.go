@@ -20,6 +20,7 @@ type config struct {
 	Export    []string `yaml:"export"`
 	Listen    string   `yaml:"listen"`
 	Portmap   string   `yaml:"portmap"`
+	TFTP      string   `yaml:"tftp"`
 	Allow     []string `yaml:"allow"`
 	Admin     string   `yaml:"admin"`
 	LogLevel  string   `yaml:"log-level"`

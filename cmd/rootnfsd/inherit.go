@@ -55,6 +55,6 @@ func (in inherited) packetConn(port string) net.PacketConn {
 
 func (in inherited) warnUnused(log *zap.Logger) {
 	for which := range in {
-		log.Warn("systemd passed a socket that nothing is served on: compare the .socket unit with --listen and --portmap", zap.String("socket", which))
+		log.Warn("systemd passed a socket that nothing is served on: compare the .socket unit with --listen, --portmap and --tftp", zap.String("socket", which))
 	}
 }

@@ -56,6 +56,7 @@ Examples:
    rootnfsd node set pi-07 --label canary --pin v6
    rootnfsd node set pi-[01-12] --label rack1     adds a label
    rootnfsd node set pi-07 --no-label canary      takes it away
+   rootnfsd node set pi-[01-04] --cmdline "isolcpus=3 console=ttyAMA0,115200"
    rootnfsd node set pi-07 --pin ""               gets what is promoted again`,
 		Flags: []cli.Flag{
 			exportFlag(), configFlag(), jsonFlag(),
@@ -65,6 +66,7 @@ Examples:
 			&cli.StringSliceFlag{Name: "label", Usage: "add a `LABEL`; may repeat"},
 			&cli.StringSliceFlag{Name: "no-label", Usage: "take a `LABEL` away; may repeat"},
 			&cli.StringFlag{Name: "hostname", Usage: "what it calls itself, if not by its name: `NAME`"},
+			&cli.StringFlag{Name: "cmdline", Usage: "its own `WORDS` on the kernel command line: added to those of all, or in place of those about the same"},
 			&cli.StringFlag{Name: "pin", Usage: "the `VERSION` that it gets whatever is promoted"},
 		},
 		Action: func(c *cli.Context) error {
@@ -128,12 +130,13 @@ type settings struct {
 	addresses     []netip.Addr
 	mac, serial   string
 	hostname      string
+	cmdline       string
 	label, unwant []string
 	pin           *exports.Ref
 }
 
 func settingsOf(c *cli.Context, s *openedStore) (*settings, error) {
-	set := &settings{c: c, mac: c.String("mac"), serial: c.String("serial"), hostname: c.String("hostname")}
+	set := &settings{c: c, mac: c.String("mac"), serial: c.String("serial"), hostname: c.String("hostname"), cmdline: c.String("cmdline")}
 	for _, text := range splitCommas(c.StringSlice("address")) {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
@@ -180,7 +183,7 @@ func (set *settings) apply(e *exports.Entry) {
 	for _, f := range []struct {
 		flag, value string
 		field       *string
-	}{{"mac", set.mac, &e.MAC}, {"serial", set.serial, &e.Serial}, {"hostname", set.hostname, &e.Hostname}} {
+	}{{"mac", set.mac, &e.MAC}, {"serial", set.serial, &e.Serial}, {"hostname", set.hostname, &e.Hostname}, {"cmdline", set.cmdline, &e.Cmdline}} {
 		if set.c.IsSet(f.flag) {
 			*f.field = f.value
 		}
@@ -224,6 +227,10 @@ func nodeListCommand() *cli.Command {
 
 func entryTable(w io.Writer, entries []exports.Entry) error {
 	rows := [][]string{{"NODE", "ADDRESS", "MAC", "SERIAL", "LABELS", "PIN", "HOSTNAME"}}
+	words := slices.ContainsFunc(entries, func(e exports.Entry) bool { return e.Cmdline != "" })
+	if words {
+		rows[0] = append(rows[0], "CMDLINE")
+	}
 	for _, e := range entries {
 		var addrs []string
 		for _, a := range e.Addresses {
@@ -233,10 +240,14 @@ func entryTable(w io.Writer, entries []exports.Entry) error {
 		if e.Pin != nil {
 			pin = e.Pin.Version
 		}
-		rows = append(rows, []string{
+		row := []string{
 			e.Name, cmp.Or(strings.Join(addrs, ","), "-"), cmp.Or(e.MAC, "-"), cmp.Or(e.Serial, "-"),
 			cmp.Or(strings.Join(e.Labels, ","), "-"), pin, cmp.Or(e.Hostname, "-"),
-		})
+		}
+		if words {
+			row = append(row, cmp.Or(e.Cmdline, "-"))
+		}
+		rows = append(rows, row)
 	}
 	return table(w, rows)
 }
@@ -290,7 +301,7 @@ func showNode(w io.Writer, n *exports.NodeStatus) error {
 	}
 	rows := [][]string{
 		{"node", cmp.Or(n.Name, "new: nobody has named it (rootnfsd node set NAME --address "+strings.Join(addrs, ",")+")")},
-		{"address", strings.Join(addrs, ", ")}, {"MAC", n.MAC}, {"serial", n.Serial}, {"host name", n.Hostname}, {"labels", strings.Join(n.Labels, ", ")},
+		{"address", strings.Join(addrs, ", ")}, {"MAC", n.MAC}, {"serial", n.Serial}, {"host name", n.Hostname}, {"labels", strings.Join(n.Labels, ", ")}, {"command line", n.Cmdline},
 		{"state", string(n.State)}, {"running", running}, {"promised", promised},
 		{"booted", when(n.Mounted)}, {"last call", when(n.LastCall)}, {"said it is up", when(n.Good)},
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 // nodeColumns are what a file of nodes can say of each.
-var nodeColumns = []string{"name", "address", "mac", "serial", "labels", "hostname", "pin"}
+var nodeColumns = []string{"name", "address", "mac", "serial", "labels", "hostname", "cmdline", "pin"}
 
 func nodeImportCommand() *cli.Command {
 	return &cli.Command{
@@ -24,7 +24,7 @@ func nodeImportCommand() *cli.Command {
 		Usage:     "name many nodes, from a CSV file",
 		ArgsUsage: "FILE",
 		Description: `The first line names the columns, in any order: name, which must be there, and any
-of address, mac, serial, labels, hostname, pin. Several addresses or labels in a field are
+of address, mac, serial, labels, hostname, cmdline, pin. Several addresses or labels in a field are
 separated by spaces. What is in the file replaces what was known; columns that it
 lacks, and nodes, stay as they were. All of it is taken, or nothing. FILE may be -, standard input.
 
@@ -140,6 +140,8 @@ func (r *nodeRow) apply(e *exports.Entry, version func(string) (*exports.Ref, er
 			e.Serial = value
 		case "hostname":
 			e.Hostname = value
+		case "cmdline":
+			e.Cmdline = value
 		case "labels":
 			e.Labels = strings.Fields(value)
 		case "address":

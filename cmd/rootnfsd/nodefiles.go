@@ -100,3 +100,17 @@ type ownFiles struct{ *nodefiles.Maker }
 func (f ownFiles) Files(n exports.Mounting, base fs.Tree) ([]layer.File, []error) {
 	return f.For(nodefiles.Node(n), base)
 }
+
+// machineIDs returns what tells the machine-ids of nodes, nil where these have no identity.
+func machineIDs(images []exports.Image) func(image, node string) (string, error) {
+	makers := map[string]*nodefiles.Maker{}
+	for _, img := range images {
+		if own, ok := img.Files.(ownFiles); ok && own.Identity {
+			makers[img.Name] = own.Maker
+		}
+	}
+	if len(makers) == 0 {
+		return nil
+	}
+	return func(image, node string) (string, error) { return makers[image].MachineID(node) }
+}

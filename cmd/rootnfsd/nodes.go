@@ -315,16 +315,14 @@ func unknownLabels(labels []string, fleet []exports.NodeStatus) error {
 	return nil
 }
 
-// runningOn lists the nodes that run a version, by name or address.
+// runningOn lists the nodes that run a version, or boot it, by name or address.
 func runningOn(inv *exports.Inventory, nodes []exports.Node, version exports.Ref, now time.Time) []string {
 	keys := []string{}
 	listed := map[string]bool{} // a node may have several addresses
 	for _, n := range nodes {
-		for _, u := range n.Running(now) {
-			if key := inv.Key(&n); version.Is(u.Ref) && !listed[key] {
-				listed[key] = true
-				keys = append(keys, key)
-			}
+		if key := inv.Key(&n); !listed[key] && n.Needs(version, now) {
+			listed[key] = true
+			keys = append(keys, key)
 		}
 	}
 	return keys

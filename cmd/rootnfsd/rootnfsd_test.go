@@ -142,7 +142,7 @@ func TestCommandLine(t *testing.T) {
 		{v4, sockets{nfs: 12049, portmap: 111}, ",port=12049 ", "IPV4"},
 		{v6, sockets{nfs: 2049, portmap: 111}, "nfsroot=SERVER-IPV4:/images,", "fd00"},
 	} {
-		line := commandLine(c.server, "images", &c.socks)
+		line := commandLine(c.server, "images", c.socks.bootPorts())
 		if !strings.Contains(line, c.want) || strings.Contains(line, c.not) {
 			t.Errorf("%v, %+v: %s; want %q and no %q", c.server, c.socks, line, c.want, c.not)
 		}

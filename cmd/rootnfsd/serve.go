@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -17,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/netboot"
 	"github.com/rootnfsd/rootnfsd/nfs"
 )
 
@@ -24,11 +24,12 @@ func serveCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "serve",
 		Usage: "serve the promoted version to the nodes",
-		Description: `Seals the golden trees of the store that are not sealed yet, then answers NFS
-version 3, MOUNT and the port mapper until it is told to stop. Nothing else is
-needed: no kernel NFS server, no rpcbind.
+		Description: `Answers NFS version 3, MOUNT and the port mapper until it is told to stop, and
+meanwhile seals the golden trees of the store that are not sealed yet. Nothing else
+is needed: no kernel NFS server, no rpcbind. With --tftp it gives nodes their boot
+files, too, of the version that they will mount.
 
-Ports 111 and 2049 need root or CAP_NET_BIND_SERVICE; sealing trees with other
+Ports 69, 111 and 2049 need root or CAP_NET_BIND_SERVICE; sealing trees with other
 people's files needs root or CAP_DAC_READ_SEARCH.
 
 Examples:
@@ -38,11 +39,13 @@ Examples:
    rootnfsd serve --export images/ --home /srv/home --home-skel /srv/skel
    rootnfsd serve --export images/ --node-files /srv/nodes
    rootnfsd serve --export images/ --admin :2050
+   rootnfsd serve --export images/ --tftp :69
    rootnfsd serve --listen 127.0.0.1:12049 --portmap off      without root, for a try`,
 		Flags: append([]cli.Flag{
 			exportFlag(), configFlag(),
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
+			&cli.StringFlag{Name: "tftp", Value: "off", Usage: "give nodes their boot files by TFTP at `ADDR`, such as :69, or off (docs/netboot.md)"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
 			&cli.StringFlag{Name: "admin", Usage: "answer status, metrics and nodes that say that they are well over HTTP at `ADDR` (docs/admin.md; default: only on a socket in the store)"},
 			&cli.StringFlag{Name: "record", Usage: "write each call about a version to `FILE`, which must be new: rootnfsd bench storm replays it"},
@@ -107,9 +110,8 @@ func serve(c *cli.Context) error {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 
-	// The ports come before the sealing: a port that is taken is better said at
-	// once, and a node that is too early waits in the queue of connections.
-	socks, err := openSockets(ctx, str(c, "listen", cfg.Listen), str(c, "portmap", cfg.Portmap), log)
+	// The ports come first: one that is taken is better said at once.
+	socks, err := openSockets(ctx, str(c, "listen", cfg.Listen), str(c, "portmap", cfg.Portmap), str(c, "tftp", cfg.TFTP), log)
 	if err != nil {
 		return err
 	}
@@ -118,14 +120,8 @@ func serve(c *cli.Context) error {
 		return err
 	}
 
-	if err := sealNew(ctx, stores, log); err != nil {
-		return err
-	}
-	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Log: log})
+	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Starting: true, Log: log})
 	if err != nil {
-		return err
-	}
-	if err := announce(c.App.Writer, x, homes, socks, allow); err != nil {
 		return err
 	}
 	config := nfs.Config{Exports: x, Log: log, Ports: socks.ports()}
@@ -139,51 +135,37 @@ func serve(c *cli.Context) error {
 	}
 	doors := openDoors(stores, socks.admin, log)
 	defer doors.close()
-	daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
-	err = errors.Join(serveUntil(ctx, config, socks, func(ctx context.Context, server *nfs.Server) {
-		doors.serve(ctx, newAdmin(stores, x, server, allow, log))
-	}), finish(), profiled())
+	server := nfs.New(config)
+	running := newTasks(ctx)
+	var boot *netboot.Server
+	if socks.tftp != nil {
+		boot = netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), MachineID: machineIDs(images), Log: log})
+	}
+	running.start(func(ctx context.Context) error {
+		doors.serve(ctx, newAdmin(stores, x, server, boot, allow, log))
+		return nil
+	})
+	running.serve(socks, server)
+	if boot != nil {
+		running.start(func(ctx context.Context) error { return on(socks.tftp.LocalAddr(), boot.Serve(ctx, socks.tftp)) })
+	}
+	// Nodes are answered while trees are sealed: those that boot a version that is there need not wait.
+	running.start(func(ctx context.Context) error {
+		if err := sealNew(ctx, stores, log); err != nil {
+			return err
+		}
+		if err := x.Started(); err != nil {
+			return err
+		}
+		if err := announce(c.App.Writer, x, homes, socks, allow); err != nil {
+			return err
+		}
+		daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
+		return nil
+	})
+	err = errors.Join(running.wait(x), finish(), profiled())
 	log.Info("stopped")
 	return err
-}
-
-// serveUntil serves until ctx ends or a listener fails, and finishes what is in hand. Beside the
-// server runs beside.
-func serveUntil(ctx context.Context, config nfs.Config, socks *sockets, beside func(context.Context, *nfs.Server)) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	server := nfs.New(config)
-
-	var running sync.WaitGroup
-	running.Go(func() { beside(ctx, server) })
-	for _, ln := range socks.tcp {
-		running.Go(func() {
-			if err := server.Serve(ctx, ln); err != nil {
-				cancel(fmt.Errorf("listen on %s: %w", ln.Addr(), err))
-			}
-		})
-	}
-	for _, pc := range socks.udp {
-		running.Go(func() {
-			if err := server.ServePacket(ctx, pc); err != nil {
-				cancel(fmt.Errorf("listen on %s/udp: %w", pc.LocalAddr(), err))
-			}
-		})
-	}
-	// The record of nodes is saved when the last call has been answered.
-	recording, record := context.WithCancel(context.WithoutCancel(ctx))
-	recorded := make(chan struct{})
-	go func() {
-		defer close(recorded)
-		config.Exports.Run(recording)
-	}()
-	running.Wait()
-	record()
-	<-recorded
-	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
 }
 
 // sealNew seals the trees that are new. One that cannot be sealed does not keep

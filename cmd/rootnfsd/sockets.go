@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/rootnfsd/rootnfsd/netboot"
 	"github.com/rootnfsd/rootnfsd/nfs"
 )
 
@@ -22,6 +23,8 @@ type sockets struct {
 	udp []net.PacketConn
 	// admin is where operators ask over TCP; nil if they cannot.
 	admin net.Listener
+	// tftp is where nodes get their boot files; nil if they do not.
+	tftp net.PacketConn
 
 	inherited inherited
 
@@ -36,7 +39,7 @@ type sockets struct {
 // does not know it (usr/kinit/nfsmount/mount.c).
 const klibcMountPort = 627
 
-func openSockets(ctx context.Context, listen, portmap string, log *zap.Logger) (_ *sockets, err error) {
+func openSockets(ctx context.Context, listen, portmap, tftp string, log *zap.Logger) (_ *sockets, err error) {
 	s := &sockets{inherited: inherit()}
 	defer func() {
 		if err != nil {
@@ -47,6 +50,9 @@ func openSockets(ctx context.Context, listen, portmap string, log *zap.Logger) (
 		return nil, err
 	}
 	defer s.inherited.warnUnused(log)
+	if err := s.openTFTP(tftp); err != nil {
+		return nil, err
+	}
 	if portmap == "off" {
 		return s, nil
 	}
@@ -87,6 +93,25 @@ func (s *sockets) open(addr, flag string) (int, error) {
 	return n, nil
 }
 
+// openTFTP listens for requests of boot files, unless the address is off.
+func (s *sockets) openTFTP(addr string) error {
+	if addr == "off" || addr == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("--tftp %s: want HOST:PORT, :PORT or off", addr)
+	}
+	if s.tftp = s.inherited.packetConn(port); s.tftp != nil {
+		return nil
+	}
+	if s.tftp, err = net.ListenPacket("udp", addr); err != nil {
+		s.tftp = nil
+		return explain(err, "udp", "--tftp", port)
+	}
+	return nil
+}
+
 // useForeign is for a machine on which another program has port 111, an rpcbind
 // most likely: nodes must find us by it.
 func (s *sockets) useForeign(ctx context.Context, listen string, taken error, log *zap.Logger) (err error) {
@@ -115,6 +140,9 @@ func explain(err error, network, flag, port string) error {
 		if threads, _ := os.ReadFile("/proc/fs/nfsd/threads"); n == 2049 && len(threads) > 0 && threads[0] != '0' {
 			who = "the kernel's own NFS server (systemctl disable --now nfs-server)"
 		}
+		if flag == "--tftp" {
+			who += " (dnsmasq gives no boot files without enable-tftp; systemctl disable --now tftpd-hpa atftpd)"
+		}
 		return fmt.Errorf("port %s/%s is taken by %s: stop it, or choose another with %s: %w", port, network, who, flag, err)
 	case errors.Is(err, syscall.EACCES):
 		return fmt.Errorf("port %s needs root or CAP_NET_BIND_SERVICE (sudo, or setcap cap_net_bind_service=+ep on the program); without it choose another with %s: %w", port, flag, err)
@@ -128,6 +156,11 @@ func (s *sockets) ports() nfs.Ports {
 	return nfs.Ports{NFS: n, Mount: n, MountUDP: n, Portmap: p, PortmapUDP: p}
 }
 
+// bootPorts is how nodes find the root that their boot files go with.
+func (s *sockets) bootPorts() netboot.Ports {
+	return netboot.Ports{NFS: s.nfs, Mapper: s.portmap != 0 || s.unregister != nil}
+}
+
 func (s *sockets) close() {
 	for _, ln := range s.tcp {
 		ln.Close()
@@ -137,6 +170,9 @@ func (s *sockets) close() {
 	}
 	if s.admin != nil {
 		s.admin.Close()
+	}
+	if s.tftp != nil {
+		s.tftp.Close()
 	}
 	if s.unregister != nil {
 		// With nobody there to take it back from, it does not matter.

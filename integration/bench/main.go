@@ -45,6 +45,8 @@ var parts = []part{
 	{"storm-rtt", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1,16,64", "--servers", "rootnfsd,ganesha,limit", "--rtt", "1ms"}},
 	{"cold", []string{"./rootnfsd", "bench", "cold", "--export", "STORE", "--nodes", "16"}},
 	{"homes", []string{"./rootnfsd", "bench", "homes", "--dir", "DISK"}},
+	{"tftp", []string{"./rootnfsd", "bench", "tftp"}},
+	{"tftp-rtt", []string{"./rootnfsd", "bench", "tftp", "--rtt", "1ms", "--servers", "rootnfsd,dnsmasq,tftpd-hpa"}},
 	{"store", []string{"./rootnfsd", "bench", "store", "--tree", "TREE", "--dir", ".cache"}},
 	{"import", []string{"./rootnfsd", "bench", "import", "--tree", "TREE", "--dir", ".cache"}},
 }

@@ -23,7 +23,7 @@ const maxOutput = 64 << 20
 type Machine struct {
 	Net     *Net
 	Number  int    // of Net.Node; 0 is QEMU's user-mode network, where UserServer is Net's loopback
-	Kernel  string // file
+	Kernel  string // file; empty for a machine whose firmware, iPXE, boots what DHCP says
 	Initrd  string // file; may be empty
 	Append  string // the kernel's command line
 	Console string // file that the console's text is appended to
@@ -98,8 +98,14 @@ func (m Machine) arguments() []string {
 		"-device", "virtio-serial",
 		"-chardev", "socket,id=control,fd=3",
 		"-device", "virtserialport,chardev=control,name=lab.control",
-		"-kernel", m.Kernel, "-append", m.Append,
 	)
+	device := "virtio-net-pci,netdev=net"
+	if m.Kernel == "" {
+		args = append(args, "-boot", "n")
+	} else {
+		args = append(args, "-kernel", m.Kernel, "-append", m.Append)
+		device += ",romfile=" // no firmware for the card, which takes a second to find out that it is not needed
+	}
 	if m.Initrd != "" {
 		args = append(args, "-initrd", m.Initrd)
 	}
@@ -109,7 +115,6 @@ func (m Machine) arguments() []string {
 	for _, disk := range m.KeptDisks {
 		args = append(args, "-drive", "if=virtio,format=raw,file="+disk)
 	}
-	device := "virtio-net-pci,netdev=net,romfile="
 	if m.Number == 0 {
 		return append(args, "-device", device, "-netdev", "user,id=net,net=192.0.2.0/24,host="+UserServer)
 	}

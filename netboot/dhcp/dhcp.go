@@ -1,0 +1,268 @@
+// Package dhcp writes what a DHCP server has to say for nodes to find their boot files: configurations of dnsmasq, Kea
+// and ISC DHCP.
+//
+// It owns their forms. It must not know where nodes and addresses come from, and runs nothing.
+package dhcp
+
+import (
+	"cmp"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+)
+
+// Config is what a network is like. Its methods return texts of their own, and change nothing.
+type Config struct {
+	Server    netip.Addr   // of boot files, IPv4
+	Interface string       // of the machine that DHCP is answered on; empty for all
+	Network   netip.Prefix // of the nodes, IPv4
+	// From and To are the first and the last address that nodes without one of their own get. If they are not valid,
+	// another DHCP server gives out addresses.
+	From, To netip.Addr
+	Router   netip.Addr // not valid for none
+	Hosts    []Host
+}
+
+// Host is a node that gets the same address each time.
+type Host struct {
+	Name     string
+	Hostname string // what it calls itself; empty for its name
+	MAC      string // as in dc:a6:32:01:36:c2
+	Address  netip.Addr
+}
+
+var interfaceForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._@-]{0,14}$`)
+
+// Check says what is wrong with the network. A Config for which it is nil makes no file that its server refuses.
+func (c *Config) Check() error {
+	switch {
+	case !c.Server.Is4():
+		return fmt.Errorf("%s: boot loaders need an IPv4 address of the server", c.Server)
+	case c.Interface != "" && !interfaceForm.MatchString(c.Interface):
+		return fmt.Errorf("%q is no network interface, such as eth0", c.Interface)
+	case !c.Network.IsValid() || !c.Network.Addr().Is4() || c.Network.Bits() < 8 || c.Network.Bits() > 30:
+		return fmt.Errorf("%s is no network of nodes, such as 192.168.1.0/24", c.Network)
+	case c.From.IsValid() != c.To.IsValid():
+		return errors.New("a range of addresses has a first and a last one")
+	case c.From.IsValid() && (!c.Network.Contains(c.From) || !c.Network.Contains(c.To) || c.To.Less(c.From)):
+		return fmt.Errorf("%s to %s is no range of addresses in %s", c.From, c.To, c.Network)
+	case c.Router.IsValid() && !c.Network.Contains(c.Router):
+		return fmt.Errorf("the router %s is not in the network %s", c.Router, c.Network)
+	}
+	return nil
+}
+
+// Full reports whether the DHCP server that is configured gives out addresses.
+func (c *Config) Full() bool { return c.From.IsValid() }
+
+// hosts returns those that can be in the configuration, and the names of the others.
+func (c *Config) hosts() (hosts []Host, left []string) {
+	for _, h := range c.Hosts {
+		if h.MAC == "" || !h.Address.Is4() || !c.Network.Contains(h.Address) {
+			left = append(left, h.Name)
+			continue
+		}
+		hosts = append(hosts, h)
+	}
+	return hosts, left
+}
+
+// plainName is a host name that cannot be taken for anything else: dnsmasq has times and words where a name may be.
+var plainName = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+// name returns the name to give to a host by DHCP, up to its first dot; empty if there is none that all programs take.
+func (h *Host) name() string {
+	name, _, _ := strings.Cut(cmp.Or(h.Hostname, h.Name), ".")
+	if !plainName.MatchString(name) || name == "ignore" || name == "infinite" {
+		return ""
+	}
+	return name
+}
+
+// piService is what the firmware of a Raspberry Pi looks for in an answer. The ROM of a Pi 3 wants the three spaces.
+const piService = "Raspberry Pi Boot   "
+
+// piOption returns option 43 as the firmware takes it, in the form of PXE (version 2.1, section 2.3): discovery control, a menu prompt without
+// a wait, and a menu of one entry.
+func piOption() []byte {
+	b := []byte{6, 1, 3, 10, 4, 0, 'P', 'X', 'E', 9, byte(3 + len(piService)), 0, 0, byte(len(piService))}
+	return append(append(b, piService...), 255)
+}
+
+// Dnsmasq returns a configuration of dnsmasq (dnsmasq(8)).
+func (c *Config) Dnsmasq() string {
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("# Boot files of rootnfsd, at %s: for /etc/dnsmasq.d/rootnfsd.conf", c.Server)
+	p("")
+	p("# DHCP alone: no DNS, and no enable-tftp, for the boot files come from rootnfsd.")
+	p("port=0")
+	if c.Interface != "" {
+		p("interface=%s", c.Interface)
+	}
+	p("")
+	if c.Full() {
+		p("# Addresses for nodes that have none of their own below.")
+		p("dhcp-range=%s,%s,%s,12h", c.From, c.To, netmask(c.Network))
+		if c.Router.IsValid() {
+			p("dhcp-option=option:router,%s", c.Router)
+		} else {
+			p("dhcp-option=option:router # none: nodes reach this network alone")
+		}
+	} else {
+		p("# Another server gives out the addresses; this one adds where to boot from.")
+		p("dhcp-range=%s,proxy", c.Network.Masked().Addr())
+	}
+	p("")
+	p("# What the firmware of a Raspberry Pi looks for. A Pi 3 wants the spaces.")
+	p("pxe-service=tag:!ipxe,0,%q", piService)
+	p("")
+	p("# Where the boot files are: for firmware that reads option 66, and for that which reads the header.")
+	p("dhcp-option=option:tftp-server,%s", c.Server)
+	p("dhcp-boot=tag:!ipxe,tag:!efi64,,,%s", c.Server)
+	p("")
+	p("# iPXE, which says so by option 175: the network ROM of QEMU is one. Others need it first: put it")
+	p("# into the boot directory of the image, as ipxe.efi, and take away the signs.")
+	p("dhcp-match=set:ipxe,175")
+	p("dhcp-boot=tag:ipxe,boot.ipxe,,%s", c.Server)
+	p("#dhcp-match=set:efi64,option:client-arch,7")
+	p("#dhcp-boot=tag:efi64,tag:!ipxe,ipxe.efi,,%s", c.Server)
+	if !c.Full() {
+		return b.String()
+	}
+	hosts, left := c.hosts()
+	p("")
+	p("# The nodes whose MAC address is known (rootnfsd node list).")
+	for _, h := range hosts {
+		if name := h.name(); name != "" {
+			p("dhcp-host=%s,%s,%s", h.MAC, h.Address, name)
+		} else {
+			p("dhcp-host=%s,%s # %s", h.MAC, h.Address, h.Name)
+		}
+	}
+	c.leftOut(&b, "#", left)
+	return b.String()
+}
+
+// leftOut says in comments which nodes have no line.
+func (c *Config) leftOut(b *strings.Builder, sign string, names []string) {
+	if len(names) > 0 {
+		fmt.Fprintf(b, "%s Not here, for want of a MAC address or of an address in %s: %s\n", sign, c.Network.Masked(), strings.Join(names, " "))
+	}
+}
+
+func netmask(p netip.Prefix) netip.Addr {
+	bits := ^uint32(0) << (32 - p.Bits())
+	return netip.AddrFrom4([4]byte{byte(bits >> 24), byte(bits >> 16), byte(bits >> 8), byte(bits)})
+}
+
+// errNeedsRange is why only dnsmasq can go beside another DHCP server.
+var errNeedsRange = errors.New("this server gives out the addresses: say which with --range FROM,TO; where another one does, use dnsmasq beside it")
+
+// Kea returns a configuration of Kea's kea-dhcp4, which is JSON with comments. The error is that no range is set.
+func (c *Config) Kea() (string, error) {
+	if !c.Full() {
+		return "", errNeedsRange
+	}
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("// Boot files of rootnfsd, at %s: for /etc/kea/kea-dhcp4.conf", c.Server)
+	p(`{"Dhcp4": {`)
+	p(`  "interfaces-config": {"interfaces": [%s]},`, quote(cmp.Or(c.Interface, "*")))
+	p(`  "lease-database": {"type": "memfile", "persist": true},`)
+	p(`  "valid-lifetime": 43200,`)
+	p("  // iPXE says so by option 175. Other machines than a Raspberry Pi need it first.")
+	p(`  "client-classes": [{"name": "iPXE", "test": "option[175].exists", "next-server": "%s", "boot-file-name": "boot.ipxe"}],`, c.Server)
+	p(`  "subnet4": [{`)
+	p(`    "id": 1,`)
+	p(`    "subnet": "%s",`, c.Network.Masked())
+	p(`    "pools": [{"pool": "%s - %s"}],`, c.From, c.To)
+	p("    // Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
+	p(`    "next-server": "%s",`, c.Server)
+	p(`    "option-data": [`)
+	p(`      {"name": "tftp-server-name", "data": "%s"},`, c.Server)
+	if c.Router.IsValid() {
+		p(`      {"name": "routers", "data": "%s"},`, c.Router)
+	}
+	p("      // What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
+	p(`      {"code": 43, "csv-format": false, "always-send": true, "data": "%s"}`, hex.EncodeToString(piOption()))
+	p(`    ],`)
+	hosts, left := c.hosts()
+	p("    // The nodes whose MAC address is known (rootnfsd node list).")
+	p(`    "reservations": [`)
+	for i, h := range hosts {
+		hostname := ""
+		if name := h.name(); name != "" {
+			hostname = `, "hostname": ` + quote(name)
+		}
+		comma := ","
+		if i == len(hosts)-1 {
+			comma = ""
+		}
+		p(`      {"hw-address": "%s", "ip-address": "%s"%s}%s`, h.MAC, h.Address, hostname, comma)
+	}
+	c.leftOut(&b, "      //", left)
+	p(`    ]`)
+	p(`  }]`)
+	p(`}}`)
+	return b.String(), nil
+}
+
+// quote returns a string as JSON.
+func quote(s string) string {
+	b, _ := json.Marshal(s) // which takes any string
+	return string(b)
+}
+
+// ISC returns a configuration of ISC DHCP (dhcpd.conf(5)). The error is that no range is set.
+func (c *Config) ISC() (string, error) {
+	if !c.Full() {
+		return "", errNeedsRange
+	}
+	var b strings.Builder
+	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	p("# Boot files of rootnfsd, at %s: for /etc/dhcp/dhcpd.conf", c.Server)
+	if c.Interface != "" {
+		p("# It listens where /etc/default/isc-dhcp-server says: INTERFACESv4=\"%s\"", c.Interface)
+	}
+	p("")
+	p("default-lease-time 43200;")
+	p("")
+	p("# iPXE says so by option 175. Other machines than a Raspberry Pi need it first.")
+	p("option ipxe-encapsulated code 175 = string;")
+	p("if exists ipxe-encapsulated {")
+	p("  filename \"boot.ipxe\";")
+	p("}")
+	p("")
+	p("subnet %s netmask %s {", c.Network.Masked().Addr(), netmask(c.Network))
+	p("  range %s %s;", c.From, c.To)
+	if c.Router.IsValid() {
+		p("  option routers %s;", c.Router)
+	}
+	p("  # Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
+	p("  next-server %s;", c.Server)
+	p("  option tftp-server-name \"%s\";", c.Server)
+	p("  # What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
+	var octets []string
+	for _, o := range piOption() {
+		octets = append(octets, fmt.Sprintf("%02x", o))
+	}
+	p("  option vendor-encapsulated-options %s;", strings.Join(octets, ":"))
+	p("}")
+	p("")
+	hosts, left := c.hosts()
+	p("# The nodes whose MAC address is known (rootnfsd node list).")
+	for i, h := range hosts {
+		name := ""
+		if n := h.name(); n != "" {
+			name = fmt.Sprintf(" option host-name \"%s\";", n)
+		}
+		p("host node%d { hardware ethernet %s; fixed-address %s;%s } # %s", i+1, h.MAC, h.Address, name, h.Name)
+	}
+	c.leftOut(&b, "#", left)
+	return b.String(), nil
+}

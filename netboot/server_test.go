@@ -1,0 +1,580 @@
+package netboot_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/rootnfsd/rootnfsd/exports"
+	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
+	"github.com/rootnfsd/rootnfsd/netboot"
+	"github.com/rootnfsd/rootnfsd/netboot/tftp"
+)
+
+// memStore is a store of trees in memory.
+type memStore struct {
+	mu       sync.Mutex
+	versions []exports.Version
+}
+
+func (s *memStore) Versions() ([]exports.Version, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]exports.Version(nil), s.versions...), nil
+}
+
+// seal adds a version with what fill puts into an empty tree.
+func (s *memStore) seal(name string, fill func(*fstest.MemTree)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	digest := fs.Digest{byte(len(s.versions)) + 1, 2, 3}
+	tree := fstest.NewMemTree(binary.BigEndian.Uint64(digest[:8]))
+	fill(tree)
+	s.versions = append(s.versions, exports.Version{Name: name, Digest: digest, Open: func() (fs.Tree, error) { return tree, nil }})
+}
+
+const node = "10.1.2.3"
+
+// served is a Server and what it serves.
+type served struct {
+	*netboot.Server
+	t     *testing.T
+	x     *exports.Exports
+	store *memStore
+	state *exports.State
+	logs  *observer.ObservedLogs
+}
+
+// serve serves one version, v1, which is promoted.
+func serve(t *testing.T, fill func(*fstest.MemTree)) *served {
+	t.Helper()
+	store := &memStore{}
+	if fill != nil {
+		store.seal("v1", fill)
+	}
+	return serveStore(t, store)
+}
+
+// serveStore serves a store. One without versions gets some, perhaps.
+func serveStore(t *testing.T, store *memStore) *served {
+	t.Helper()
+	s := &served{t: t, store: store}
+	dir := t.TempDir()
+	s.state = exports.OpenState(dir)
+	core, logs := observer.New(zapcore.DebugLevel)
+	s.logs = logs
+	x, err := exports.New(exports.Config{
+		Images:   []exports.Image{{Name: "pi", Dir: "/srv/pi", StateDir: dir, Versions: s.store}},
+		Allow:    exports.DefaultAllow(),
+		Starting: len(store.versions) == 0,
+		Log:      zap.New(core),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.x = x
+	s.Server = netboot.New(netboot.Config{
+		Exports: x, Ports: netboot.Ports{NFS: 2049, Mapper: true}, Log: zap.New(core),
+		MachineID: func(image, node string) (string, error) { return "id-of-" + image + "-" + node, nil },
+	})
+	return s
+}
+
+// get returns the content of a file as the node at an address gets it.
+func (s *served) get(from, name string) (string, error) {
+	s.t.Helper()
+	f, err := s.Open(context.Background(), tftp.Request{Name: name, From: netip.AddrPortFrom(netip.MustParseAddr(from), 3000), Local: netip.MustParseAddr("192.0.2.1")})
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	f.(tftp.Confirmer).Confirmed()
+	b := make([]byte, f.Size())
+	if n, err := f.ReadAt(b, 0, true); n != len(b) {
+		s.t.Fatalf("%s: %d of %d bytes, %v", name, n, len(b), err)
+	}
+	return string(b), nil
+}
+
+// gets checks that a file has some content.
+func (s *served) gets(name, want string) {
+	s.t.Helper()
+	if got, err := s.get(node, name); err != nil || got != want {
+		s.t.Errorf("%s: %q, %v; want %q", name, got, err, want)
+	}
+}
+
+// refuses checks that the client is told an error.
+func (s *served) refuses(name string, code uint16) {
+	s.t.Helper()
+	got, err := s.get(node, name)
+	var told *tftp.Error
+	if !errors.As(err, &told) || told.Code != code {
+		s.t.Errorf("%s: %q, %v; want error %d", name, got, err, code)
+	}
+}
+
+// said counts the lines above debug that have a text in them.
+func (s *served) said(text string) (n int) {
+	for _, e := range s.logs.All() {
+		if e.Level > zapcore.DebugLevel && strings.Contains(e.Message+fmt.Sprint(e.ContextMap()), text) {
+			n++
+		}
+	}
+	return n
+}
+
+func (s *served) set(entries ...exports.Entry) {
+	s.t.Helper()
+	err := s.state.UpdateInventory("me", func(exports.Ref) error { return nil }, func(inv *exports.Inventory) error {
+		for _, e := range entries {
+			inv.Set(e)
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *served) promote(name string) {
+	s.t.Helper()
+	versions, _ := s.store.Versions()
+	for _, v := range versions {
+		if v.Name == name {
+			if _, _, err := s.state.Promote(exports.Promotion{Ref: exports.Ref{Version: v.Name, Digest: v.Digest}, By: "test"}, func() error { return nil }); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+	if err := s.x.Refresh(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// dirs makes directories, parents first.
+func dirs(t *fstest.MemTree, paths ...string) {
+	for _, p := range paths {
+		t.Mkdir(p, 0o755)
+	}
+}
+
+// pi fills a tree as Raspberry Pi OS does.
+func pi(t *fstest.MemTree) {
+	dirs(t, "/boot", "/boot/firmware", "/boot/firmware/overlays", "/boot/firmware/deadbeef", "/etc")
+	for p, content := range map[string]string{
+		"/boot/cmdline.txt":                "DO NOT EDIT THIS FILE",
+		"/boot/firmware/config.txt":        "arm_64bit=1\n",
+		"/boot/firmware/start4.elf":        "start4",
+		"/boot/firmware/kernel8.img":       "kernel8",
+		"/boot/firmware/overlays/a.dtbo":   "overlay",
+		"/boot/firmware/deadbeef/mine.txt": "mine",
+		"/boot/firmware/cmdline.txt":       "console=tty1 root=PARTUUID=1-02 rootwait quiet",
+		"/etc/shadow":                      "secret",
+	} {
+		t.WriteFile(p, 0o600, []byte(content))
+	}
+}
+
+func TestFiles(t *testing.T) {
+	s := serve(t, pi)
+	for _, prefix := range []string{"", "/", "0660cd37/", "dc-a6-32-01-36-c2/", "10000000abcdef01/"} {
+		s.gets(prefix+"start4.elf", "start4")
+		s.gets(prefix+"config.txt", "arm_64bit=1\n")
+		s.gets(prefix+"overlays/a.dtbo", "overlay")
+		s.gets(prefix+"cmdline.txt", "console=tty1 quiet "+strings.Replace(ours, "@v2", "@v1", 1)+"\n")
+		s.refuses(prefix+"recovery.elf", tftp.CodeNotFound)
+		s.refuses(prefix+"nowhere/cmdline.txt", tftp.CodeNotFound)
+		s.refuses(prefix+"start4.elf/cmdline.txt", tftp.CodeNotFound)
+		s.refuses(prefix+"overlays", tftp.CodeAccess)
+		s.refuses(prefix+"../../etc/shadow", tftp.CodeAccess)
+		s.refuses(prefix+"boot.ipxe", tftp.CodeNotFound)
+		s.refuses(prefix+"vmlinuz", tftp.CodeNotFound)
+	}
+	s.gets("deadbeef/mine.txt", "mine")
+	s.refuses("deadbeef/start4.elf", tftp.CodeNotFound)
+	s.gets("overlays/cmdline.txt", strings.Replace(ours, "@v2", "@v1", 1)+"\n")
+	if n := s.said("is left out"); n != 1 {
+		t.Errorf("%d lines about the cmdline.txt that overlays has not", n)
+	}
+	if n := s.said("may not boot"); n != 1 {
+		t.Errorf("log: %v", s.logs.All())
+	}
+}
+
+func TestBootDirectory(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fill func(*fstest.MemTree)
+		want string // content of the file kernel.img
+	}{
+		{"firmware", func(m *fstest.MemTree) {
+			dirs(m, "/boot", "/boot/firmware")
+			m.WriteFile("/boot/kernel.img", 0o644, []byte("boot"))
+			m.WriteFile("/boot/firmware/kernel.img", 0o644, []byte("firmware"))
+		}, "firmware"},
+		{"empty firmware", func(m *fstest.MemTree) {
+			dirs(m, "/boot", "/boot/firmware")
+			m.WriteFile("/boot/kernel.img", 0o644, []byte("boot"))
+		}, "boot"},
+		{"no firmware", func(m *fstest.MemTree) {
+			dirs(m, "/boot")
+			m.WriteFile("/boot/kernel.img", 0o644, []byte("boot"))
+		}, "boot"},
+		{"firmware elsewhere", func(m *fstest.MemTree) {
+			dirs(m, "/boot", "/efi")
+			m.Symlink("/boot/firmware", "/efi")
+			m.WriteFile("/efi/kernel.img", 0o644, []byte("efi"))
+		}, "efi"},
+		{"firmware out of the tree", func(m *fstest.MemTree) {
+			dirs(m, "/boot")
+			m.Symlink("/boot/firmware", "../../boot")
+			m.WriteFile("/boot/kernel.img", 0o644, []byte("boot"))
+		}, "boot"},
+		{"empty", func(m *fstest.MemTree) { dirs(m, "/boot", "/boot/firmware") }, "boot"},
+		{"no boot files", func(m *fstest.MemTree) { dirs(m, "/boot") }, ""},
+		{"nothing", func(*fstest.MemTree) {}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, c.fill)
+			if c.name == "empty" { // but for the empty directory
+				s.refuses("kernel.img", tftp.CodeNotFound)
+				return
+			}
+			if c.want != "" {
+				s.gets("kernel.img", c.want)
+				return
+			}
+			for range 3 {
+				s.refuses("kernel.img", tftp.CodeNotFound)
+				s.refuses("cmdline.txt", tftp.CodeNotFound)
+			}
+			if n := s.said("no boot files"); n != 1 {
+				t.Errorf("it is said %d times", n)
+			}
+		})
+	}
+}
+
+func TestSymlinks(t *testing.T) {
+	s := serve(t, func(m *fstest.MemTree) {
+		dirs(m, "/boot", "/usr", "/usr/lib", "/usr/lib/linux")
+		m.WriteFile("/usr/lib/linux/kernel", 0o600, []byte("kernel"))
+		m.Mknod("/boot/null", fs.CharDevice, 0o666, 1, 3)
+		for link, text := range map[string]string{
+			"absolute": "/usr/lib/linux/kernel", "relative": "../usr/lib/linux/kernel", "chain": "absolute", "dir": "/usr/lib/linux",
+			"dots": "/usr/../usr/./lib//linux/../linux/kernel", "dangling": "vmlinuz-6.1", "out": "../../etc/passwd", "root": "/..",
+			"loop": "loop2", "loop2": "loop", "device": "null", "todir": "/usr", "below": "absolute/x",
+		} {
+			m.Symlink("/boot/"+link, text)
+		}
+		m.Symlink("/boot/link1", "absolute")
+		for i := 2; i <= 40; i++ {
+			m.Symlink(fmt.Sprintf("/boot/link%d", i), fmt.Sprintf("link%d", i-1))
+		}
+	})
+	for _, name := range []string{"absolute", "relative", "chain", "dots", "dir/kernel", "link39"} {
+		s.gets(name, "kernel")
+	}
+	if len(s.logs.FilterLevelExact(zapcore.WarnLevel).All()) > 0 {
+		t.Errorf("log: %v", s.logs.All())
+	}
+	for _, c := range []struct {
+		name string
+		code uint16
+		said string
+	}{
+		{"dangling", tftp.CodeNotFound, "the image has no /boot/vmlinuz-6.1"},
+		{"out", tftp.CodeAccess, "leads out of the image"},
+		{"root", tftp.CodeAccess, "leads out of the image"},
+		{"loop", tftp.CodeAccess, "more than 40 symlinks"},
+		{"link40", tftp.CodeAccess, "more than 40 symlinks"},
+		{"device", tftp.CodeAccess, "leads to a character device"},
+		{"todir", tftp.CodeAccess, ""},
+		{"null", tftp.CodeAccess, ""},
+		{"below", tftp.CodeNotFound, "leads to nothing"},
+		{"dir/nothing", tftp.CodeNotFound, ""},
+	} {
+		s.refuses(c.name, c.code)
+		s.refuses(c.name, c.code)
+		if n := s.said(c.said); c.said != "" && n < 1 {
+			t.Errorf("%s: not said: %s", c.name, c.said)
+		}
+		if n := s.said("symlink /boot/" + c.name + " "); n > 1 {
+			t.Errorf("%s: said %d times", c.name, n)
+		}
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	s := serve(t, pi)
+	s.set(
+		exports.Entry{Name: "pi-01", Serial: "0660cd37", Addresses: []netip.Addr{netip.MustParseAddr("10.1.2.11")}},
+		exports.Entry{Name: "pi-02", Serial: "11111111", Addresses: []netip.Addr{netip.MustParseAddr("10.1.2.12")}, Hostname: "kitchen", Cmdline: "panic=3 quiet"},
+		exports.Entry{Name: "pi-03", Serial: "33333333"},
+	)
+	for _, c := range []struct{ name, from, file, want string }{
+		{"at its address", "10.1.2.11", "0660cd37/", " systemd.hostname=pi-01 systemd.machine_id=id-of-pi-pi-01"},
+		{"that says nothing", "10.1.2.11", "", " systemd.hostname=pi-01 systemd.machine_id=id-of-pi-pi-01"},
+		{"with words of its own", "10.1.2.12", "11111111/", " systemd.hostname=kitchen systemd.machine_id=id-of-pi-pi-02 panic=3 quiet"},
+		{"at no known address", "10.1.2.99", "0660cd37/", " systemd.hostname=pi-01"},
+		{"at another node's address", "10.1.2.12", "0660cd37/", ""},
+		{"that has no address", "10.1.2.98", "33333333/", " systemd.hostname=pi-03"},
+		{"that nobody named", "10.1.2.97", "44444444/", ""},
+	} {
+		got, err := s.get(c.from, c.file+"cmdline.txt")
+		_, own, _ := strings.Cut(strings.TrimSuffix(got, "\n"), "overlayroot=tmpfs:recurse=0")
+		if err != nil || own != c.want {
+			t.Errorf("a node %s: %q, %v; want %q", c.name, own, err, c.want)
+		}
+	}
+	s.MachineID = func(string, string) (string, error) { return "", errors.New("the disk is full") }
+	if got, err := s.get("10.1.2.11", "cmdline.txt"); err != nil || strings.Contains(got, "machine_id") || s.said("the disk is full") != 1 {
+		t.Errorf("%q, %v", got, err)
+	}
+	s.MachineID = nil
+	if got, err := s.get("10.1.2.11", "cmdline.txt"); err != nil || strings.Contains(got, "systemd.") {
+		t.Errorf("without identity: %q, %v", got, err)
+	}
+}
+
+// debian fills a tree as Debian does on a PC.
+func debian(m *fstest.MemTree) {
+	dirs(m, "/boot")
+	for _, v := range []string{"6.1.0-9-amd64", "6.1.0-10-amd64"} {
+		m.WriteFile("/boot/vmlinuz-"+v, 0o644, []byte("kernel "+v))
+		m.WriteFile("/boot/initrd.img-"+v, 0o644, []byte("initramfs "+v))
+	}
+	m.WriteFile("/boot/vmlinuz-6.1.0-11-amd64.old", 0o644, []byte("left over"))
+	m.WriteFile("/boot/initrd.img-6.1.0-11-amd64.old", 0o644, []byte("left over"))
+}
+
+func TestKernel(t *testing.T) {
+	const v9, v10 = "6.1.0-9-amd64", "6.1.0-10-amd64"
+	for _, c := range []struct {
+		name              string
+		more              func(*fstest.MemTree)
+		kernel, initramfs string // the second is empty if there is none
+	}{
+		{"the newest", func(*fstest.MemTree) {}, "kernel " + v10, "initramfs " + v10},
+		{"links in the root", func(m *fstest.MemTree) {
+			m.Symlink("/vmlinuz", "boot/vmlinuz-"+v9)
+			m.Symlink("/initrd.img", "boot/initrd.img-"+v9)
+		}, "kernel " + v9, "initramfs " + v9},
+		{"links in /boot", func(m *fstest.MemTree) {
+			m.Symlink("/boot/vmlinuz", "vmlinuz-"+v9)
+			m.Symlink("/boot/initrd.img", "initrd.img-"+v9)
+		}, "kernel " + v9, "initramfs " + v9},
+		{"links of two versions", func(m *fstest.MemTree) {
+			m.Symlink("/vmlinuz", "boot/vmlinuz-"+v9)
+			m.Symlink("/initrd.img", "boot/initrd.img-"+v10)
+		}, "kernel " + v9, "initramfs " + v9},
+		{"a link that leads to nothing", func(m *fstest.MemTree) { m.Symlink("/vmlinuz", "boot/vmlinuz-5.0") }, "kernel " + v10, "initramfs " + v10},
+		{"a newer one without an initramfs", func(m *fstest.MemTree) { m.WriteFile("/boot/vmlinuz-6.2", 0o644, []byte("new")) }, "kernel " + v10, "initramfs " + v10},
+		{"files", func(m *fstest.MemTree) {
+			m.WriteFile("/boot/vmlinuz", 0o644, []byte("file"))
+			m.WriteFile("/boot/initrd.img", 0o644, []byte("its initramfs"))
+		}, "file", "its initramfs"},
+		{"a file alone", func(m *fstest.MemTree) { m.WriteFile("/boot/vmlinuz", 0o644, []byte("file")) }, "file", ""},
+		{"Ubuntu on a Pi", func(m *fstest.MemTree) {
+			dirs(m, "/boot/firmware")
+			m.WriteFile("/boot/firmware/vmlinuz", 0o644, []byte("firmware's"))
+			m.WriteFile("/boot/firmware/initrd.img", 0o644, []byte("firmware's initramfs"))
+			m.Symlink("/boot/vmlinuz", "vmlinuz-"+v9)
+		}, "firmware's", "firmware's initramfs"},
+		{"kernels beside the firmware's files", func(m *fstest.MemTree) {
+			dirs(m, "/boot/firmware")
+			m.WriteFile("/boot/firmware/bootx64.efi", 0o644, nil)
+		}, "kernel " + v10, "initramfs " + v10},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := serve(t, func(m *fstest.MemTree) {
+				debian(m)
+				c.more(m)
+			})
+			s.gets("vmlinuz", c.kernel)
+			s.gets("dc-a6-32-01-36-c2/vmlinuz", c.kernel)
+			if c.initramfs == "" {
+				s.refuses("initrd.img", tftp.CodeNotFound)
+			} else {
+				s.gets("initrd.img", c.initramfs)
+			}
+		})
+	}
+}
+
+func TestScript(t *testing.T) {
+	s := serve(t, debian)
+	line := strings.Replace(ours, "@v2", "@v1", 1)
+	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+line+"\ninitrd initrd.img\nboot\n")
+	s.set(exports.Entry{Name: "pc", Addresses: []netip.Addr{netip.MustParseAddr(node)}, Cmdline: "a=${net0/mac} || panic=3"})
+	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+line+" systemd.hostname=pc systemd.machine_id=id-of-pi-pc panic=3\ninitrd initrd.img\nboot\n")
+	if s.said("a=${net0/mac} ||") != 1 {
+		t.Errorf("log: %v", s.logs.All())
+	}
+	s = serve(t, func(m *fstest.MemTree) {
+		debian(m)
+		m.WriteFile("/boot/boot.ipxe", 0o644, []byte("#!ipxe\nshell\n"))
+	})
+	s.gets("boot.ipxe", "#!ipxe\nshell\n")
+}
+
+// TestUnconfirmed: a request that nobody goes on with leaves nothing behind, not even one for a command line.
+func TestUnconfirmed(t *testing.T) {
+	s := serve(t, pi)
+	f, err := s.Open(context.Background(), tftp.Request{Name: "0660cd37/cmdline.txt", From: netip.MustParseAddrPort(node + ":99"), Local: netip.MustParseAddr("192.0.2.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := s.x.Fleet("pi"); len(n) != 0 {
+		t.Errorf("before the node answers: %+v", n)
+	}
+	f.(tftp.Confirmer).Confirmed()
+	f.Close()
+	if n := s.x.Fleet("pi"); len(n) != 1 || n[0].Serial != "0660cd37" || !n[0].Netboot.Named {
+		t.Errorf("when it has: %+v", n)
+	}
+}
+
+// TestOneVersion: what is promoted while a node boots does not mix.
+func TestOneVersion(t *testing.T) {
+	s := serve(t, func(m *fstest.MemTree) {
+		dirs(m, "/boot")
+		m.WriteFile("/boot/kernel8.img", 0o644, []byte("one"))
+	})
+	s.store.seal("v2", func(m *fstest.MemTree) {
+		dirs(m, "/boot")
+		m.WriteFile("/boot/kernel8.img", 0o644, []byte("two"))
+		m.WriteFile("/boot/start4.elf", 0o644, []byte("two"))
+	})
+	s.refuses("0660cd37/start4.elf", tftp.CodeNotFound)
+	s.promote("v2")
+	s.gets("0660cd37/kernel8.img", "one")
+	if got, err := s.get(node, "0660cd37/cmdline.txt"); err != nil || !strings.Contains(got, ":/pi@v1,") {
+		t.Errorf("%q, %v", got, err)
+	}
+	s.gets("0660cd37/start4.elf", "two") // it boots again
+	s.gets("0660cd37/kernel8.img", "two")
+	if got, err := s.get(node, "0660cd37/cmdline.txt"); err != nil || !strings.Contains(got, ":/pi@v2,") {
+		t.Errorf("%q, %v", got, err)
+	}
+	// The server wrote the version into the command line, so that it does not bind the node.
+	if n := s.x.Fleet("pi"); len(n) != 1 || n[0].Netboot == nil || !n[0].Netboot.Named {
+		t.Errorf("%+v", n)
+	}
+}
+
+func TestWhoGetsNothing(t *testing.T) {
+	s := serve(t, nil)
+	if _, err := s.get(node, "start4.elf"); err != tftp.ErrIgnore {
+		t.Errorf("too early: %v", err)
+	}
+	if err := s.x.Started(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.refuses("start4.elf", tftp.CodeNotFound)
+	}
+	if n := s.said("finds nothing to boot"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	s = serve(t, pi)
+	for range 3 {
+		var told *tftp.Error
+		if _, err := s.get("8.8.8.8", "start4.elf"); !errors.As(err, &told) || told.Code != tftp.CodeAccess {
+			t.Errorf("from elsewhere: %v", err)
+		}
+	}
+	if n := s.said("--allow"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+	f, err := s.Open(context.Background(), tftp.Request{Name: "cmdline.txt", From: netip.MustParseAddrPort("[fd00::1]:99"), Local: netip.MustParseAddr("fd00::2")})
+	if err == nil {
+		t.Errorf("over IPv6: %d bytes", f.Size())
+	}
+}
+
+// broken is a tree that cannot be read.
+type broken struct{ *fstest.MemTree }
+
+func (broken) Read(*fs.Cred, fs.NodeID, uint64, []byte, bool) (int, bool, error) {
+	return 0, false, fs.ErrIO
+}
+
+func TestDamage(t *testing.T) {
+	s := serve(t, pi)
+	tree, err := s.store.versions[0].Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.store.versions[0].Open = func() (fs.Tree, error) { return broken{tree.(*fstest.MemTree)}, nil }
+	s = serveStore(t, s.store)
+	f, err := s.Open(context.Background(), tftp.Request{Name: "start4.elf", From: netip.MustParseAddrPort(node + ":99"), Local: netip.MustParseAddr("192.0.2.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.ReadAt(make([]byte, 4), 0, false); !errors.Is(err, fs.ErrIO) {
+		t.Errorf("a damaged file: %v", err)
+	}
+	if got, err := s.get(node, "cmdline.txt"); err != nil || strings.Contains(got, "console") || s.said("input/output error") != 1 {
+		t.Errorf("a damaged cmdline.txt: %q, %v; log %v", got, err, s.logs.All())
+	}
+	s.store.versions[0].Open = func() (fs.Tree, error) { return nil, fs.ErrIO }
+	s = serveStore(t, s.store)
+	s.refuses("start4.elf", tftp.CodeUndefined)
+	s.refuses("config.txt", tftp.CodeUndefined)
+	if n := s.said("cannot boot"); n != 1 {
+		t.Errorf("said %d times", n)
+	}
+}
+
+// TestLogIsBounded: whoever makes up addresses fills no log.
+func TestLogIsBounded(t *testing.T) {
+	s := serve(t, pi)
+	for i := range 1000 {
+		_, _ = s.get(fmt.Sprintf("8.8.%d.%d", i>>8, i&255), "start4.elf")
+	}
+	if n := s.said("--allow"); n == 0 || n > 200 {
+		t.Errorf("%d lines", n)
+	}
+}
+
+func TestReadAt(t *testing.T) {
+	s := serve(t, pi)
+	for _, name := range []string{"config.txt", "cmdline.txt"} {
+		f, err := s.Open(context.Background(), tftp.Request{Name: name, From: netip.MustParseAddrPort(node + ":99"), Local: netip.MustParseAddr("192.0.2.1")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		p := make([]byte, 5)
+		for off := int64(0); ; {
+			n, err := f.ReadAt(p, off, true)
+			got = append(got, p[:n]...)
+			off += int64(n)
+			if n < len(p) {
+				if err == nil {
+					t.Errorf("%s: %d of %d bytes and no error", name, n, len(p))
+				}
+				break
+			}
+		}
+		if int64(len(got)) != f.Size() {
+			t.Errorf("%s: %d bytes; want %d", name, len(got), f.Size())
+		}
+		if _, err := f.ReadAt(p, -1, true); err == nil {
+			t.Errorf("%s: it can be read before its beginning", name)
+		}
+		f.Close()
+	}
+}

@@ -1,0 +1,393 @@
+package tftp
+
+import (
+	"container/list"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// loop serves one socket. All of it belongs to the goroutine in run, but for
+// what others leave in its mailbox.
+type loop struct {
+	srv    *Server
+	log    *zap.Logger
+	ctx    context.Context
+	limits limits
+
+	epoll    int
+	listener int // the socket that requests come to
+	family   int // of the listener
+	refusals int // the socket that errors go out by which belong to no transfer
+	mail     mailbox
+	workers  sync.WaitGroup // goroutines in Open and in reads
+	disk     chan struct{}  // a token for each read of a disk that goes on
+
+	now      time.Time // when the loop woke
+	nextTick time.Time
+
+	clients map[netip.AddrPort]*transfer
+	slots   []*transfer // those that have a socket, by the number that its events carry
+	free    []int32     // slots without a transfer
+	serial  int32       // of the last transfer that got a slot
+	half    list.List   // of *transfer of which nothing is acknowledged, the oldest first
+	waiting list.List   // those of half for which Open has not been called
+	opening int         // goroutines in Open
+	lost    int         // transfers that are over while a read of theirs goes on
+
+	events  [128]unix.EpollEvent
+	in      [2 * maxRequest]byte // longer than a request may be, to tell those that are too long
+	control [128]byte
+	out     []byte
+	batch   batch
+	gso     bool // the kernel knows UDP_SEGMENT (Linux 4.18)
+}
+
+// Events that belong to no transfer carry these in place of a slot.
+const (
+	eventMail    = -1
+	eventRequest = -2
+)
+
+// requestsAtOnce is how many requests are taken before transfers get their turn.
+const requestsAtOnce = 32
+
+func newLoop(ctx context.Context, s *Server, pc *net.UDPConn, limits limits) (l *loop, err error) {
+	l = &loop{
+		srv: s, log: s.Log, ctx: ctx, limits: limits,
+		epoll: -1, listener: -1, refusals: -1, mail: mailbox{event: -1},
+		disk:    make(chan struct{}, limits.reads),
+		clients: make(map[netip.AddrPort]*transfer),
+		now:     time.Now(),
+	}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.listener, l.family, err = duplicate(pc); err != nil {
+		return nil, err
+	}
+	if err := wantDestination(l.listener, l.family); err != nil {
+		return nil, fmt.Errorf("tftp: cannot learn where requests are sent to: %w", err)
+	}
+	if l.refusals, err = unix.Socket(l.family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("tftp: cannot open a socket: %w", err)
+	}
+	l.gso = unix.SetsockoptInt(l.refusals, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil
+	if l.mail.event, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("tftp: cannot make an eventfd: %w", err)
+	}
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return nil, fmt.Errorf("tftp: cannot make an epoll: %w", err)
+	}
+	if err := l.watch(l.mail.event, eventMail, 0); err != nil {
+		return nil, err
+	}
+	if err := l.watch(l.listener, eventRequest, 0); err != nil {
+		return nil, err
+	}
+	l.batch.init()
+	return l, nil
+}
+
+func (l *loop) watch(fd int, slot, serial int32) error {
+	e := unix.EpollEvent{Events: unix.EPOLLIN, Fd: slot, Pad: serial}
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &e); err != nil {
+		return fmt.Errorf("tftp: cannot wait for a socket: %w", err)
+	}
+	return nil
+}
+
+func (l *loop) close() {
+	for _, fd := range []int{l.epoll, l.listener, l.refusals} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	l.mail.close()
+}
+
+// run serves until ctx ends or the socket fails.
+func (l *loop) run() error {
+	debug.SetPanicOnFault(true) // a file may be mapped, and then be cut
+	for {
+		n, err := unix.EpollWait(l.epoll, l.events[:], l.untilTick())
+		if err != nil && err != unix.EINTR {
+			return fmt.Errorf("tftp: cannot wait for packets: %w", err)
+		}
+		l.now = time.Now()
+		requests := false
+		for _, e := range l.events[:max(n, 0)] {
+			switch e.Fd {
+			case eventMail:
+				if l.ctx.Err() != nil {
+					return nil
+				}
+				l.readMail()
+			case eventRequest:
+				requests = true
+			default:
+				// The transfer may have ended by what came before in this round.
+				if t := l.slots[e.Fd]; t != nil && t.serial == e.Pad {
+					l.receive(t)
+				}
+			}
+		}
+		if requests {
+			if err := l.receiveRequests(); err != nil {
+				return err
+			}
+		}
+		if !l.now.Before(l.nextTick) {
+			l.tick()
+		}
+	}
+}
+
+// tickEvery is how exact timeouts are. Each of them restarts with each packet,
+// so it is cheaper to look at all transfers now and then than to keep an order.
+func (l *loop) tickEvery() time.Duration { return min(l.limits.timeout/10, 100*time.Millisecond) }
+
+// untilTick is how long to wait, in milliseconds: forever without transfers.
+func (l *loop) untilTick() int {
+	if len(l.slots) == len(l.free) {
+		return -1
+	}
+	return int(max(0, l.nextTick.Sub(l.now))/time.Millisecond) + 1
+}
+
+func (l *loop) tick() {
+	l.nextTick = l.now.Add(l.tickEvery())
+	for _, t := range l.slots {
+		if t != nil && !l.now.Before(t.deadline) {
+			l.expired(t)
+		}
+	}
+}
+
+// receiveRequests takes requests that have arrived.
+func (l *loop) receiveRequests() error {
+	for range requestsAtOnce {
+		n, nc, _, from, err := unix.Recvmsg(l.listener, l.in[:], l.control[:], 0)
+		switch err {
+		case nil:
+		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+			return nil // if there is more, it is heard of again
+		case unix.EINTR:
+			continue
+		default:
+			return fmt.Errorf("tftp: cannot receive requests: %w", err)
+		}
+		if p, ok := parsePath(from, l.control[:nc]); ok {
+			l.request(l.in[:n], p)
+		}
+	}
+	return nil
+}
+
+// request begins a transfer, as far as that goes without waiting.
+func (l *loop) request(packet []byte, p path) {
+	q, refusal := parseRequest(packet)
+	if q == nil {
+		if refusal != nil {
+			l.refuse(p, refusal)
+		}
+		return
+	}
+	if old := l.clients[p.from]; old != nil && !l.superseded(old, q) {
+		return
+	}
+	if l.half.Len() >= l.limits.halfOpen {
+		l.end(l.half.Front().Value.(*transfer), errPushedOut)
+	}
+	if len(l.clients)+l.lost >= l.limits.transfers {
+		l.srv.stats.refused.Add(1)
+		l.log.Debug("too many transfers at once", zap.Stringer("client", p.from))
+		return
+	}
+	t := &transfer{
+		path: p, query: q, began: l.now, fd: -1,
+		request: Request{Name: q.name, From: p.from, Local: p.local},
+	}
+	l.clients[p.from] = t
+	t.half = l.half.PushBack(t)
+	t.waiting = l.waiting.PushBack(t)
+	l.openNext()
+}
+
+// superseded reports whether a request comes in place of an earlier one of the
+// same port, which then ends. The same request again is one that the network
+// has doubled or that the client has repeated before our answer arrived, unless
+// the client was silent long enough to have started again.
+func (l *loop) superseded(old *transfer, q *query) bool {
+	for range requestsAtOnce {
+		if old.over || old.fd < 0 || !l.receive(old) { // it may have ended the other one before
+			break
+		}
+	}
+	if old.over {
+		return true
+	}
+	silent := old.half == nil && !old.reading && l.now.Sub(old.heard) >= l.limits.timeout
+	if old.query.equal(q) && !silent {
+		return false
+	}
+	l.end(old, fmt.Errorf("%w: it began again", ErrAborted))
+	return true
+}
+
+// openNext calls Open for those that wait for it, as far as it may be called.
+func (l *loop) openNext() {
+	for l.opening < l.limits.opens && l.waiting.Len() > 0 {
+		t := l.waiting.Remove(l.waiting.Front()).(*transfer)
+		t.waiting = nil
+		l.opening++
+		l.workers.Add(1)
+		go func() {
+			defer l.workers.Done()
+			f, err := l.open(t)
+			l.mail.post(letter{t: t, opened: true, file: f, err: err})
+		}()
+	}
+}
+
+// open calls Open. A panic is an error of the request that it came of.
+func (l *loop) open(t *transfer) (f File, err error) {
+	debug.SetPanicOnFault(true)
+	defer l.recover(t, &err)
+	f, err = l.srv.Open(l.ctx, t.request)
+	switch {
+	case err != nil:
+		return nil, err
+	case f == nil:
+		return nil, errors.New("tftp: Open has returned neither a file nor an error")
+	case t.query.netascii:
+		return translate(f)
+	}
+	return f, nil
+}
+
+var errPanic = errors.New("tftp: internal error")
+
+// recover makes an error of a panic.
+func (l *loop) recover(t *transfer, err *error) {
+	if r := recover(); r != nil {
+		l.log.Error("panic in a transfer", zap.Any("panic", r), zap.Stringer("client", t.path.from),
+			zap.String("name", t.request.Name), zap.ByteString("stack", debug.Stack()))
+		*err = errPanic
+	}
+}
+
+// refuse answers a request by an error.
+func (l *loop) refuse(p path, e *Error) {
+	l.srv.stats.refused.Add(1)
+	l.out = appendError(l.out[:0], e)
+	p.answer(l.refusals, l.family, l.out)
+}
+
+// refuseTransfer ends a transfer for which there is no file.
+func (l *loop) refuseTransfer(t *transfer, err error) {
+	var told *Error
+	switch {
+	case errors.Is(err, ErrIgnore):
+		l.srv.stats.refused.Add(1)
+	case errors.As(err, &told):
+		l.refuse(t.path, told)
+	default:
+		l.log.Warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+		l.refuse(t.path, &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
+	}
+	l.forget(t)
+}
+
+// letter is what a goroutine that waited for something leaves for the loop.
+type letter struct {
+	t      *transfer
+	opened bool // by Open; a read otherwise
+	file   File
+	n      int
+	err    error
+}
+
+// readMail goes on with what others have waited for.
+func (l *loop) readMail() {
+	for _, m := range l.mail.take() {
+		switch {
+		case !m.opened:
+			l.haveRead(m.t, m.n, m.err)
+			continue
+		case m.t.over:
+			if m.err == nil {
+				m.file.Close()
+			}
+		case m.err != nil:
+			l.refuseTransfer(m.t, m.err)
+		default:
+			l.start(m.t, m.file)
+		}
+		l.opening--
+	}
+	l.openNext()
+}
+
+// drain ends all transfers. It returns when nobody uses a file any more.
+func (l *loop) drain() {
+	for _, t := range l.clients {
+		l.end(t, errStopped)
+	}
+	l.workers.Wait()
+	l.readMail()
+}
+
+// mailbox is where other goroutines leave letters; the event wakes the loop.
+type mailbox struct {
+	mu      sync.Mutex // guards what follows
+	event   int        // an eventfd, or -1
+	letters []letter
+	spare   []letter // of the loop alone
+}
+
+func (m *mailbox) post(one letter) {
+	m.mu.Lock()
+	m.letters = append(m.letters, one)
+	m.mu.Unlock()
+	m.wake()
+}
+
+func (m *mailbox) wake() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.event >= 0 {
+		_, _ = unix.Write(m.event, binary.NativeEndian.AppendUint64(nil, 1))
+	}
+}
+
+// take returns the letters. They are good until the next call.
+func (m *mailbox) take() []letter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var count [8]byte
+	_, _ = unix.Read(m.event, count[:])
+	clear(m.spare)
+	m.letters, m.spare = m.spare[:0], m.letters
+	return m.spare
+}
+
+func (m *mailbox) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.event >= 0 {
+		unix.Close(m.event)
+		m.event = -1
+	}
+}

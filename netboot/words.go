@@ -1,0 +1,160 @@
+package netboot
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/rootnfsd/rootnfsd/fs"
+)
+
+// mostCmdlineFile is how long a cmdline.txt may be, in bytes.
+const mostCmdlineFile = 64 << 10
+
+// ImageWords returns the words that an image has for its kernel's command line, in the cmdline.txt of its boot directory. The error says why
+// there are none, though there may be a file.
+func ImageWords(tree fs.Tree) ([]string, error) {
+	dir, err := bootDir(tree)
+	if err != nil {
+		return nil, err
+	}
+	return dir.words(commandLineFile)
+}
+
+// words returns those in a file of a directory.
+func (dir *spot) words(names ...string) ([]string, error) {
+	at := strings.TrimSuffix(dir.path(), "/") + "/" + path.Join(names...)
+	f, err := dir.regular(names...)
+	var content []byte
+	if err == nil {
+		content, err = f.read(mostCmdlineFile)
+	}
+	if errors.Is(err, fs.ErrTooLarge) {
+		err = fmt.Errorf("it has more than %d bytes", mostCmdlineFile)
+	}
+	var words []string
+	if err == nil {
+		words, err = parseCmdline(string(content))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the command line in %s is left out: %w", at, err)
+	}
+	return words, nil
+}
+
+// parseCmdline returns the words in a cmdline.txt. Only the first line counts that has any, as for the firmware of a Raspberry Pi.
+func parseCmdline(content string) ([]string, error) {
+	for line := range strings.SplitSeq(strings.TrimPrefix(content, "\ufeff"), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" {
+			continue
+		}
+		if !utf8.ValidString(line) || strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			return nil, errors.New("it is no text")
+		}
+		return splitWords(line)
+	}
+	return nil, nil
+}
+
+// splitWords splits a command line as the kernel does (next_arg in lib/cmdline.c): a space between quotes separates nothing.
+func splitWords(line string) ([]string, error) {
+	var words []string
+	start, quoted := -1, false
+	for i := range len(line) {
+		switch c := line[i]; {
+		case !quoted && (c == ' ' || c == '\t'):
+			if start >= 0 {
+				words = append(words, line[start:i])
+			}
+			start = -1
+			continue
+		case c == '"':
+			quoted = !quoted
+		}
+		if start < 0 {
+			start = i
+		}
+	}
+	if quoted {
+		return nil, errors.New("it has a quote that does not end")
+	}
+	if start >= 0 {
+		words = append(words, line[start:])
+	}
+	return words, nil
+}
+
+// keyOf returns what a word is about: what is before the first "=", where the kernel takes dashes for underscores; ro and rw are
+// one matter.
+func keyOf(word string) string {
+	key, _, _ := strings.Cut(strings.TrimPrefix(word, `"`), "=")
+	key = strings.ReplaceAll(strings.Trim(key, `"`), "-", "_")
+	if key == "ro" {
+		return "rw"
+	}
+	return key
+}
+
+func valueOf(word string) string {
+	_, value, _ := strings.Cut(word, "=")
+	return strings.Trim(value, `"`)
+}
+
+// cutInit splits words at "--", behind which they are for init.
+func cutInit(words []string) (kernel, init []string) {
+	for i, w := range words {
+		if w == "--" {
+			return words[:i], words[i+1:]
+		}
+	}
+	return words, nil
+}
+
+// Reasons to leave out a word of an image.
+const (
+	ofDisk      = "belongs to a root on a local disk"
+	ofFirstBoot = "belongs to the first boot from a card, which would change the root and boot again"
+)
+
+// localKeys are words that make no sense without a local disk.
+var localKeys = map[string]string{
+	"root": ofDisk, "rootfstype": ofDisk, "rootflags": ofDisk, "rootwait": ofDisk, "rootdelay": ofDisk,
+	"resume": ofDisk, "resume_offset": ofDisk,
+	"resize": ofFirstBoot,
+}
+
+// localWords says of each word why it is left out, if it is: because it is about a local disk, or about
+// the first boot of a card, which resizes a file system that is not there.
+func localWords(words []string) []string {
+	imager := false // Raspberry Pi Imager has left its script, and words that go with it
+	for _, w := range words {
+		imager = imager || keyOf(w) == "systemd.run" && strings.HasPrefix(path.Base(valueOf(w)), "firstrun.sh")
+	}
+	whys := make([]string, len(words))
+	for i, w := range words {
+		key, value := keyOf(w), valueOf(w)
+		switch {
+		case localKeys[key] != "":
+			whys[i] = localKeys[key]
+		case strings.HasPrefix(key, "fsck."):
+			whys[i] = ofDisk
+		case key == "boot" && (value == "overlay" || value == "local"):
+			whys[i] = ofDisk
+		case key == "init" && isFirstBoot(value):
+			whys[i] = ofFirstBoot
+		case imager && (key == "systemd.run" || key == "systemd.run_success_action" || key == "systemd.run_failure_action" ||
+			key == "systemd.unit" && value == "kernel-command-line.target"):
+			whys[i] = ofFirstBoot
+		}
+	}
+	return whys
+}
+
+// isFirstBoot reports whether an init is a script that prepares a card and then boots again.
+func isFirstBoot(init string) bool {
+	return strings.HasPrefix(path.Base(init), "init_resize") || strings.HasPrefix(init, "/usr/lib/raspi-config/") ||
+		strings.HasPrefix(init, "/usr/lib/raspberrypi-sys-mods/") || strings.HasPrefix(init, "/lib/raspberrypi-sys-mods/")
+}
