@@ -310,7 +310,7 @@ func TestLongInitOverlay(t *testing.T) {
 	expectDoctor(t, g)
 	in(t, g, change)
 	expectDiff(t, g)
-	if got := in(t, g, "findmnt -no FSTYPE / /overlay/robase; cat /overlay/robase/etc/version-marker"); !strings.HasPrefix(got, "overlay\n") || !strings.HasSuffix(got, "v1\n") {
+	if got := in(t, g, "findmnt -no FSTYPE /; findmnt -no FSTYPE /overlay/robase; cat /overlay/robase/etc/version-marker"); got != "overlay\nnfs\nv1\n" {
 		t.Errorf("the root is %q; want an overlay over v1", got)
 	}
 	reboot(t, g, g.Machine())
