@@ -132,13 +132,18 @@ func TestOverlayImage(t *testing.T) {
 	n := newOverlayNode(t, false)
 	g := boot(t, n.machine(t, 1, "rootnfsd.overlay=loop:size=100M"))
 	expectStatus(t, g, map[string]string{"mode": "image on the server: " + lab.ServerAddress + ":/home", "PROBLEM": "", "next boot": "as the command line says"})
+	versions := cliJSON[[]struct{ Digest string }](t, "versions", "--export", n.golden.Store)
+	if len(versions) != 1 {
+		t.Fatalf("there are the versions %+v; want one", versions)
+	}
+	expectStatus(t, g, map[string]string{"version": strings.TrimLeft(versions[0].Digest[:16], "0") + ":0"})
 	fillUp(t, g)
 	expectDoctor(t, g)
 	in(t, g, change)
 	expectDiff(t, g)
 	reboot(t, g, g.Machine())
 	expectChange(t, g, true)
-	expectStatus(t, g, map[string]string{"mode": "image on the server", "PROBLEM": ""})
+	expectStatus(t, g, map[string]string{"mode": "image on the server", "PROBLEM": "", "made over": ""})
 	expectDiff(t, g)
 	nodes := cliJSON[[]struct{ Address, Good string }](t, "nodes", "--export", n.golden.Store)
 	if len(nodes) != 1 || nodes[0].Good == "" {
