@@ -423,7 +423,7 @@ set_up_device() {
     esac
     if [ "$policy" != keep ] && [ -d "$rw/upper" ]; then
         reason="nothing can be written to $what: is it damaged, or read-only?"
-        rm -rf "$rw/work" || return
+        rm -rf "$rw/work" || return # overlayfs may have an index of the old upper there
         mv "$rw/upper" "$away" || return
         made_over='' reason=''
         [ "$policy" = move ] && prune "$rw/upper.old"
