@@ -332,7 +332,7 @@ func latest(a, b time.Time) time.Time {
 }
 
 // actions are those of the history; what is none of them counts as other.
-var actions = []string{"promote", "rollback", "good", "bad", "pin", "unpin", "remove", "gc", "other"}
+var actions = []string{"promote", "rollback", "good", "bad", "pin", "unpin", "draft", "release", "seal", "abandon", "remove", "gc", "other"}
 
 // eventCounts counts events of a history of which only the last are kept.
 type eventCounts struct {

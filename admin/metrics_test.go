@@ -213,7 +213,7 @@ func TestRolloutEvents(t *testing.T) {
 	check("new events")
 	history = history[8:]
 	check("old ones are forgotten")
-	add("draft", 3)
+	add("unheard of", 3)
 	want["other"] = 3
 	check("one that is not known")
 	history = nil

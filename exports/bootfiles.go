@@ -38,6 +38,8 @@ type Boot struct {
 	Tree fs.Tree
 	// Node is what operators have said of the node; nil if that is nothing. It must not be changed.
 	Node *Entry
+	// Draft is set where the version is a draft of the node: it mounts that read-write, and what it has cached may change.
+	Draft bool
 	// Trusted is set where the node asks from an address that is its own by the inventory, and no other machine is known to
 	// have that address: the same that decides whether it gets files of its own.
 	Trusted bool
@@ -254,17 +256,22 @@ func (x *Exports) Boot(from netip.Addr, id BootID, step BootStep) (*Boot, error)
 			return nil, err
 		}
 	}
-	b := &Boot{Image: v.image.name, Ref: f.ref, exports: x, of: f, key: key}
+	b := &Boot{Image: v.image.name, Ref: f.ref, Draft: v.draft != nil, exports: x, of: f, key: key}
 	var err error
-	if b.Tree, err = v.Tree(); err != nil {
+	if b.Tree, err = v.bootTree(); err != nil {
 		b.Done()
 		return nil, err
 	}
 	img := t.imageOf(f.image)
 	b.Node, b.Elsewhere = img.inventory.booting(addr, key.id, f.macs)
-	at := img.inventory.At(addr)
-	b.Trusted = at != nil && at == b.Node && !at.contradicts(key.id) && v.image.machines.standing(at, f.macs) != stranger
+	b.Trusted = img.trustsBoot(b.Node, key, f.macs)
 	return b, nil
+}
+
+// trustsBoot reports whether who fetches boot files is the node with an entry: it asks from an address that is the node's, and no other
+// machine is known to have that.
+func (v *imageView) trustsBoot(e *Entry, key fetchKey, macs []string) bool {
+	return e != nil && v.inventory.At(key.addr) == e && !e.contradicts(key.id) && v.machines.standing(e, macs) != stranger
 }
 
 // continued returns the boot that a request belongs to, and its version, if there is one, and as whose boot it counts.
@@ -287,6 +294,9 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	}
 	v := img.holding(f.ref)
 	if v == nil {
+		return nil, nil, key
+	}
+	if e, _ := img.inventory.booting(key.addr, key.id, f.macs); v.draft != nil && !img.trustsBoot(e, key, f.macs) {
 		return nil, nil, key
 	}
 	if f.key.id == (BootID{}) && key.id != f.key.id {
@@ -312,7 +322,10 @@ func (x *Exports) begin(t *table, key fetchKey, step BootStep) (*fetching, *vers
 	if img == nil {
 		return nil, nil, fs.ErrNotExist
 	}
-	ref, why := img.rollout.Promise(MemberOf(e, key.addr))
+	ref, why := img.rollout.sealed(MemberOf(e, key.addr))
+	if d := img.draftHeldBy(e); d != nil && img.trustsBoot(e, key, macs) {
+		ref, why = d.Ref, ByDraft
+	}
 	v := img.holding(ref)
 	switch {
 	case v == nil && x.starting.Load():

@@ -3,7 +3,7 @@
 // mean, which addresses may use them, and which node runs which version.
 //
 // It owns the table of exports, the file-handle codec, the rollout state
-// (promote, rollback), the record of nodes, and the layers of files that are one
+// (promote, rollback, drafts), the record of nodes, and the layers of files that are one
 // node's own, and who may see them. It must not know NFS, XDR,
 // sockets, how a version lies on disk or how a node's files are made: a version is an fs.Tree that an Opener
 // returns.

@@ -55,6 +55,8 @@ type Config struct {
 	Allow  []netip.Prefix // who may mount; empty means nobody
 	Warm   bool           // bring what nodes read at boot into memory when the server starts, and after a promote
 	Homes  *Homes         // what is mounted as /home; nil for nothing
+	// Drafts opens the tree of a draft, in a directory that is there. Nil for a server that gives drafts to no node.
+	Drafts func(dir string) (fs.WritableTree, error)
 	// Starting says that versions are being sealed, so that nodes for which there is none yet are only too early. Started ends it.
 	Starting bool
 	Log      *zap.Logger
@@ -93,7 +95,7 @@ func New(cfg Config) (*Exports, error) {
 	first := &table{}
 	seen := map[uint32]string{}
 	for _, c := range cfg.Images {
-		img, err := newImage(c, cfg.Log)
+		img, err := newImage(c, cfg.Drafts, cfg.Log)
 		if err != nil {
 			return nil, err
 		}
@@ -101,6 +103,9 @@ func New(cfg Config) (*Exports, error) {
 			return nil, fmt.Errorf("two stores would both be served as /%s and /%s with the same handles: name one of them differently with --export NAME=DIR", other, img.name)
 		}
 		seen[img.id] = img.name
+		if err := img.drafts.settleIfFree(); err != nil {
+			x.log.Error("what a crash left of a draft is still there", zap.String("image", img.name), zap.Error(err))
+		}
 		first.images = append(first.images, &imageView{image: img, inventory: new(Inventory)})
 	}
 	if cfg.Homes != nil {
@@ -129,7 +134,7 @@ func (x *Exports) Started() error {
 	return x.Refresh()
 }
 
-func newImage(c Image, log *zap.Logger) (*image, error) {
+func newImage(c Image, drafts func(dir string) (fs.WritableTree, error), log *zap.Logger) (*image, error) {
 	key, err := loadKey(c.StateDir)
 	if err != nil {
 		return nil, err
@@ -144,6 +149,7 @@ func newImage(c Image, log *zap.Logger) (*image, error) {
 		store:     c.Versions,
 		files:     c.Files,
 		anyPort:   c.AnyPort,
+		drafts:    newDraftTrees(state, c.Dir, drafts),
 		journal:   journal{dir: c.StateDir},
 		initramfs: state.initramfs(),
 	}
@@ -289,7 +295,7 @@ func (x *Exports) refresh() error {
 // remake makes the table anew, but for inventories that cannot be read; unread is why.
 func (x *Exports) remake() (unread, err error) {
 	old := x.table.Load()
-	next := &table{trees: map[treeKey]*version{}}
+	next := &table{trees: map[treeKey]*version{}, drafts: map[uint64]*draft{}}
 	for _, img := range old.images {
 		view, err := x.view(img.image, old)
 		if err != nil {
@@ -299,6 +305,9 @@ func (x *Exports) remake() (unread, err error) {
 		next.images = append(next.images, view)
 		for _, v := range view.versions {
 			next.trees[treeKey{v.image.id, v.treeID}] = v
+		}
+		for _, d := range view.drafts {
+			next.drafts[d.tree.id] = d
 		}
 		if view.promoted != nil && view.promoted != img.promoted {
 			x.log.Info("serving", zap.String("image", img.name), zap.String("version", view.promoted.name), zap.String("digest", view.promoted.digest.Short()))
@@ -326,6 +335,7 @@ func (x *Exports) view(img *image, old *table) (*imageView, error) {
 	}
 	before := old.imageOf(img.id)
 	view := &imageView{image: img, rollout: rollout, inventory: before.inventory, unread: before.unread}
+	view.drafts = img.draftsOf(&rollout, before)
 	if img.state.replaced(inventoryFile, view.inventory.stamp) {
 		view.inventory, view.unread = img.state.inventoryAfter(before.inventory)
 		if view.unread == nil {

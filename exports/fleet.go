@@ -50,6 +50,10 @@ type NodeStatus struct {
 	PromisedDigest string `json:"promised_digest"`
 	Why            Why    `json:"why,omitempty"`
 	RebootNeeded   bool   `json:"reboot_needed"`
+	// Draft is the draft that it boots as long as that is one, and OnDraft the one that it is on: it has used that, and was not
+	// seen to boot anything else since. They are empty if there is none.
+	Draft   string `json:"draft,omitempty"`
+	OnDraft string `json:"on_draft,omitempty"`
 
 	Mounted  time.Time `json:"mounted,omitzero"` // the boot, or what is known of it
 	LastCall time.Time `json:"last_call,omitzero"`
@@ -132,6 +136,14 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 	status.speaks = !n.Good.IsZero() || !n.Home.IsZero()
 	promised, why := r.Promise(member)
 	status.promise, status.Why = promised, why
+	if why == ByDraft {
+		status.Draft = promised.Version
+	}
+	for _, d := range r.Drafts {
+		if d.Node == status.Name && n.on(d.Ref, now) { // at an address that is not its node's any more, nobody is on it
+			status.OnDraft = d.Version
+		}
+	}
 	for _, u := range n.Uses {
 		if u.LastCall.After(status.LastCall) {
 			status.LastCall = u.LastCall
@@ -147,7 +159,7 @@ func statusOf(r *Rollout, e *Entry, seen []Node, now time.Time) NodeStatus {
 		}
 		status.booted = &u
 		status.Running, status.Digest, status.Mounted, status.Boots, status.Tally = u.Version, u.Digest.String(), u.start(), u.Boots, u.Tally
-		if u.Exact { // its command line names the version: it will get that again
+		if u.Exact && !(why == ByDraft && promised.Is(u.Ref)) { // its command line names the version: it will get that again
 			status.promise, status.Why = u.Ref, ByCommandLine
 		} else {
 			status.RebootNeeded = promised.Version != "" && !promised.Is(u.Ref)
@@ -185,6 +197,20 @@ func merge(seen []Node) Node {
 		n.Trouble.add(s.Trouble)
 	}
 	return n
+}
+
+// on reports whether the node has used a draft, or fetches boot files of it, and did not boot anything else since.
+func (n *Node) on(draft Ref, now time.Time) bool {
+	var last time.Time
+	if f := n.Netboot; f != nil && draft.Is(f.Ref) && now.Sub(f.At) < bootFilesMost*time.Second {
+		last = f.At
+	}
+	for _, u := range n.Uses {
+		if draft.Is(u.Ref) {
+			last = later(last, u.seen())
+		}
+	}
+	return !last.IsZero() && !slices.ContainsFunc(n.Uses, func(u Use) bool { return !draft.Is(u.Ref) && u.Began.After(last) })
 }
 
 func later(a, b time.Time) time.Time {

@@ -50,11 +50,18 @@ const MaxHandle = 64
 //	12  tree      uint64: the identity of the home's file tree
 //	20  object    what the host's kernel calls it, and zeros up to a multiple of 4
 //	..  tag       as above
+//
+// That of an object in a draft:
+//
+//	0  as that in a home, but for
+//	1  kind      4 = object of a draft
+//	4  draft     uint64: first 64 bits of the digest that was made up for it
 const (
 	handleFormat  = 1
 	kindVersion   = 1
 	kindHome      = 2
 	kindLayer     = 3
+	kindDraft     = 4
 	tagSize       = 8
 	versionHandle = 32
 	layerHandle   = 40
@@ -107,17 +114,18 @@ func appendLayerHandle(b []byte, v *version, layer uint64, id fs.NodeID) []byte 
 	return binary.BigEndian.AppendUint64(b, v.image.key.sum(b[start:]))
 }
 
-// homeHandle is what a handle of a home says.
+// homeHandle is what a handle of a home or a draft says.
 type homeHandle struct {
+	kind   byte
 	home   uint64
 	fsid   uint64
 	object fs.Handle
 }
 
-// IsHome reports whether a handle says that it is of a home. What it says may be
-// a lie.
+// IsHome reports whether a handle says that it is of a home, or of a draft, which is
+// written to in the same way. What it says may be a lie.
 func IsHome(handle []byte) bool {
-	return len(handle) > 1 && handle[0] == handleFormat && handle[1] == kindHome
+	return len(handle) > 1 && handle[0] == handleFormat && (handle[1] == kindHome || handle[1] == kindDraft)
 }
 
 // parseHomeHandle takes a handle apart without trusting it.
@@ -129,6 +137,7 @@ func parseHomeHandle(b []byte) (h homeHandle, ok bool) {
 	if n > fs.MaxHandle || len(b) != objectOffset+(n+3)&^3+tagSize {
 		return h, false
 	}
+	h.kind = b[1]
 	h.home = binary.BigEndian.Uint64(b[4:])
 	h.fsid = binary.BigEndian.Uint64(b[12:])
 	h.object.Len = uint8(n)
@@ -136,14 +145,14 @@ func parseHomeHandle(b []byte) (h homeHandle, ok bool) {
 	return h, true
 }
 
-// appendHomeHandle appends the handle of an object in a home whose tree is fsid.
-func appendHomeHandle(b []byte, home *home, fsid uint64, object fs.Handle) []byte {
+// appendHomeHandle appends the handle of an object in a home or a draft whose tree is fsid.
+func appendHomeHandle(b []byte, home *writable, fsid uint64, object fs.Handle) []byte {
 	start := len(b)
-	b = append(b, handleFormat, kindHome, object.Len, 0)
+	b = append(b, handleFormat, home.kind, object.Len, 0)
 	b = binary.BigEndian.AppendUint64(b, home.id)
 	b = binary.BigEndian.AppendUint64(b, fsid)
 	b = append(b, object.Bytes[:(int(object.Len)+3)&^3]...)
-	return binary.BigEndian.AppendUint64(b, home.homes.keys[0].sum(b[start:]))
+	return binary.BigEndian.AppendUint64(b, home.key.sum(b[start:]))
 }
 
 const keyFile = "key"

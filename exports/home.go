@@ -11,10 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -74,27 +71,8 @@ type homes struct {
 
 	making sync.Mutex // one home is made at a time, so that they can be counted
 	mu     sync.Mutex // guards the rest, and is not held while a disk is waited for
-	byDir  map[string]*home
+	byDir  map[string]*writable
 	swept  time.Time
-}
-
-// home is one tree. There is one of these for each directory, for as long as it
-// is used.
-type home struct {
-	homes *homes
-	id    uint64
-	dir   string
-
-	opening sync.Mutex // one makes and opens it, the others wait for it
-	open    atomic.Pointer[openHome]
-	used    atomic.Bool // since homes were swept
-}
-
-// openHome is the tree that was opened, and the directory that it was then: an
-// operator may put another in its place.
-type openHome struct {
-	fs.WritableTree
-	info os.FileInfo
 }
 
 // newHomes checks that homes can be served beside the images.
@@ -108,7 +86,7 @@ func newHomes(cfg Homes, images []*imageView) (*homes, error) {
 	case !info.IsDir():
 		return nil, fmt.Errorf("%s is not a directory, homes need one", cfg.Dir)
 	}
-	h := &homes{Homes: cfg, paths: pathsOf(cfg.Dir), info: info, byDir: map[string]*home{}, swept: time.Now()}
+	h := &homes{Homes: cfg, paths: pathsOf(cfg.Dir), info: info, byDir: map[string]*writable{}, swept: time.Now()}
 	if len(images) == 0 {
 		return nil, errors.New("homes need an image: its key signs their handles")
 	}
@@ -180,19 +158,19 @@ func (h *homes) dirOf(p *Peer) string {
 }
 
 // at returns the home in a directory of the server.
-func (h *homes) at(dir string) *home {
+func (h *homes) at(dir string) *writable {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if home := h.byDir[dir]; home != nil {
 		return home
 	}
-	home := &home{homes: h, id: homeID(filepath.Base(dir), h.Shared), dir: dir}
+	home := &writable{of: h, kind: kindHome, id: homeID(filepath.Base(dir), h.Shared), key: h.keys[0], dir: dir}
 	h.byDir[dir] = home
 	return home
 }
 
 // known returns the home in a directory if it is open, else nil. It does not wait.
-func (h *homes) known(dir string) *home {
+func (h *homes) known(dir string) *writable {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if home := h.byDir[dir]; home != nil && home.open.Load() != nil {
@@ -202,7 +180,7 @@ func (h *homes) known(dir string) *home {
 }
 
 // forget lets go of a home whose directory is not there or could not be opened.
-func (h *homes) forget(home *home) {
+func (h *homes) forget(home *writable) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.byDir[home.dir] == home {
@@ -268,65 +246,18 @@ func homeID(name string, shared bool) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// Tree returns the tree of a home that has been mounted at some time. After the
-// first time it is one atomic load. It is fs.ErrStale if the home was removed.
-func (h *home) Tree() (fs.WritableTree, error) {
-	if !h.used.Load() {
-		h.used.Store(true)
-	}
-	if o := h.open.Load(); o != nil {
-		return o.WritableTree, nil
-	}
-	h.opening.Lock()
-	defer h.opening.Unlock()
-	return h.reopen()
-}
-
-// Mount returns the tree as it is now, making the home if there is none.
-func (h *home) Mount(create bool) (fs.WritableTree, error) {
-	h.opening.Lock()
-	defer h.opening.Unlock()
-	h.used.Store(true)
-	if err := h.homes.there(); err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(h.dir); create && errors.Is(err, os.ErrNotExist) {
-		if err := h.homes.make(h.dir); err != nil {
-			return nil, err
-		}
-	}
-	return h.reopen()
-}
-
-// reopen opens the tree if what is open is not what is there. The caller holds
-// opening.
-func (h *home) reopen() (fs.WritableTree, error) {
-	if err := h.homes.there(); err != nil {
-		return nil, err
-	}
-	info, err := os.Stat(h.dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %w", fs.ErrStale, err)
-	}
+// openTree implements keeper.
+func (h *homes) openTree(dir string) (fs.WritableTree, error) {
+	tree, err := h.Open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", fs.ErrIO, err)
+		return nil, fmt.Errorf("open the home %s: %w", dir, err)
 	}
-	var a fs.Attr
-	if o := h.open.Load(); o != nil && os.SameFile(o.info, info) && o.Getattr(o.Root(), &a) == nil {
-		return o.WritableTree, nil
-	}
-	tree, err := h.homes.Open(h.dir)
-	if err != nil {
-		return nil, fmt.Errorf("open the home %s: %w", h.dir, shortage(err))
-	}
-	h.open.Store(&openHome{tree, info})
-	h.homes.moved(h, info)
 	return tree, nil
 }
 
 // moved lets go of other homes that were opened in what is now the directory of to:
 // an operator has renamed it, and who had it before must not go on in it.
-func (h *homes) moved(to *home, info os.FileInfo) {
+func (h *homes) moved(to *writable, info os.FileInfo) {
 	for _, other := range h.opened(info) {
 		if other == to {
 			continue
@@ -338,7 +269,7 @@ func (h *homes) moved(to *home, info os.FileInfo) {
 }
 
 // opened returns the homes that were opened in a directory.
-func (h *homes) opened(info os.FileInfo) (found []*home) {
+func (h *homes) opened(info os.FileInfo) (found []*writable) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, home := range h.byDir {
@@ -347,89 +278,6 @@ func (h *homes) opened(info os.FileInfo) (found []*home) {
 		}
 	}
 	return found
-}
-
-// shortage makes an error that will pass, for want of descriptors or memory, one of
-// kind fs.ErrWouldBlock, which makes a client ask later.
-func shortage(err error) error {
-	for _, e := range []error{unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, e) {
-			return fmt.Errorf("%w: %w", fs.ErrWouldBlock, err)
-		}
-	}
-	return err
-}
-
-// HomeObject is what a handle of a home names.
-type HomeObject struct {
-	Tree   fs.WritableTree
-	Handle fs.Handle
-	home   *home
-}
-
-// AppendHandle appends the handle of another object of the same home to b. It
-// takes at most MaxHandle bytes.
-func (o *HomeObject) AppendHandle(b []byte, h fs.Handle) []byte {
-	return appendHomeHandle(b, o.home, o.Tree.FSID(), h)
-}
-
-// Squash changes c into who the caller is in the home. It may change what Groups
-// points to. An anonymous caller has not said who it is.
-func (o *HomeObject) Squash(c *fs.Cred, anonymous bool) { o.home.homes.squash(c, anonymous) }
-
-// ResolveHome is Resolve for a handle that IsHome is true of. It may wait for a
-// disk. Its errors are those of CheckHome, fs.ErrStale where the home is gone and
-// fs.ErrIO where it cannot be opened.
-func (x *Exports) ResolveHome(p *Peer, handle []byte, o *HomeObject) error {
-	h, err := x.checkHome(p, handle)
-	if err != nil {
-		return err
-	}
-	home := x.homes.at(x.homes.dirOf(p))
-	tree, err := home.Tree()
-	if err != nil {
-		x.homes.forget(home)
-		return err
-	}
-	if tree.FSID() != h.fsid {
-		return fs.ErrStale // the homes are on another file system now
-	}
-	o.Tree, o.Handle, o.home = tree, h.object, home
-	return nil
-}
-
-// CheckHome reports whether p may use a handle that IsHome is true of, and does
-// not wait. Errors: fs.ErrBadHandle for a handle that this server never made,
-// fs.ErrAccess where it is that of another node's home, or the address or the port
-// of p may not use it.
-func (x *Exports) CheckHome(p *Peer, handle []byte) error {
-	_, err := x.checkHome(p, handle)
-	return err
-}
-
-func (x *Exports) checkHome(p *Peer, handle []byte) (homeHandle, error) {
-	h, ok := parseHomeHandle(handle)
-	switch {
-	case !ok || x.homes == nil:
-		return h, fs.ErrBadHandle
-	case !p.allowed:
-		return h, fs.ErrAccess
-	case !x.homes.signed(handle):
-		return h, fs.ErrBadHandle
-	case !x.homes.trusts(p):
-		return h, fs.ErrAccess
-	case h.home == p.homeID(x.homes.Shared):
-		if !x.homes.Shared && x.identify(p, x.table.Load()).homeless {
-			return h, fs.ErrAccess
-		}
-		return h, nil
-	case x.homes.Shared:
-		return h, fs.ErrStale // made when each node had a home of its own
-	}
-	// nfsd says STALE to an address that an export is not for. But a Linux client
-	// never uses an inode again that was stale once, and a node whose address has
-	// changed may get it back.
-	return h, fs.ErrAccess
 }
 
 // trusts reports whether p can be believed which node it is and who its users are.
@@ -489,7 +337,7 @@ func (x *Exports) mountHome(p *Peer, names []string, from Caller) ([]byte, strin
 	switch kind := fs.KindOf(err); kind {
 	case 0:
 		p.mountedHome()
-		o := HomeObject{Tree: tree, home: home}
+		o := HomeObject{Tree: tree, in: home}
 		return o.AppendHandle(nil, object), "", nil
 	case fs.ErrNotExist:
 		return nil, "the home has no such directory; /home is the whole of it", kind
@@ -508,7 +356,7 @@ func (x *Exports) mountKnown(dir string, names []string) ([]byte, string, error)
 	if home == nil || len(names) > 0 {
 		return nil, "homes are mounted over TCP: use mountproto=tcp", fs.ErrNotExist
 	}
-	o := HomeObject{Tree: home.open.Load().WritableTree, home: home}
+	o := HomeObject{Tree: home.open.Load().WritableTree, in: home}
 	return o.AppendHandle(nil, o.Tree.Root()), "", nil
 }
 

@@ -801,22 +801,27 @@ func TestSquash(t *testing.T) {
 
 // FuzzHomeHandle takes anything apart, and puts together again what it accepts.
 func FuzzHomeHandle(f *testing.F) {
-	home := &home{homes: &homes{keys: []sipKey{{1, 2}}}, id: 7}
+	keys := &homes{keys: []sipKey{{1, 2}}}
+	in := map[byte]*writable{}
+	for _, kind := range []byte{kindHome, kindDraft} {
+		in[kind] = &writable{of: keys, kind: kind, key: keys.keys[0], id: 7}
+	}
 	for _, n := range []uint8{0, 1, 9, 31, fs.MaxHandle} {
 		h := fs.Handle{Len: n}
 		for i := range n {
 			h.Bytes[i] = i + 1
 		}
-		f.Add(appendHomeHandle(nil, home, 42, h))
+		f.Add(appendHomeHandle(nil, in[kindHome], 42, h))
+		f.Add(appendHomeHandle(nil, in[kindDraft], 42, h))
 	}
 	f.Add([]byte{handleFormat, kindHome, 255, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, ok := parseHomeHandle(b)
-		if !ok || !home.homes.signed(b) {
+		if !ok || !keys.signed(b) {
 			return
 		}
-		again := appendHomeHandle(nil, home, h.fsid, h.object)
-		if h.home == home.id && !slices.Equal(again, b) {
+		again := appendHomeHandle(nil, in[h.kind], h.fsid, h.object)
+		if h.home == 7 && !slices.Equal(again, b) {
 			t.Errorf("%x is put together as %x", b, again)
 		}
 	})

@@ -317,7 +317,7 @@ func decodeInventory(from io.Reader) (*Inventory, error) {
 // to, which nobody can remove meanwhile. Who was pinned and unpinned is noted in the history.
 func (s *State) UpdateInventory(by string, check func(Ref) error, change func(*Inventory) error) error {
 	return s.update(func(r *Rollout) (bool, error) {
-		events, err := s.updateInventory(check, change)
+		events, err := s.updateInventory(r, check, change)
 		for _, e := range events {
 			e.By = by
 			r.note(e)
@@ -327,12 +327,12 @@ func (s *State) UpdateInventory(by string, check func(Ref) error, change func(*I
 }
 
 // updateInventory is UpdateInventory for who holds the lock. It returns what is to be noted.
-func (s *State) updateInventory(check func(Ref) error, change func(*Inventory) error) ([]Event, error) {
+func (s *State) updateInventory(r *Rollout, check func(Ref) error, change func(*Inventory) error) ([]Event, error) {
 	inv, err := s.Inventory()
 	if err != nil {
 		return nil, err
 	}
-	pins := inv.pins()
+	pins, placed := inv.pins(), inv.placed()
 	before, err := json.Marshal(inv)
 	if err != nil {
 		return nil, err
@@ -341,6 +341,9 @@ func (s *State) updateInventory(check func(Ref) error, change func(*Inventory) e
 		return nil, err
 	}
 	if err := inv.Check(); err != nil {
+		return nil, err
+	}
+	if err := r.keepNodes(placed, inv); err != nil {
 		return nil, err
 	}
 	events := pinEvents(pins, inv.pins())

@@ -113,6 +113,9 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	x.refreshIfPromoted()
 	t := x.table.Load()
 	target := x.find(t, names, p)
+	if target.version != nil && target.version.draft != nil {
+		return x.mountDraft(t, p, dir, &target, from, try, refuse)
+	}
 	id, err := target.walk()
 	if errors.Is(err, fs.ErrNotExist) {
 		// Sealed a moment ago, perhaps.
@@ -125,6 +128,9 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	}
 	switch kind := fs.KindOf(err); {
 	case kind == 0:
+	case target.version == nil && target.image != nil && target.image.draftNamed(target.wanted) != nil:
+		d := target.image.draftNamed(target.wanted)
+		return failed(refuse(fs.ErrAccess, "%s is a draft, which node %s alone boots, from its own address: rootnfsd draft %s --node NODE gives it to another", d.Version, d.Node, d.Version))
 	case target.version == nil:
 		return failed(refuse(kind, "%s", t.hint(target)))
 	case kind == fs.ErrNotExist:
@@ -137,13 +143,19 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	if from.Datagram {
 		return appendHandle(nil, target.version, id), &target, nil
 	}
+	x.sayNoDraft(p, t, &target)
 	layer := x.layerFor(p, &target)
-	u, began := p.mounted(target, path.Clean(dir), from.Booting, layer)
+	x.noteMount(p, &target, dir, from, layer, try)
+	o := Object{ver: target.version, layer: layer}
+	return o.AppendHandle(nil, id), &target, nil
+}
+
+// noteMount notes that p mounts a target, before it gets the handle.
+func (x *Exports) noteMount(p *Peer, to *target, dir string, from Caller, layer uint64, try int) {
+	u, began := p.mounted(*to, path.Clean(dir), from.Booting, layer)
 	if began || try > 1 { // what was saved before is not so
 		x.nodes.saveBoot(p.node.Load(), u, x.log)
 	}
-	o := Object{ver: target.version, layer: layer}
-	return o.AppendHandle(nil, id), &target, nil
 }
 
 // refusal makes the error of a mount that is refused.
@@ -210,21 +222,27 @@ type target struct {
 }
 
 // find returns where a mount path leads p. A node that fetched boot files mounts the version that these are of, also
-// if something else is promoted, or was sealed under that name, meanwhile.
+// if something else is promoted, or was sealed under that name, meanwhile. Else one that has a draft gets that.
 func (x *Exports) find(t *table, names []string, p *Peer) target {
 	to := t.find(names, p.addr, p.node.Load().machineSeen())
 	if to.image == nil {
 		return to
 	}
 	ref, ok := x.bootFiles.promised(p.addr, to.image.id)
-	if !ok || to.wanted != "" && to.wanted != ref.Version {
-		return to
+	if ok && to.mayBe(ref) {
+		if v := to.image.holding(ref); v != nil && (v.draft == nil || x.givesDraft(t, to.image.draftWith(v), p)) {
+			to.version, to.promise = v, &ref
+			return to
+		}
 	}
-	if v := to.image.holding(ref); v != nil {
-		to.version, to.promise = v, &ref
+	if d := x.draftFor(t, to.image, p); d != nil && to.mayBe(d.Ref) {
+		to.version, to.promise = d.version, &d.Ref
 	}
 	return to
 }
+
+// mayBe reports whether the path leads to a version if the node is promised that.
+func (to *target) mayBe(ref Ref) bool { return to.wanted == "" || to.wanted == ref.Version }
 
 // find interprets a mount path of the node at an address, which said at its boot who it is. These are the forms, in order:
 //
@@ -234,7 +252,7 @@ func (x *Exports) find(t *table, names []string, p *Peer) target {
 //	/<image>/…, /…                                       the version that the node is promised
 func (t *table) find(names []string, addr netip.Addr, seen BootID) target {
 	if img, wanted, rest := t.cutStores(names); img != nil {
-		if wanted == "" && len(rest) > 0 && img.named(rest[0]) != nil {
+		if wanted == "" && len(rest) > 0 && (img.named(rest[0]) != nil || img.draftNamed(rest[0]) != nil) {
 			wanted, rest = rest[0], rest[1:]
 		}
 		return img.target(wanted, rest, addr, seen)
@@ -302,7 +320,7 @@ func (v *imageView) target(wanted string, rest []string, addr netip.Addr, seen B
 	}
 	to := target{image: v, version: v.promoted, rest: rest}
 	e := cmp.Or(v.inventory.At(addr), v.inventory.saying(seen))
-	if ref, why := v.rollout.Promise(MemberOf(e, addr)); why != ByRollout {
+	if ref, why := v.rollout.sealed(MemberOf(e, addr)); why != ByRollout {
 		to.version, to.promise = v.holding(ref), &ref
 	}
 	return to

@@ -106,15 +106,17 @@ func (p *Peer) mounted(to target, path string, booting bool, layer uint64) (u *u
 		u.boots.Add(1)
 		u.tally.set(Tally{})
 	}
-	if to.image.trusts(p) && (booting || u.booted.Load() == 0) {
+	if to.version.draft == nil && to.image.trusts(p) && (booting || u.booted.Load() == 0) {
 		u.layer.Store(layer)
 	}
 	u.mounted.Store(now)
 	if booting {
 		u.booted.Store(now)
 	}
-	u.bootEnd.Store(now + int64(bootTime/time.Second))
-	u.boot.Store(to.version.bootLogFor(booting))
+	if to.version.draft == nil { // what a draft reads says nothing of other versions
+		u.bootEnd.Store(now + int64(bootTime/time.Second))
+		u.boot.Store(to.version.bootLogFor(booting))
+	}
 	u.exact.Store(to.wanted != "" && !p.node.Load().wasGiven(to.version))
 	u.path.Store(&path)
 	p.nodes.dirty.Store(true)

@@ -96,6 +96,7 @@ type Why string
 
 // The reasons, the strongest first.
 const (
+	ByDraft   Why = "draft"
 	ByPin     Why = "pinned"
 	ByPartial Why = "rollout"
 	ByRollout Why = "promoted"
@@ -104,6 +105,14 @@ const (
 // Promise returns the version that a node gets when it mounts the image by its name, and
 // why; a zero Ref if nothing is promoted.
 func (r *Rollout) Promise(m Member) (Ref, Why) {
+	if d := r.DraftOf(m.Key); d != nil {
+		return d.Ref, ByDraft
+	}
+	return r.sealed(m)
+}
+
+// sealed is Promise for whoever cannot have a draft: it is for the node's own addresses alone.
+func (r *Rollout) sealed(m Member) (Ref, Why) {
 	switch {
 	case m.Pin != nil:
 		return *m.Pin, ByPin

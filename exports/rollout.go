@@ -42,6 +42,8 @@ type Rollout struct {
 	Partial *Partial `json:"partial,omitempty"`
 	// Watch is the rollout that is watched, nil if none is.
 	Watch *Watch `json:"watch,omitempty"`
+	// Drafts are golden trees that nodes write to.
+	Drafts []Draft `json:"drafts,omitempty"`
 	// History is what was done, the oldest first, bounded to the last 1000.
 	History []Event `json:"history"`
 
@@ -52,7 +54,7 @@ type Rollout struct {
 type Event struct {
 	Time   time.Time `json:"time"`
 	By     string    `json:"by"`
-	Action string    `json:"action"` // promote, rollback, good, bad, pin, unpin, remove or gc, which is about no version
+	Action string    `json:"action"` // promote, rollback, good, bad, pin, unpin, remove, draft, release, seal (of a draft), abandon or gc, which is about no version
 	Ref
 	Nodes string `json:"nodes,omitempty"` // whom it was about, if not all
 	Note  string `json:"note,omitempty"`  // how it went, or why
@@ -63,6 +65,7 @@ const (
 	// A rollout with a part that older programs would lose has the newer format.
 	rolloutFormat = 1
 	partialFormat = 2
+	draftFormat   = 3
 	mostHistory   = 1000
 	mostStack     = 100
 )
@@ -143,8 +146,8 @@ func decodeRollout(from io.Reader) (Rollout, error) {
 	if err := json.NewDecoder(from).Decode(&r); err != nil {
 		return r, fmt.Errorf("not a rollout state: %w", err)
 	}
-	if r.Format != rolloutFormat && r.Format != partialFormat {
-		return r, fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", r.Format, partialFormat)
+	if r.Format < rolloutFormat || r.Format > draftFormat {
+		return r, fmt.Errorf("format %d is not known to this version of rootnfsd, which writes format %d", r.Format, draftFormat)
 	}
 	if r.Partial != nil {
 		slices.Sort(r.Partial.Nodes)
@@ -411,7 +414,10 @@ func (s *State) update(change func(*Rollout) (bool, error)) error {
 	if changed, err := change(&r); !changed || err != nil {
 		return err
 	}
-	if r.Format = rolloutFormat; r.Partial != nil || r.Watch != nil {
+	switch r.Format = rolloutFormat; {
+	case len(r.Drafts) > 0:
+		r.Format = draftFormat
+	case r.Partial != nil || r.Watch != nil:
 		r.Format = partialFormat
 	}
 	return replaceJSON(filepath.Join(s.dir, rolloutFile), r)

@@ -120,7 +120,7 @@ func TestStateFilesThatAreNotOurs(t *testing.T) {
 	for _, c := range []struct{ name, content, want string }{
 		{"cut", `{"format":1,"stack":[{"ver`, "not a rollout state"},
 		{"empty", ``, "not a rollout state"},
-		{"newer", `{"format": 3}`, "format 3"},
+		{"newer", `{"format": 4}`, "format 4"},
 		{"bad digest", `{"format":1,"stack":[{"version":"v1","digest":"xyz"}]}`, "digest"},
 	} {
 		dir := t.TempDir()

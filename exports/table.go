@@ -16,6 +16,7 @@ import (
 type table struct {
 	images []*imageView
 	trees  map[treeKey]*version
+	drafts map[uint64]*draft // by what handles say of them
 }
 
 // imageOf returns the image with an export id, or nil.
@@ -49,6 +50,7 @@ type image struct {
 	store   Store
 	files   NodeFiles // nil if nodes have none
 	anyPort bool      // see Image
+	drafts  *draftTrees
 
 	layerBytes atomic.Int64 // that are kept of layers, about
 
@@ -67,16 +69,24 @@ type imageView struct {
 	inventory *Inventory
 	unread    error // why the inventory is an old one, if it is
 	versions  []*version
+	drafts    []*draft
 	promoted  *version // what a mount of the bare name gets, unless the node is promised another; nil if nothing is
 	damaged   bool     // there is a version that cannot be read
 }
 
-// holding returns the version that a Ref means, or nil. The digest decides: a version that
+// holding returns the version that a Ref means, or what stands for a draft, or nil. The digest decides: a version that
 // was sealed again since has the content under another name.
 func (v *imageView) holding(ref Ref) (found *version) {
 	for _, ver := range v.versions {
 		if ver.digest == ref.Digest && (found == nil || ver.name == ref.Version) {
 			found = ver
+		}
+	}
+	if found == nil {
+		for _, d := range v.drafts {
+			if d.Digest == ref.Digest && !d.Sealing {
+				return d.version
+			}
 		}
 	}
 	return found
@@ -107,10 +117,25 @@ type version struct {
 	opening sync.Mutex // one opens, the others wait for it
 
 	boot atomic.Pointer[bootLog] // what nodes read that boot it; nil if none did
+
+	// draft is the tree of one that is no sealed version but a draft; its other fields are then of no use.
+	draft *writable
 }
 
 // openTree boxes the interface for atomic.Pointer.
 type openTree struct{ fs.Tree }
+
+// bootTree returns the tree to read boot files from.
+func (v *version) bootTree() (fs.Tree, error) {
+	if v.draft == nil {
+		return v.Tree()
+	}
+	tree, err := v.draft.Mount(true)
+	if err != nil {
+		return nil, err
+	}
+	return NewReading(tree), nil
+}
 
 // Tree returns the opened tree. After the first time it is one atomic load.
 func (v *version) Tree() (fs.Tree, error) {

@@ -170,7 +170,7 @@ func serveUnready(t *testing.T, net *lab.Net, args ...string) {
 func askUntil(t *testing.T, net *lab.Net, done func(result) bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		r := finish(t, net.Command("nfs-cat", "nfs://"+lab.ServerAddress+"/images/etc/hostname?version=3"))
+		r := finish(t, net.Command("timeout", "20", "nfs-cat", "nfs://"+lab.ServerAddress+"/images/etc/hostname?version=3"))
 		if done(r) {
 			return
 		}

@@ -78,6 +78,7 @@ type fleet struct {
 	t     *testing.T
 	store string
 	at    string // the flag for the store
+	user  uint32 // that the server runs as
 	addr  string
 	admin string // where it answers operators; empty if only by its socket
 	model fleetModel
@@ -189,6 +190,9 @@ func (f *fleet) start(flags ...string) {
 	}
 	f.log.Reset()
 	f.serve.Stderr = &f.log
+	if f.user != 0 {
+		f.serve.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: f.user, Gid: f.user}}
+	}
 	if err := f.serve.Start(); err != nil {
 		f.t.Fatal(err)
 	}

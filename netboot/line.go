@@ -15,6 +15,7 @@ type Line struct {
 	Ports   Ports
 	Image   string
 	Version string   // empty for what is promoted when the node boots
+	Draft   bool     // the version is a draft, which the node writes to
 	Words   []string // of the image (ImageWords)
 
 	Hostname  string // these are empty for none
@@ -75,9 +76,23 @@ var options = []Word{
 	{Text: "rsize=1048576", Why: "reads of up to 1 MiB, which kernels would otherwise make in pieces of 4 KiB"},
 }
 
+// draftOptions are those of a draft, whose files change.
+var draftOptions = []Word{
+	{Text: "v3", Why: "NFS version 3"},
+	{Text: "tcp", Why: "over TCP"},
+	{Text: "nolock", Why: "locks are the node's own, for nobody else writes"},
+	{Text: "rw", Why: "the draft is written to"},
+	{Text: "hard", Why: "what is written waits for a server that is away"},
+	{Text: "rsize=1048576", Why: "reads of up to 1 MiB, which kernels would otherwise make in pieces of 4 KiB"},
+	{Text: "wsize=1048576", Why: "writes, too"},
+}
+
 // options returns those of the mount.
 func (l *Line) options() []Word {
 	all := slices.Clone(options)
+	if l.Draft {
+		all = slices.Clone(draftOptions)
+	}
 	if l.Ports.NFS != 2049 || !l.Ports.Mapper {
 		all = append(all, Word{Text: fmt.Sprintf("port=%d", l.Ports.NFS), Why: "where NFS is"})
 	}
@@ -98,9 +113,13 @@ func (l *Line) root() Word {
 		address = "SERVER-IPV4"
 	}
 	path := "/" + l.Image
-	if l.Version == "" {
+	switch {
+	case l.Draft:
+		path += "@" + l.Version
+		w.Why = "the draft, until it is sealed, released or abandoned"
+	case l.Version == "":
 		w.Why = "the version that is promoted when the node boots"
-	} else {
+	default:
 		path += "@" + l.Version
 		w.Why = "exactly this version, which the kernel is of, too"
 	}
@@ -116,13 +135,19 @@ func (l *Line) root() Word {
 // fstab, a home for example.
 func (l *Line) ours() []Word {
 	words := []Word{{Text: "root=/dev/nfs", Why: "the root comes over NFS"}}
-	if l.Bare {
+	switch {
+	case l.Draft:
+		words = append(words, Word{Text: "rw", Why: "the draft is written to"})
+	case l.Bare:
 		words = append(words, Word{Text: "ro", Why: "nothing lays an overlay over the root before init runs"})
-	} else {
+	default:
 		words = append(words, Word{Text: "rw", Why: "the overlay over the root can be written to"})
 	}
 	words = append(words, l.root(), Word{Text: "ip=dhcp", Why: "the network is set up before there is a root"})
-	if !l.Bare {
+	switch {
+	case l.Draft:
+		words = append(words, Word{Text: "overlayroot=disabled", Why: "changes go to the draft"})
+	case !l.Bare:
 		words = append(words, Word{Text: "overlayroot=tmpfs:recurse=0", Why: "changes go to memory, and other mounts of fstab are left alone"})
 	}
 	if l.Hostname != "" {
@@ -159,6 +184,7 @@ func (l *Line) all(image []string) (words []Word, err error) {
 	}
 	image, imageInit := cutInit(image)
 	own, ownInit := cutInit(own)
+	own, notOurs := l.cutOverlays(own)
 	theirs, server := keysOf(own), map[string]bool{}
 	ours := l.ours()
 	for _, w := range ours {
@@ -169,6 +195,8 @@ func (l *Line) all(image []string) (words []Word, err error) {
 		key := keyOf(w.Text)
 		switch {
 		case why != "":
+		case l.Draft && laysOverlay(w.Text):
+			w.Why = ofOverlay
 		case theirs[key]:
 			w.Why = "the node's own stands instead"
 		case server[key] || key == "overlayroot" || key == "nfsroot" || key == "ip":
@@ -185,6 +213,9 @@ func (l *Line) all(image []string) (words []Word, err error) {
 		}
 		words = append(words, w)
 	}
+	for _, text := range notOurs {
+		words = append(words, Word{Text: text, By: ByNode, Why: ofOverlay, LeftOut: true})
+	}
 	for _, text := range own {
 		words = append(words, Word{Text: text, By: ByNode, Why: cmp.Or(meanings[keyOf(text)], "the node has it (rootnfsd node set --cmdline)")})
 	}
@@ -198,6 +229,18 @@ func (l *Line) all(image []string) (words []Word, err error) {
 		}
 	}
 	return words, err
+}
+
+// cutOverlays cuts out of a node's own words those by which it would not write to its draft.
+func (l *Line) cutOverlays(own []string) (kept, cut []string) {
+	for _, text := range own {
+		if l.Draft && laysOverlay(text) {
+			cut = append(cut, text)
+		} else {
+			kept = append(kept, text)
+		}
+	}
+	return kept, cut
 }
 
 func keysOf(words []string) map[string]bool {

@@ -20,6 +20,9 @@ func withCmdline(content string) *fstest.MemTree {
 
 const ours = "root=/dev/nfs rw nfsroot=192.0.2.1:/pi@v2,v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576 ip=dhcp overlayroot=tmpfs:recurse=0"
 
+// draft is what a node with a draft gets.
+const draft = "root=/dev/nfs rw nfsroot=192.0.2.1:/pi@v2,v3,tcp,nolock,rw,hard,rsize=1048576,wsize=1048576 ip=dhcp overlayroot=disabled"
+
 // piLine is what a node without a name gets, but for the image's words.
 func piLine() netboot.Line {
 	return netboot.Line{Server: netip.MustParseAddr("192.0.2.1"), Ports: netboot.Ports{NFS: 2049, Mapper: true}, Image: "pi", Version: "v2"}
@@ -120,6 +123,15 @@ func TestLine(t *testing.T) {
 		{"bare", func(l *netboot.Line) { l.Bare = true }, strings.TrimSuffix(strings.Replace(ours, " rw ", " ro ", 1), " overlayroot=tmpfs:recurse=0")},
 		{"bare, no port mapper", func(l *netboot.Line) { l.Bare, l.Ports.Mapper = true, false },
 			strings.TrimSuffix(strings.Replace(strings.Replace(ours, " rw ", " ro ", 1), "576 ", "576,port=2049,mountport=2049 ", 1), " overlayroot=tmpfs:recurse=0")},
+		{"a draft", func(l *netboot.Line) { l.Draft = true }, draft},
+		{"a draft, bare", func(l *netboot.Line) { l.Draft, l.Bare = true, true }, draft},
+		{"a draft on another port", func(l *netboot.Line) { l.Draft, l.Ports.NFS = true, 12049 }, strings.Replace(draft, "wsize=1048576 ", "wsize=1048576,port=12049 ", 1)},
+		{"a draft of an image with overlays", func(l *netboot.Line) {
+			l.Draft, l.Words = true, strings.Fields("quiet init=/sbin/init-overlay overlayroot=tmpfs rootnfsd.overlay=tmpfs overlaytmpfs=yes ro")
+		}, "quiet " + draft},
+		{"a draft of a node with overlays", func(l *netboot.Line) {
+			l.Draft, l.Own = true, "panic=10 overlayroot=device:dev=/dev/sda rootnfsd.overlay=loop:size=2G ro init=/bin/sh"
+		}, draft + " panic=10 init=/bin/sh"},
 		{"the node's own", func(l *netboot.Line) { l.Own = "isolcpus=3 panic=10" }, ours + " isolcpus=3 panic=10"},
 		{"in place of ours", func(l *netboot.Line) { l.Own = "ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1" },
 			strings.TrimSuffix(ours, " ip=dhcp overlayroot=tmpfs:recurse=0") + " ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1"},

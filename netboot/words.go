@@ -116,6 +116,7 @@ func cutInit(words []string) (kernel, init []string) {
 // Reasons to leave out a word of an image.
 const (
 	ofDisk      = "belongs to a root on a local disk"
+	ofOverlay   = "a draft is written to: nothing lies over it"
 	ofFirstBoot = "belongs to the first boot from a card, which would change the root and boot again"
 )
 
@@ -124,6 +125,18 @@ var localKeys = map[string]string{
 	"root": ofDisk, "rootfstype": ofDisk, "rootflags": ofDisk, "rootwait": ofDisk, "rootdelay": ofDisk,
 	"resume": ofDisk, "resume_offset": ofDisk,
 	"resize": ofFirstBoot,
+}
+
+// laysOverlay reports whether a word lays an overlay over the root, or makes that read-only.
+func laysOverlay(word string) bool {
+	switch key := keyOf(word); key {
+	case "overlayroot", "rootnfsd.overlay", "overlaytmpfs", "overlaytmpfsflags":
+		return true
+	case "init":
+		return path.Base(valueOf(word)) == "init-overlay"
+	default:
+		return key == "rw" && word == "ro"
+	}
 }
 
 // localWords says of each word why it is left out, if it is: because it is about a local disk, or about

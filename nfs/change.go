@@ -38,8 +38,8 @@ func (c *call) change() wire.AcceptStat {
 	return wire.Success
 }
 
-// resolveChange makes home and home2 what the handles name. Both are then of the
-// one home that the caller has.
+// resolveChange makes home and home2 what the handles name. Both are then of one
+// tree: a handle of one tree must not be taken for one of another.
 func (c *call) resolveChange(args *mutationArgs) error {
 	if err := c.resolveHome(args.handles[0]); err != nil {
 		return err
@@ -49,7 +49,13 @@ func (c *call) resolveChange(args *mutationArgs) error {
 	case args.nhandles < 2:
 		return nil
 	case exports.IsHome(second):
-		return c.srv.exports.ResolveHome(c.peer, second, &c.home2)
+		if err := c.srv.exports.ResolveHome(c.peer, second, &c.home2); err != nil {
+			return err
+		}
+		if !c.home.SameTree(&c.home2) {
+			return fs.ErrXDev
+		}
+		return nil
 	}
 	if err := c.resolveLive(second, &c.obj2); err != nil {
 		return err

@@ -243,6 +243,7 @@ func (c *call) homeRead() wire.AcceptStat {
 		c.out.Truncate(pos)
 		return c.failInHome(err)
 	}
+	c.home.NoteRead(c.read.count)
 	c.out.Truncate(pos + readData + n)
 	c.out.Padding(n)
 	c.setRead(pos, n, eof)
@@ -260,6 +261,7 @@ func (c *call) homeReadPiped() (stat wire.AcceptStat, ok bool) {
 	case err != nil:
 		return c.failInHome(err), true
 	}
+	c.home.NoteRead(c.read.count)
 	c.payload = n
 	pos := c.out.Len()
 	c.putRead()

@@ -74,6 +74,12 @@ func (o *Options) connect(addr string, timeout time.Duration) (net.Conn, error) 
 		}
 		return d.Dial("tcp", addr)
 	}
+	d.Control = func(_, _ string, c syscall.RawConn) (err error) { // ports that linger can be had again
+		if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }); e != nil {
+			return e
+		}
+		return err
+	}
 	// Those that daemons like to have are below 600.
 	const highest, lowest = 1023, 600
 	var err error

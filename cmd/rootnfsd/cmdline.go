@@ -104,16 +104,12 @@ func (s *openedStore) lineOf(c *cli.Context) (line *netboot.Line, notes []error,
 	if err != nil {
 		return nil, nil, err
 	}
-	info, err := s.bootedBy(member, c.String("version"))
+	tree, version, draft, err := s.bootTree(member, c.String("version"))
 	if err != nil {
 		return nil, nil, err
 	}
-	if !c.Bool("follow") {
-		line.Version = info.Name
-	}
-	tree, err := s.OpenDigest(info.Name, info.Digest)
-	if err != nil {
-		return nil, nil, explainPermission(err)
+	if line.Draft = draft; !c.Bool("follow") || draft {
+		line.Version = version
 	}
 	line.Words, err = netboot.ImageWords(tree)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -131,6 +127,31 @@ func (s *openedStore) lineOf(c *cli.Context) (line *netboot.Line, notes []error,
 		notes = append(notes, fmt.Errorf("the machine-id is left out: %w", err))
 	}
 	return line, notes, nil
+}
+
+// bootTree returns what a node boots, or the version of a name: its tree, what it is called, and whether it is a draft.
+func (s *openedStore) bootTree(m exports.Member, version string) (tree fs.Tree, name string, draft bool, err error) {
+	rollout, err := s.state.Rollout()
+	if err != nil {
+		return nil, "", false, err
+	}
+	d := rollout.DraftNamed(version)
+	if version == "" {
+		d = rollout.DraftOf(m.Key)
+	}
+	if d != nil {
+		tree, err := openDraftTree(s.drafts().Tree(d.Version))
+		return tree, d.Version, true, explainPermission(err)
+	}
+	info, err := s.bootedBy(m, version)
+	if err != nil {
+		return nil, "", false, err
+	}
+	v, err := s.OpenDigest(info.Name, info.Digest)
+	if err != nil {
+		return nil, "", false, explainPermission(err)
+	}
+	return v, info.Name, false, nil
 }
 
 // machineID returns the machine-id of a node, if it is given to the node: nobody can tell one that has no address from others.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -41,9 +42,46 @@ func homeFlags() []cli.Flag {
 	}
 }
 
+// writing is what homes and drafts share to act on the host for nodes. It is made when it is first needed: not every server may, or
+// has a kernel for it.
+type writing struct {
+	once sync.Once
+	host *hostdir.Host
+	err  error
+}
+
+func (w *writing) open() (*hostdir.Host, error) {
+	w.once.Do(func() { w.host, w.err = hostdir.NewHost(hostdir.Options{}) })
+	return w.host, w.err
+}
+
+func (w *writing) close() {
+	w.once.Do(func() {})
+	if w.host != nil {
+		w.host.Close()
+	}
+}
+
+// openDraft opens the tree of a draft.
+func (w *writing) openDraft(dir string) (fs.WritableTree, error) {
+	host, err := w.open()
+	if err != nil {
+		return nil, err
+	}
+	if !host.Privileged() {
+		return nil, fmt.Errorf("%w: rootnfsd runs as uid %d, without the rights to act for the users of a node: drafts are served by root (or with CAP_SETUID, CAP_SETGID, CAP_CHOWN, CAP_FOWNER, CAP_FSETID, CAP_MKNOD, CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH)",
+			fs.ErrAccess, os.Geteuid())
+	}
+	tree, err := host.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	return tree, nil
+}
+
 // homesOf returns the homes to serve, nil for none. The caller calls done when
 // they are not served any more.
-func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes, done func(), err error) {
+func homesOf(c *cli.Context, cfg homeConfig, w *writing, log *zap.Logger) (h *exports.Homes, done func(), err error) {
 	h, err = parseHomes(c, cfg)
 	if h == nil || err != nil {
 		return nil, func() {}, err
@@ -54,7 +92,7 @@ func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes,
 			return nil, func() {}, err
 		}
 	}
-	host, err := hostdir.NewHost(hostdir.Options{})
+	host, err := w.open()
 	if err != nil {
 		unlock()
 		return nil, func() {}, err
@@ -77,7 +115,7 @@ func homesOf(c *cli.Context, cfg homeConfig, log *zap.Logger) (h *exports.Homes,
 	if !h.Shared && h.Skel == "" && h.Squash != exports.SquashNone {
 		log.Warn("homes begin empty and belong to root, so nobody on a node can make anything in them: give them a beginning with --home-skel")
 	}
-	return h, func() { host.Close(); unlock() }, nil
+	return h, unlock, nil
 }
 
 // parseHomes reads flags and configuration.

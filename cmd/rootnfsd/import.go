@@ -70,6 +70,9 @@ rootnfsd lint does. --fix and --caps are those of rootnfsd seal.`,
 			if err != nil {
 				return err
 			}
+			if err := s.notDraft(name); err != nil {
+				return err
+			}
 			ctx, stop := stoppable(c)
 			defer stop()
 			opts := importOptions{dryRun: c.Bool("dry-run"), platform: c.String("platform"), maxBytes: c.Uint64("max-size") << 30, fix: fix}

@@ -270,6 +270,14 @@ func nodeNotes(n *exports.NodeStatus) []string {
 	if n.RebootNeeded {
 		notes = append(notes, "reboot needed")
 	}
+	switch {
+	case n.OnDraft != "" && n.OnDraft == n.Draft:
+		notes = append(notes, "on draft "+n.OnDraft)
+	case n.OnDraft != "":
+		notes = append(notes, "on draft "+n.OnDraft+", which it does not boot any more")
+	case n.Draft != "":
+		notes = append(notes, "boots draft "+n.Draft)
+	}
 	if n.Why == exports.ByPin || n.Why == exports.ByCommandLine {
 		notes = append(notes, map[exports.Why]string{exports.ByPin: "pinned", exports.ByCommandLine: "by its command line"}[n.Why])
 	}
@@ -277,6 +285,17 @@ func nodeNotes(n *exports.NodeStatus) []string {
 		notes = append(notes, "also uses "+strings.Join(n.Also, ", "))
 	}
 	return append(notes, n.Hints...)
+}
+
+// memberOf is a node as a rollout sees it.
+func memberOf(n *exports.NodeStatus) exports.Member {
+	m := exports.Member{Key: n.Key(), Labels: n.Labels}
+	for _, a := range append([]netip.Addr{n.Address}, n.Others...) {
+		if a.IsValid() {
+			m.Addresses = append(m.Addresses, a)
+		}
+	}
+	return m
 }
 
 // unknownNodes is the error for the first name that no node has, with those that

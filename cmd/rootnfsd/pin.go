@@ -77,6 +77,7 @@ func (s *openedStore) repin(c *cli.Context, list string, to *exports.Ref) error 
 	case c.Bool("json"):
 		return writeJSON(c.App.Writer, nodes)
 	}
+	sayDrafts(c.App.ErrWriter, nodes, func(*exports.NodeStatus) bool { return true })
 	return nodeTable(c.App.Writer, nodes)
 }
 

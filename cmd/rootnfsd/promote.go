@@ -122,6 +122,7 @@ func (s *openedStore) promote(c *cli.Context, p exports.Promotion) error {
 	out.waitingForBoot(fleet)
 	if !c.Bool("json") {
 		out.print(c.App.Writer)
+		sayDrafts(c.App.ErrWriter, fleet, func(n *exports.NodeStatus) bool { return p.To == nil || p.To.Chooses(memberOf(n)) })
 	}
 	if p.Good > 0 {
 		if out.Outcome, out.Note, err = s.follow(ctx, p.Ref); err != nil {
@@ -142,12 +143,16 @@ func (s *openedStore) promote(c *cli.Context, p exports.Promotion) error {
 
 // ready returns the version of that name, sealed and whole.
 func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verify bool) (image.Info, error) {
-	info, err := s.info(name)
+	draft, err := s.draftOf(name)
 	if err != nil {
+		return image.Info{}, err
+	}
+	info, err := s.info(name)
+	if err != nil || draft != nil {
 		if !s.hasTree(name) {
 			return info, err
 		}
-		r, err := s.seal(ctx, name)
+		r, err := s.sealOrEnd(ctx, name, draft)
 		if err != nil {
 			return info, err
 		}
@@ -162,6 +167,18 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 		return info, s.check(ctx, name)
 	}
 	return info, nil
+}
+
+// sealOrEnd makes a version of a golden tree, and ends it if it is a draft.
+func (s *openedStore) sealOrEnd(ctx context.Context, name string, draft *exports.Draft) (r image.SealResult, err error) {
+	if draft == nil {
+		return s.seal(ctx, name)
+	}
+	err = s.sealDraft(ctx, name, false, func(ctx context.Context) (image.SealResult, error) {
+		r, err = s.seal(ctx, name)
+		return r, err
+	})
+	return r, err
 }
 
 // bootable returns an error if nodes cannot boot a version.

@@ -42,6 +42,7 @@ Examples:
 				return err
 			}
 			out.waitingForBoot(fleet)
+			sayDrafts(c.App.ErrWriter, fleet, func(*exports.NodeStatus) bool { return true })
 			switch {
 			case c.Bool("json"):
 				return writeJSON(c.App.Writer, out)

@@ -27,6 +27,9 @@ func sealCommand() *cli.Command {
 		Description: `Reads the tree <store>/VERSION and keeps an immutable copy of it: a version.
 Without a VERSION, seals every tree of the store that is not sealed yet.
 
+A draft (rootnfsd draft) is one no more when it is sealed. It is refused while its node is
+on it, as far as is known.
+
 Editing the tree afterwards changes nothing that is served. Sealing a changed
 tree again makes a new version of that name; nodes that run the old one, and
 the rollout that promoted it, keep it.
@@ -54,6 +57,7 @@ that sets them when a node boots.`,
 		Flags: append(fixFlags(),
 			exportFlag(), configFlag(), jsonFlag(),
 			&cli.StringFlag{Name: "from", Usage: "read the tree from `DIR` instead of <store>/VERSION"},
+			&cli.BoolFlag{Name: "force", Usage: "take a draft away from a node that is on it"},
 			&cli.BoolFlag{Name: "read-all", Usage: "read every file, changed or not"},
 		),
 		Action: func(c *cli.Context) error {
@@ -84,7 +88,7 @@ that sets them when a node boots.`,
 			results := []sealedJSON{}
 			var failed []error
 			for _, name := range names {
-				r, changes, err := s.sealFixed(c, name, from, fix)
+				r, changes, err := s.sealAny(c, name, from, fix)
 				if err != nil {
 					failed = append(failed, err)
 					continue
@@ -137,8 +141,31 @@ func (s *openedStore) unsealed() ([]string, error) {
 		removed[e.Version] = e.Action == "remove"
 	}
 	return slices.DeleteFunc(trees, func(name string) bool {
-		return removed[name] || slices.ContainsFunc(versions, func(v image.Info) bool { return v.Name == name })
+		return removed[name] || rollout.DraftNamed(name) != nil || slices.ContainsFunc(versions, func(v image.Info) bool { return v.Name == name })
 	}), nil
+}
+
+// sealAny is sealFixed for a draft, too, which that ends.
+func (s *openedStore) sealAny(c *cli.Context, name, from string, fix fixer) (r image.SealResult, changes []lint.Change, err error) {
+	draft, err := s.draftOf(name)
+	if err != nil {
+		return r, nil, err
+	}
+	if draft == nil {
+		return s.sealFixed(c, name, from, fix)
+	}
+	if from != "" {
+		return r, nil, fmt.Errorf("%s is a draft of node %s: seal that without --from, or choose another name", name, draft.Node)
+	}
+	err = s.sealDraft(c.Context, name, c.Bool("force"), func(ctx context.Context) (image.SealResult, error) {
+		var err error
+		before := c.Context
+		c.Context = ctx
+		defer func() { c.Context = before }()
+		r, changes, err = s.sealFixed(c, name, "", fix)
+		return r, err
+	})
+	return r, changes, err
 }
 
 // sealFixed makes a version as the seal command's flags say, and tells what was

@@ -79,7 +79,9 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	homes, homesDone, err := homesOf(c, cfg.Homes, log)
+	w := new(writing)
+	defer w.close()
+	homes, homesDone, err := homesOf(c, cfg.Homes, w, log)
 	if err != nil {
 		return err
 	}
@@ -120,7 +122,7 @@ func serve(c *cli.Context) error {
 		return err
 	}
 
-	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Warm: !c.Bool("no-warm"), Starting: true, Log: log})
+	x, err := exports.New(exports.Config{Images: images, Allow: allow, Homes: homes, Drafts: w.openDraft, Warm: !c.Bool("no-warm"), Starting: true, Log: log})
 	if err != nil {
 		return err
 	}

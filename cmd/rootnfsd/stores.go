@@ -130,6 +130,9 @@ func (s *openedStore) info(name string) (image.Info, error) {
 		}
 		names = append(names, v.Name)
 	}
+	if err := s.notDraft(name); err != nil {
+		return image.Info{}, err
+	}
 	return image.Info{}, s.unknown(name, names)
 }
 

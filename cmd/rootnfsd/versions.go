@@ -10,6 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs/image"
 )
 
@@ -19,6 +20,7 @@ func versionsCommand() *cli.Command {
 		Usage: "list the versions of the store",
 		Description: `A version whose tree was sealed again with other content is listed with the
 first digits of its digest behind its name (v1~0123456789ab) until it is removed.
+Drafts (rootnfsd draft) come last.
 
 Examples:
    rootnfsd versions
@@ -48,6 +50,8 @@ type versionUse struct {
 	PromotedFor string   `json:"promoted_for,omitempty"` // some nodes alone
 	Pinned      []string `json:"pinned,omitempty"`       // nodes that are pinned to it
 	Nodes       []string `json:"nodes"`                  // those that run it, by name or address
+	// Draft is set for what is no version yet, and has no digest.
+	Draft *exports.Draft `json:"draft,omitempty"`
 }
 
 // overview lists the versions with who runs them.
@@ -77,6 +81,9 @@ func (s *openedStore) overview(now time.Time) ([]versionUse, error) {
 			uses[len(uses)-1].PromotedFor = p.String()
 		}
 	}
+	for _, d := range rollout.Drafts {
+		uses = append(uses, versionUse{versionJSON: versionJSON{Name: d.Version}, Nodes: runningOn(inv, nodes, d.Ref, now), Draft: &d})
+	}
 	return uses, nil
 }
 
@@ -85,6 +92,10 @@ func versionTable(w io.Writer, versions []versionUse) error {
 	for _, v := range versions {
 		if v.Error != "" {
 			rows = append(rows, []string{v.Name, "-", "-", "-", "-", "-", "damaged: " + v.Error})
+			continue
+		}
+		if v.Draft != nil {
+			rows = append(rows, []string{v.Name, "-", "-", "-", "-", nodeCount(v.Nodes), describeDraft(v.Draft)})
 			continue
 		}
 		var notes []string

@@ -9,7 +9,7 @@
 # OPTIONS of the last two are keep, move or clear (at each boot), on-change=keep|move|clear (when the version is
 # another one), old=N (how many that were moved aside stay), and of loop home=[SERVER:]/PATH. Without
 # rootnfsd.overlay= nothing happens here. Whatever fails, the node boots, and writes to memory.
-# /run/rootnfsd-overlay/status says what was done, and rootnfsd-overlay(8) reads it.
+# /run/rootnfsd-overlay/status says what was done, and `rootnfsd-overlay status` shows it.
 
 case ${1:-} in prereqs) echo && exit 0 ;; esac
 
