@@ -160,7 +160,7 @@ ask() {
     if [ "$1" = enable ]; then
         rm -f "$next"
     else
-        echo "$1" >"$next.new" && mv "$next.new" "$next"
+        echo "$1" >"$next.new" && sync && mv "$next.new" "$next"
     fi
     done=$?
     if [ -n "$apart" ]; then
