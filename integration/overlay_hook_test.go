@@ -668,3 +668,37 @@ func TestOverlayHookFullServer(t *testing.T) {
 		t.Errorf("when there is room again: mode %s", mode)
 	}
 }
+
+// TestLongOverlayHookPowerCutDevice does the same on a disk.
+func TestLongOverlayHookPowerCutDevice(t *testing.T) {
+	long(t, "cutting the power at each step")
+	n := newInitramfs(t, "sh", noted)
+	device := n.disk(t, "mke2fs", "-q", "-t", "ext4")
+	words := "rootnfsd.version=a rootnfsd.overlay=device:" + device
+	n.boot(t, words, writeNote)
+	copyTo := func(from, to string) {
+		t.Helper()
+		if r := finish(t, exec.Command("dd", "if="+from, "of="+to, "bs=1M", "conv=fsync")); r.status != 0 {
+			t.Fatal(r.stderr)
+		}
+	}
+	before := n.path("before")
+	copyTo(device, before)
+	for _, more := range []string{",move", " rootnfsd.version=b"} {
+		cuts := 0
+		for n.cutAt(t, cuts+1); n.start(t, words+more, "").status != 0; n.cutAt(t, cuts+1) {
+			cuts++
+			n.cutAt(t, 0)
+			got := n.boot(t, words, readNote+"cat media/root-rw/upper.old.*/etc/note 2>/dev/null || true")
+			if mode := n.status(t, "mode"); mode != "device" || !strings.Contains(got, "changed\n") {
+				t.Errorf("%s, cut at step %d: mode %s, and the notes %q; want what was written among them", more, cuts, mode, got)
+			}
+			copyTo(before, device)
+		}
+		t.Logf("%s: cut at each of %d steps", more, cuts)
+		if cuts < 5 {
+			t.Errorf("%s was hardly ever cut: does the hook change nothing?", more)
+		}
+		copyTo(before, device)
+	}
+}
