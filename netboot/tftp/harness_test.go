@@ -355,6 +355,17 @@ type hooked struct {
 
 func (f hooked) ReadAt(p []byte, off int64, nowait bool) (int, error) { return f.read(p, off, nowait) }
 
+// closing is a File whose closing is the test's.
+type closing struct {
+	content
+	close func()
+}
+
+func (f closing) Close() {
+	f.close()
+	f.content.Close()
+}
+
 var _ File = content{}
 
 // ownNetwork is set in a process that a test has started for itself.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +21,7 @@ import (
 // what others leave in its mailbox.
 type loop struct {
 	srv    *Server
-	log    *zap.Logger
+	aside  *aside // nil until run
 	ctx    context.Context
 	limits limits
 
@@ -63,7 +64,7 @@ const requestsAtOnce = 32
 
 func newLoop(ctx context.Context, s *Server, pc *net.UDPConn, limits limits) (l *loop, err error) {
 	l = &loop{
-		srv: s, log: s.Log, ctx: ctx, limits: limits,
+		srv: s, ctx: ctx, limits: limits,
 		epoll: -1, listener: -1, refusals: -1, mail: mailbox{event: -1},
 		disk:    make(chan struct{}, limits.reads),
 		clients: make(map[netip.AddrPort]*transfer),
@@ -212,7 +213,7 @@ func (l *loop) request(packet []byte, p path) {
 	}
 	if len(l.clients)+l.lost >= l.limits.transfers {
 		l.srv.stats.refused.Add(1)
-		l.log.Debug("too many transfers at once", zap.Stringer("client", p.from))
+		l.say(zap.DebugLevel, "too many transfers at once", zap.Stringer("client", p.from))
 		return
 	}
 	t := &transfer{
@@ -282,9 +283,16 @@ var errPanic = errors.New("tftp: internal error")
 // recover makes an error of a panic.
 func (l *loop) recover(t *transfer, err *error) {
 	if r := recover(); r != nil {
-		l.log.Error("panic in a transfer", zap.Any("panic", r), zap.Stringer("client", t.path.from),
+		l.say(zap.ErrorLevel, "panic in a transfer", zap.Any("panic", r), zap.Stringer("client", t.path.from),
 			zap.String("name", t.request.Name), zap.ByteString("stack", debug.Stack()))
 		*err = errPanic
+	}
+}
+
+// say has a line logged.
+func (l *loop) say(level zapcore.Level, message string, fields ...zap.Field) {
+	if e := l.srv.Log.Check(level, message); e != nil {
+		l.aside.do(func() { e.Write(fields...) })
 	}
 }
 
@@ -304,7 +312,7 @@ func (l *loop) refuseTransfer(t *transfer, err error) {
 	case errors.As(err, &told):
 		l.refuse(t.path, told)
 	default:
-		l.log.Warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+		l.say(zap.WarnLevel, "cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
 		l.refuse(t.path, &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
 	}
 	l.forget(t)

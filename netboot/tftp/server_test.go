@@ -53,9 +53,7 @@ func TestRefusals(t *testing.T) {
 		}
 		client.wantNothing()
 	}
-	if n := h.logs.FilterMessage("cannot open a file").Len(); n != 2 {
-		t.Errorf("the log has %d errors; want 2", n)
-	}
+	eventually(t, "the log has both errors", func() bool { return h.logs.FilterMessage("cannot open a file").Len() == 2 })
 	for _, silent := range []string{"", "\x00", "junk", "\x00\x04\x00\x00", "\x00\x05\x00\x00\x00", "\x00\x03\x00\x01x"} {
 		client := h.client(t)
 		client.send(h.addr, []byte(silent))
@@ -214,11 +212,13 @@ func TestRequestAfterAbort(t *testing.T) {
 // TestRequestOvertakesAbort aborts and asks again while the server is about to
 // look at requests, and at nothing else before.
 func TestRequestOvertakesAbort(t *testing.T) {
-	gate := make(chan struct{})
+	gate, closed := make(chan struct{}), make(chan struct{}, 10)
 	h := start(t, func(h *harness) {
-		h.Done = func(r Result) {
-			h.results <- r
-			<-gate // nothing goes on meanwhile
+		h.Open = func(context.Context, Request) (File, error) {
+			return closing{h.file(pattern(10_000)), func() {
+				closed <- struct{}{}
+				<-gate // nothing goes on meanwhile
+			}}, nil
 		}
 	})
 	const abort, oack = "\x00\x05\x00\x00\x00", "\x00\x06tsize\x0010000\x00"
@@ -231,15 +231,15 @@ func TestRequestOvertakesAbort(t *testing.T) {
 		}
 	}
 	clients[0].send(clients[0].tid, []byte(abort))
-	h.result(t)
+	<-closed
 	clients[1].send(clients[1].tid, []byte(abort))
 	clients[3].ask("f", "tsize", "0")
 	gate <- struct{}{}
-	h.result(t) // by now it is known that there is a request, which comes after this
+	<-closed // by now it is known that there is a request, which comes after this
 	clients[2].send(clients[2].tid, []byte(abort))
 	clients[2].ask("f", "tsize", "0")
 	gate <- struct{}{}
-	h.result(t)
+	<-closed
 	close(gate)
 	clients[2].wantPacket(oack)
 	clients[3].wantPacket(oack)
@@ -426,9 +426,7 @@ func TestPanic(t *testing.T) {
 		c.ask(name)
 		c.wantPacket("\x00\x05\x00\x00the file cannot be read: the server's log says why\x00")
 	}
-	if n := h.logs.FilterMessage("panic in a transfer").Len(); n != 2 {
-		t.Errorf("the log has %d panics; want 2", n)
-	}
+	eventually(t, "the log has both panics", func() bool { return h.logs.FilterMessage("panic in a transfer").Len() == 2 })
 	h.logs.TakeAll()
 	if got, err := h.client(t).fetch("f", nil); err != nil || !bytes.Equal(got, h.files["f"]) {
 		t.Errorf("afterwards: %d bytes, %v", len(got), err)

@@ -55,6 +55,8 @@ type transfer struct {
 	window int64 // blocks that may be in flight
 	blocks int64 // of the file: the last one is shorter than the others, and may be empty
 
+	confirmation *confirmation // nil unless Confirmed is called, or will be
+
 	// Blocks are counted from 1, without an end; on the wire they have 16 bits.
 	acked int64 // the client has all up to this one
 	next  int64 // to be sent
@@ -104,7 +106,11 @@ func (t *transfer) release() {
 		largeBuffers.Put((*[largeBufferSize]byte)(t.buf))
 	}
 	t.buf = nil
-	t.file.Close()
+	if t.confirmation != nil {
+		t.confirmation.release()
+	} else {
+		t.file.Close()
+	}
 }
 
 // start sends the first packet of a transfer whose file is open.
@@ -112,7 +118,7 @@ func (l *loop) start(t *transfer, f File) {
 	l.srv.stats.running.Add(1)
 	t.file, t.size = f, f.Size()
 	if err := l.connect(t); err != nil {
-		l.log.Warn("cannot send a file", zap.Stringer("client", t.path.from), zap.Stringer("from", t.path.local), zap.Error(err))
+		l.say(zap.WarnLevel, "cannot send a file", zap.Stringer("client", t.path.from), zap.Stringer("from", t.path.local), zap.Error(err))
 		l.end(t, err)
 		return
 	}
@@ -193,9 +199,8 @@ func (l *loop) end(t *transfer, err error) {
 		stats.failed.Add(1)
 	}
 	if l.srv.Done != nil {
-		l.srv.Done(Result{
-			Request: t.request, Size: t.size, Sent: min(t.acked*t.block, t.size), Took: l.now.Sub(t.began), Err: err,
-		})
+		r := Result{Request: t.request, Size: t.size, Sent: min(t.acked*t.block, t.size), Took: l.now.Sub(t.began), Err: err}
+		l.aside.do(func() { l.srv.Done(r) })
 	}
 	if t.reading {
 		l.lost++ // until the read ends, the file and the buffer are its own
@@ -206,7 +211,7 @@ func (l *loop) end(t *transfer, err error) {
 
 // fail ends a transfer whose file cannot be read, and tells the client.
 func (l *loop) fail(t *transfer, err error) {
-	l.log.Warn("cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+	l.say(zap.WarnLevel, "cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
 	l.out = appendError(l.out[:0], &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
 	_ = send(t.fd, l.out)
 	l.end(t, err)
@@ -227,16 +232,19 @@ func (l *loop) receive(t *transfer) bool {
 	case opAck:
 		l.acknowledged(t, number)
 	case opError:
-		t.confirm()
+		l.confirm(t)
 		l.end(t, fmt.Errorf("%w: error %d: %q", ErrAborted, number, message))
 	}
 	return true
 }
 
 // confirm tells the file that the client has answered, if it has not before.
-func (t *transfer) confirm() {
+func (l *loop) confirm(t *transfer) {
 	if f, ok := t.file.(Confirmer); ok && t.half != nil {
-		f.Confirmed()
+		c := newConfirmation(f)
+		if l.aside.do(c.run) {
+			t.confirmation = c
+		}
 	}
 }
 
@@ -251,7 +259,7 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 		if len(t.query.options) == 0 && more == 0 {
 			return // nobody has that block yet
 		}
-		t.confirm()
+		l.confirm(t)
 		l.notHalfOpen(t)
 		t.takeBuffer()
 	case more == 0:
