@@ -92,6 +92,7 @@ func startAt(t *testing.T, address string, change func(*harness)) *harness {
 	}
 	h.Server = &Server{Open: h.open, Done: func(r Result) { h.results <- r }, Log: zap.New(core)}
 	h.limits.timeout = time.Hour // silence does nothing where a test is not about it
+	h.limits.silence = time.Hour
 	if change != nil {
 		change(h)
 	}

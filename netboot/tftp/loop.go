@@ -37,18 +37,21 @@ type loop struct {
 	nextTick time.Time
 
 	clients map[netip.AddrPort]*transfer
-	slots   []*transfer // those that have a socket, by the number that its events carry
-	free    []int32     // slots without a transfer
-	serial  int32       // of the last transfer that got a slot
-	half    list.List   // of *transfer of which nothing is acknowledged, the oldest first
-	waiting list.List   // those of half for which Open has not been called
-	opening int         // goroutines in Open
-	lost    int         // transfers that are over while a read of theirs goes on
+	at      map[netip.Addr]int // how many of clients have an address
+	silent  list.List          // of *transfer that has a file, the one that is silent longest first
+	slots   []*transfer        // those that have a socket, by the number that its events carry
+	free    []int32            // slots without a transfer
+	serial  int32              // of the last transfer that got a slot
+	half    list.List          // of *transfer of which nothing is acknowledged, the oldest first
+	waiting list.List          // those of half for which Open has not been called
+	opening int                // goroutines in Open
+	lost    int                // transfers that are over while a read of theirs goes on
 
 	events  [128]unix.EpollEvent
 	in      [2 * maxRequest]byte // longer than a request may be, to tell those that are too long
 	control [128]byte
 	out     []byte
+	warned  map[string]*warnings // by message
 	batch   batch
 	gso     bool // the kernel knows UDP_SEGMENT (Linux 4.18)
 }
@@ -68,6 +71,8 @@ func newLoop(ctx context.Context, s *Server, pc *net.UDPConn, limits limits) (l 
 		epoll: -1, listener: -1, refusals: -1, mail: mailbox{event: -1},
 		disk:    make(chan struct{}, limits.reads),
 		clients: make(map[netip.AddrPort]*transfer),
+		at:      make(map[netip.Addr]int),
+		warned:  make(map[string]*warnings),
 		now:     time.Now(),
 	}
 	defer func() {
@@ -208,12 +213,9 @@ func (l *loop) request(packet []byte, p path) {
 	if old := l.clients[p.from]; old != nil && !l.superseded(old, q) {
 		return
 	}
-	if l.half.Len() >= l.limits.halfOpen {
-		l.end(l.half.Front().Value.(*transfer), errPushedOut)
-	}
-	if len(l.clients)+l.lost >= l.limits.transfers {
+	if !l.room(p.from.Addr()) {
 		l.srv.stats.refused.Add(1)
-		l.say(zap.DebugLevel, "too many transfers at once", zap.Stringer("client", p.from))
+		l.warn("too many transfers", zap.Stringer("client", p.from))
 		return
 	}
 	t := &transfer{
@@ -221,9 +223,39 @@ func (l *loop) request(packet []byte, p path) {
 		request: Request{Name: q.name, From: p.from, Local: p.local},
 	}
 	l.clients[p.from] = t
+	l.at[p.from.Addr()]++
 	t.half = l.half.PushBack(t)
 	t.waiting = l.waiting.PushBack(t)
 	l.openNext()
+}
+
+// room reports whether one more transfer from an address may begin. Another one
+// may have to end for it.
+func (l *loop) room(from netip.Addr) bool {
+	if l.half.Len() >= l.limits.halfOpen {
+		l.end(l.half.Front().Value.(*transfer), errPushedOut)
+	}
+	if l.at[from] >= l.limits.perAddress && !l.pushOut(from) {
+		return false
+	}
+	return len(l.clients)+l.lost < l.limits.transfers || l.pushOut(netip.Addr{})
+}
+
+// pushOut ends the transfer of which nothing is heard for longest, and reports
+// whether there is one that is silent for a timeout. It may have to be one with a
+// client at some address. What waits for our own disk is not silent.
+func (l *loop) pushOut(from netip.Addr) bool {
+	for e := l.silent.Front(); e != nil; e = e.Next() {
+		t := e.Value.(*transfer)
+		if l.now.Sub(t.heard) < l.limits.timeout {
+			return false
+		}
+		if !t.reading && (!from.IsValid() || t.path.from.Addr() == from) {
+			l.end(t, errPushedOut)
+			return true
+		}
+	}
+	return false
 }
 
 // superseded reports whether a request comes in place of an earlier one of the
@@ -296,6 +328,31 @@ func (l *loop) say(level zapcore.Level, message string, fields ...zap.Field) {
 	}
 }
 
+// warnings counts how often the same was said lately.
+type warnings struct {
+	began time.Time
+	n     int
+}
+
+// warningsAMinute is how often a minute the log says the same of what clients
+// can bring about at any rate.
+const warningsAMinute = 10
+
+// warn has a warning logged, unless the same was said often enough.
+func (l *loop) warn(message string, fields ...zap.Field) {
+	w := l.warned[message]
+	if w == nil {
+		w = &warnings{began: l.now}
+		l.warned[message] = w
+	}
+	if l.now.Sub(w.began) >= time.Minute {
+		*w = warnings{began: l.now}
+	}
+	if w.n++; w.n <= warningsAMinute {
+		l.say(zap.WarnLevel, message, fields...)
+	}
+}
+
 // refuse answers a request by an error.
 func (l *loop) refuse(p path, e *Error) {
 	l.srv.stats.refused.Add(1)
@@ -312,7 +369,7 @@ func (l *loop) refuseTransfer(t *transfer, err error) {
 	case errors.As(err, &told):
 		l.refuse(t.path, told)
 	default:
-		l.say(zap.WarnLevel, "cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+		l.warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
 		l.refuse(t.path, &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
 	}
 	l.forget(t)

@@ -41,10 +41,12 @@ func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 func (l *limits) setDefaults() {
 	setDefault(&l.transfers, maxTransfers())
 	setDefault(&l.halfOpen, max(1, l.transfers/2))
+	setDefault(&l.perAddress, 64)
 	setDefault(&l.opens, 64)
 	setDefault(&l.reads, 64)
 	setDefault(&l.aside, 4096)
 	setDefault(&l.timeout, time.Second)
+	setDefault(&l.silence, time.Minute)
 }
 
 func setDefault[T comparable](field *T, value T) {

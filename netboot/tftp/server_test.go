@@ -338,10 +338,91 @@ func TestTooMany(t *testing.T) {
 	late.ask("f")
 	eventually(t, "the request is refused", func() bool { return h.Stats().Refused == 1 })
 	late.wantNothing()
+	eventually(t, "the log says so", func() bool { return h.logs.FilterMessage("too many transfers").Len() == 1 })
 	clients[1].send(clients[1].tid, []byte("\x00\x05\x00\x00\x00"))
 	h.result(t)
 	late.ask("f")
 	late.wantBlock(1)
+}
+
+// TestTooManySilent fills the server with transfers that go silent after the
+// first acknowledgement. They end for others, the one that is silent longest first.
+func TestTooManySilent(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(*limits)
+	}{
+		{"in all", func(l *limits) { l.transfers = 3 }},
+		{"at one address", func(l *limits) { l.perAddress = 3 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := start(t, func(h *harness) {
+				c.set(&h.limits)
+				h.limits.timeout = time.Millisecond
+			})
+			begin := func() *client {
+				c := h.client(t)
+				c.ask("f", "timeout", "255")
+				c.wantPacket("\x00\x06timeout\x00255\x00")
+				c.ack(0)
+				c.wantBlock(1)
+				return c
+			}
+			first, second, third := begin(), begin(), begin()
+			first.ack(1)
+			first.wantBlock(2)
+			time.Sleep(2 * time.Millisecond) // after which all are silent
+			late := h.client(t)
+			late.ask("f")
+			late.wantBlock(1)
+			from := second.conn.LocalAddr().String()
+			if r := h.result(t); r.Err != errPushedOut || r.From.String() != from {
+				t.Errorf("%+v; want the one of %s to end", r, from)
+			}
+			first.ack(2)
+			first.wantBlock(3)
+			third.ack(1)
+			third.wantBlock(2)
+		})
+	}
+}
+
+// TestTooManyAtOneAddress fills what one address may have. Others get theirs.
+func TestTooManyAtOneAddress(t *testing.T) {
+	h := start(t, func(h *harness) { h.limits.perAddress = 2 })
+	for range 2 {
+		c := h.client(t)
+		c.ask("f")
+		c.wantBlock(1)
+	}
+	late := h.client(t)
+	late.ask("f")
+	eventually(t, "the request is refused", func() bool { return h.Stats().Refused == 1 })
+	late.wantNothing()
+	other, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	elsewhere := &client{t: t, conn: other, server: h.addr, buf: make([]byte, 1000)}
+	elsewhere.ask("f")
+	elsewhere.wantBlock(1)
+}
+
+// TestWarningsAreFew asks for what makes the log warn.
+func TestWarningsAreFew(t *testing.T) {
+	h := start(t, nil)
+	h.openBy(func(context.Context, Request) (File, error) { return nil, errTest })
+	c := h.client(t)
+	for range 3 * warningsAMinute {
+		if _, err := c.fetch("f", nil); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	h.stop()
+	if n := h.logs.FilterMessage("cannot open a file").Len(); n < warningsAMinute || n > 2*warningsAMinute {
+		t.Errorf("the log has it %d times; want %d a minute", n, warningsAMinute)
+	}
 }
 
 // TestOpenIsBounded lets Open hang for more clients than it is called for at once.

@@ -93,12 +93,14 @@ type Server struct {
 // limits bound what clients can make one call of Serve hold. A zero field means
 // its default.
 type limits struct {
-	transfers int           // at once, half-open ones included
-	halfOpen  int           // of these, transfers of which nothing is acknowledged yet
-	opens     int           // goroutines in Open
-	reads     int           // goroutines that wait for a disk
-	aside     int           // lines of the log and calls of Confirmed and Done that wait
-	timeout   time.Duration // until a packet is sent again the first time, if the client does not say
+	transfers  int           // at once, half-open ones included
+	halfOpen   int           // of these, transfers of which nothing is acknowledged yet
+	perAddress int           // of these, transfers with clients at one address
+	opens      int           // goroutines in Open
+	reads      int           // goroutines that wait for a disk
+	aside      int           // lines of the log and calls of Confirmed and Done that wait
+	timeout    time.Duration // until a packet is sent again the first time, if the client does not say
+	silence    time.Duration // until a transfer ends, whatever the client says
 }
 
 // Stats are counts of a server since it was made.

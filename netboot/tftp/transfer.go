@@ -20,7 +20,7 @@ import (
 // How transfers end, besides those ways that have names for others.
 var (
 	errSilent    = errors.New("tftp: the client does not answer any more")
-	errPushedOut = errors.New("tftp: too many requests that nobody goes on with; this was the oldest")
+	errPushedOut = errors.New("tftp: too many transfers that nobody goes on with; this one was silent longest")
 	errStopped   = errors.New("tftp: the server stops")
 )
 
@@ -29,7 +29,8 @@ const (
 	// long, up to maxBackoff timeouts.
 	maxBackoff = 8
 	// patience is after how many timeouts a transfer ends in which nothing is
-	// acknowledged: with a second, all was sent six times then.
+	// acknowledged: with a second, all was sent six times then. A client that asks
+	// for a longer timeout gets two of those, up to limits.silence.
 	patience = 30
 )
 
@@ -42,6 +43,7 @@ type transfer struct {
 	began   time.Time
 	half    *list.Element // in loop.half
 	waiting *list.Element // in loop.waiting
+	silent  *list.Element // in loop.silent
 
 	fd     int // its socket, connected to the client; -1 if it has none
 	slot   int32
@@ -161,6 +163,15 @@ func (l *loop) connect(t *transfer) error {
 func (l *loop) forget(t *transfer) {
 	t.over = true
 	delete(l.clients, t.path.from)
+	if from := t.path.from.Addr(); l.at[from] > 1 {
+		l.at[from]--
+	} else {
+		delete(l.at, from)
+	}
+	if t.silent != nil {
+		l.silent.Remove(t.silent)
+		t.silent = nil
+	}
 	l.notHalfOpen(t)
 	if t.waiting != nil {
 		l.waiting.Remove(t.waiting)
@@ -211,7 +222,7 @@ func (l *loop) end(t *transfer, err error) {
 
 // fail ends a transfer whose file cannot be read, and tells the client.
 func (l *loop) fail(t *transfer, err error) {
-	l.say(zap.WarnLevel, "cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+	l.warn("cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
 	l.out = appendError(l.out[:0], &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
 	_ = send(t.fd, l.out)
 	l.end(t, err)
@@ -289,7 +300,22 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 // heardFrom restarts the clock of silence.
 func (l *loop) heardFrom(t *transfer) {
 	t.heard, t.interval = l.now, l.firstTimeout(t)
-	t.deadline = l.now.Add(t.interval)
+	l.wait(t)
+	if t.silent == nil {
+		t.silent = l.silent.PushBack(t)
+	} else {
+		l.silent.MoveToBack(t.silent)
+	}
+}
+
+// wait sets when to do something if t's client stays silent.
+func (l *loop) wait(t *transfer) {
+	t.deadline = l.now.Add(min(t.interval, l.patienceFor(t)-l.now.Sub(t.heard)))
+}
+
+// patienceFor is after how long a silence a transfer ends.
+func (l *loop) patienceFor(t *transfer) time.Duration {
+	return min(max(patience*l.limits.timeout, 2*l.firstTimeout(t)), l.limits.silence)
 }
 
 func (l *loop) firstTimeout(t *transfer) time.Duration {
@@ -301,17 +327,16 @@ func (l *loop) firstTimeout(t *transfer) time.Duration {
 
 // expired does something about a client from which nothing came.
 func (l *loop) expired(t *transfer) {
-	first := l.firstTimeout(t)
 	switch {
 	case t.stuck:
 		t.stuck = false
-		t.deadline = l.now.Add(t.interval)
-	case l.now.Sub(t.heard) >= max(patience*l.limits.timeout, 2*first):
+		l.wait(t)
+	case l.now.Sub(t.heard) >= l.patienceFor(t):
 		l.end(t, errSilent)
 		return
 	default:
-		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, first))
-		t.deadline = l.now.Add(t.interval)
+		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, l.firstTimeout(t)))
+		l.wait(t)
 		t.next = t.acked + 1
 		t.doubt = 2
 	}

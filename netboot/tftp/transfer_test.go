@@ -283,6 +283,17 @@ func TestTimeoutOption(t *testing.T) {
 	c.wantBlock(1)
 }
 
+// TestSilenceIsBounded asks for a long timeout and says no more.
+func TestSilenceIsBounded(t *testing.T) {
+	h := start(t, func(h *harness) { h.limits.silence = 50 * time.Millisecond })
+	c := h.client(t)
+	c.ask("f", "timeout", "255")
+	c.receive()
+	if r := h.result(t); r.Err != errSilent {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestAbort ends transfers by a client's ERROR.
 func TestAbort(t *testing.T) {
 	h := start(t, nil)
