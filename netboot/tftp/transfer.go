@@ -49,6 +49,7 @@ type transfer struct {
 	slot   int32
 	serial int32
 	gso    bool // the kernel cuts what is sent into blocks
+	pieces bool // packets may be cut to pieces underway
 	over   bool
 
 	file   File // nil until Open has answered
@@ -125,7 +126,10 @@ func (l *loop) start(t *transfer, f File) {
 		return
 	}
 	q := t.query
-	t.block, t.window = int64(min(q.block, t.path.largestBlock(t.fd))), int64(q.window)
+	t.block, t.window = int64(q.block), int64(q.window)
+	if q.has(optBlock) { // who did not ask cannot be told of smaller blocks, and takes the first for the last
+		t.block = min(t.block, int64(t.path.largestBlock(t.fd)))
+	}
 	t.blocks = t.size/t.block + 1
 	t.next = 1
 	t.gso = l.gso && t.window > 1
@@ -235,6 +239,9 @@ func (l *loop) receive(t *transfer) bool {
 	case 0:
 	case unix.EAGAIN, unix.EINTR:
 		return false
+	case unix.EMSGSIZE:
+		l.narrowed(t)
+		return true
 	default:
 		l.end(t, errno) // ECONNREFUSED: nobody is at the client's port any more
 		return true
@@ -247,6 +254,16 @@ func (l *loop) receive(t *transfer) bool {
 		l.end(t, fmt.Errorf("%w: error %d: %q", ErrAborted, number, message))
 	}
 	return true
+}
+
+// narrowed goes on after a router has told that packets are too large for it. The
+// size of blocks is agreed on, so they are cut to pieces from then on; what was in
+// flight is lost.
+func (l *loop) narrowed(t *transfer) {
+	t.gso, t.pieces = false, true
+	t.path.allowPieces(t.fd)
+	t.next, t.doubt = t.acked+1, 2
+	l.send(t)
 }
 
 // confirm tells the file that the client has answered, if it has not before.
@@ -387,6 +404,10 @@ func (l *loop) sent(t *transfer, errno unix.Errno) bool {
 		l.end(t, errno)
 		return false
 	case unix.EINVAL, unix.EMSGSIZE, unix.EIO:
+		if errno == unix.EMSGSIZE && !t.pieces {
+			l.narrowed(t)
+			return false
+		}
 		if t.gso { // the path takes smaller packets than it did, or the device cannot do it
 			t.gso = false
 			l.send(t)
