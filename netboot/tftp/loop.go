@@ -89,6 +89,11 @@ func newLoop(ctx context.Context, s *Server, pc *net.UDPConn, limits limits) (l 
 	if l.refusals, err = unix.Socket(l.family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("tftp: cannot open a socket: %w", err)
 	}
+	if l.family == unix.AF_INET6 { // it answers IPv4 clients, too, whatever net.ipv6.bindv6only says
+		if err := unix.SetsockoptInt(l.refusals, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return nil, fmt.Errorf("tftp: cannot set up a socket for IPv4: %w", err)
+		}
+	}
 	l.gso = unix.SetsockoptInt(l.refusals, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil
 	if l.mail.event, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("tftp: cannot make an eventfd: %w", err)

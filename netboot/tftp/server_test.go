@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -150,6 +152,81 @@ func TestPath(t *testing.T) {
 			t.Errorf("%s: %q; want %q", c.name, got, c.want)
 		}
 	}
+}
+
+// TestOnlyIPv6 refuses a client of IPv4 where sockets of IPv6 are for that alone
+// unless they say otherwise.
+func TestOnlyIPv6(t *testing.T) {
+	inOwnNetwork(t, func() {
+		setLoopback(t, 1500)
+		if err := os.WriteFile("/proc/sys/net/ipv6/bindv6only", []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		h := startAt(t, "[::]:0", nil)
+		c := newClient(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), h.addr.Port()))
+		c.ask("missing")
+		c.wantPacket("\x00\x05\x00\x01no such file\x00")
+	})
+}
+
+// TestCannotSend asks from where no answer can be sent to, and while there are no
+// descriptors. That fills no log.
+func TestCannotSend(t *testing.T) {
+	const message, requests = "cannot send a file", 50
+	inOwnNetwork(t, func() {
+		setLoopback(t, 1500)
+		h := start(t, nil)
+		nowhere, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(nowhere)
+		to := &unix.SockaddrInet4{Port: int(h.addr.Port()), Addr: h.addr.Addr().As4()}
+		if err := errors.Join(
+			unix.SetsockoptInt(nowhere, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1),
+			unix.Bind(nowhere, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 7}}),
+			unix.Sendto(nowhere, rrq("f", "octet"), 0, to),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if r := h.result(t); !errors.Is(r.Err, unix.ENETUNREACH) {
+			t.Errorf("%+v", r)
+		}
+
+		c := h.client(t)
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		free, err := unix.Dup(nowhere) // the lowest that is free
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(free)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
+			t.Fatal(err)
+		}
+		for range requests {
+			c.ask("f")
+			if r := h.result(t); r.Err != unix.EMFILE {
+				t.Errorf("%+v", r)
+			}
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.fetch("f", nil); err != nil || len(got) != 10_000 {
+			t.Errorf("afterwards: %d bytes, %v", len(got), err)
+		}
+		h.stop()
+		warned := h.logs.FilterMessage(message)
+		if n := warned.Len(); n == 0 || n > 2*warningsAMinute {
+			t.Errorf("the log has it %d times; want %d a minute", n, warningsAMinute)
+		}
+		if n := warned.FilterField(zap.Error(unix.ENETUNREACH)).Len(); n != 0 {
+			t.Errorf("the log warns %d times of an address that was made up", n)
+		}
+	})
 }
 
 // TestDuplicateRequest asks again and again from the same port.
@@ -502,12 +579,12 @@ func TestPanic(t *testing.T) {
 		}
 		return open(ctx, r)
 	})
-	for _, name := range []string{"open", "read"} {
+	for _, request := range [][]byte{rrq("open", "octet"), rrq("read", "octet"), rrq("read", "netascii")} {
 		c := h.client(t)
-		c.ask(name)
+		c.send(h.addr, request)
 		c.wantPacket("\x00\x05\x00\x00the file cannot be read: the server's log says why\x00")
 	}
-	eventually(t, "the log has both panics", func() bool { return h.logs.FilterMessage("panic in a transfer").Len() == 2 })
+	eventually(t, "the log has all panics", func() bool { return h.logs.FilterMessage("panic in a transfer").Len() == 3 })
 	h.logs.TakeAll()
 	if got, err := h.client(t).fetch("f", nil); err != nil || !bytes.Equal(got, h.files["f"]) {
 		t.Errorf("afterwards: %d bytes, %v", len(got), err)

@@ -121,7 +121,12 @@ func (l *loop) start(t *transfer, f File) {
 	l.srv.stats.running.Add(1)
 	t.file, t.size = f, f.Size()
 	if err := l.connect(t); err != nil {
-		l.say(zap.WarnLevel, "cannot send a file", zap.Stringer("client", t.path.from), zap.Stringer("from", t.path.local), zap.Error(err))
+		fields := []zap.Field{zap.Stringer("client", t.path.from), zap.Stringer("from", t.path.local), zap.Error(err)}
+		if unroutable(err) {
+			l.say(zap.DebugLevel, "cannot send a file", fields...)
+		} else {
+			l.warn("cannot send a file", fields...)
+		}
 		l.end(t, err)
 		return
 	}
@@ -139,6 +144,12 @@ func (l *loop) start(t *transfer, f File) {
 		t.buf = make([]byte, t.block)
 	}
 	l.send(t)
+}
+
+// unroutable reports whether an address cannot be sent to. Who makes up where a
+// request comes from brings that about.
+func unroutable(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES)
 }
 
 // connect gives t a socket.
@@ -345,12 +356,12 @@ func (l *loop) firstTimeout(t *transfer) time.Duration {
 // expired does something about a client from which nothing came.
 func (l *loop) expired(t *transfer) {
 	switch {
-	case t.stuck:
-		t.stuck = false
-		l.wait(t)
 	case l.now.Sub(t.heard) >= l.patienceFor(t):
 		l.end(t, errSilent)
 		return
+	case t.stuck:
+		t.stuck = false
+		l.wait(t)
 	default:
 		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, l.firstTimeout(t)))
 		l.wait(t)

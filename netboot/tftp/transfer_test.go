@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -282,6 +283,38 @@ func TestTimeoutOption(t *testing.T) {
 	c.ack(0)
 	c.wantBlock(1)
 	c.wantBlock(1)
+}
+
+// TestStuck ends the transfer of a silent client while its socket takes nothing.
+func TestStuck(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	for send(pair[0], []byte("full")) == 0 {
+	}
+	s := &Server{Log: zap.NewNop()}
+	l := &loop{srv: s, limits: limits{timeout: time.Second, silence: time.Minute}, now: time.Now()}
+	var closed atomic.Int64
+	tr := &transfer{fd: pair[0], query: &query{}, file: content{nil, &closed}, block: 512, window: 1, blocks: 1, next: 1, buf: make([]byte, 512)}
+	l.batch.init()
+	l.slots = []*transfer{tr}
+	l.heardFrom(tr)
+	l.send(tr)
+	if !tr.stuck {
+		t.Fatal("the socket takes more")
+	}
+	for range 100 {
+		l.expired(tr)
+		if tr.over {
+			break
+		}
+		l.now = l.now.Add(time.Second)
+	}
+	if s := s.Stats(); !tr.over || closed.Load() != 1 || s.Failed != 1 {
+		t.Errorf("the transfer goes on: %+v", s)
+	}
 }
 
 // TestSilenceIsBounded asks for a long timeout and says no more.
