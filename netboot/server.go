@@ -58,11 +58,17 @@ func (s *Server) Open(_ context.Context, r tftp.Request) (tftp.File, error) {
 		return nil, s.refuse(r, err)
 	}
 	b := &booting{s: s, Boot: boot, request: r, log: s.Log.With(zap.String("image", boot.Image), zap.String("version", boot.Version), zap.Stringer("address", r.From.Addr()))}
+	opened := false
+	defer func() {
+		if !opened { // by a panic, too
+			boot.Done()
+		}
+	}()
 	f, err := b.open(&w)
 	if err != nil {
-		boot.Done()
 		return nil, b.refuse(err)
 	}
+	opened = true
 	return &bootFile{f, b}, nil
 }
 

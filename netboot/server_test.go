@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -472,6 +474,30 @@ func TestOneVersion(t *testing.T) {
 	if n := s.x.Fleet("pi"); len(n) != 1 || n[0].Netboot == nil || !n[0].Netboot.Named {
 		t.Errorf("%+v", n)
 	}
+}
+
+// TestPanic: a request that panics does not keep a boot from ending, after which the node gets what is promoted.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, pi)
+		s.set(exports.Entry{Name: "pi-01", Addresses: []netip.Addr{netip.MustParseAddr(node)}})
+		s.MachineID = func(string, string) (string, error) { panic("in MachineID") }
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_, _ = s.get(node, "0660cd37/cmdline.txt")
+		}()
+		s.store.seal("v2", pi)
+		s.promote("v2")
+		time.Sleep(time.Hour)
+		s.MachineID = nil
+		if got, err := s.get(node, "0660cd37/cmdline.txt"); err != nil || !strings.Contains(got, ":/pi@v2,") {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
 }
 
 func TestWhoGetsNothing(t *testing.T) {
