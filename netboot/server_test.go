@@ -418,7 +418,7 @@ func TestScript(t *testing.T) {
 	line := strings.Replace(ours, "@v2", "@v1", 1)
 	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+line+"\ninitrd initrd.img\nboot\n")
 	s.set(exports.Entry{Name: "pc", Addresses: []netip.Addr{netip.MustParseAddr(node)}, Cmdline: "a=${net0/mac} || panic=3"})
-	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+line+" systemd.hostname=pc systemd.machine_id=id-of-pi-pc panic=3\ninitrd initrd.img\nboot\n")
+	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+without(line, "panic=120")+" systemd.hostname=pc systemd.machine_id=id-of-pi-pc panic=3\ninitrd initrd.img\nboot\n")
 	if s.said("a=${net0/mac} ||") != 1 {
 		t.Errorf("log: %v", s.logs.All())
 	}
