@@ -474,6 +474,19 @@ func TestOneVersion(t *testing.T) {
 	}
 }
 
+// TestServerAddress: nodes mount their root where the operator says, at whatever address they asked.
+func TestServerAddress(t *testing.T) {
+	s := serve(t, pi)
+	for set, want := range map[string]string{"": "nfsroot=192.0.2.1:/pi@v1,", "198.51.100.7": "nfsroot=198.51.100.7:/pi@v1,"} {
+		if s.Address = (netip.Addr{}); set != "" {
+			s.Address = netip.MustParseAddr(set)
+		}
+		if got, err := s.get(node, "cmdline.txt"); err != nil || !strings.Contains(got, want) {
+			t.Errorf("address %q: %q, %v; want %s", set, got, err, want)
+		}
+	}
+}
+
 func TestWhoGetsNothing(t *testing.T) {
 	s := serve(t, nil)
 	if _, err := s.get(node, "start4.elf"); err != tftp.ErrIgnore {

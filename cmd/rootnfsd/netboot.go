@@ -55,7 +55,7 @@ Examples:
    rootnfsd netboot ` + name + ` --range 10.0.0.10,10.0.0.99 --server 10.0.0.1 --network 10.0.0.0/24`,
 		Flags: append([]cli.Flag{
 			exportFlag(), configFlag(),
-			&cli.StringFlag{Name: "server", Usage: "the server's `ADDRESS` as nodes see it (default: this machine's)"},
+			&cli.StringFlag{Name: "server", Usage: "the server's `ADDRESS` as nodes see it (default: server-address of the configuration, or this machine's)"},
 			&cli.StringFlag{Name: "interface", Usage: "answer DHCP on this network `INTERFACE` alone"},
 			&cli.StringFlag{Name: "network", Usage: "the nodes' `NETWORK`, such as 192.168.1.0/24 (default: that which this machine has the address in)"},
 			&cli.StringFlag{Name: "range", Usage: "give out addresses `FROM,TO`"},

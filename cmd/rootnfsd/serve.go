@@ -46,6 +46,7 @@ Examples:
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
 			&cli.StringFlag{Name: "tftp", Value: "off", Usage: "give nodes their boot files by TFTP at `ADDR`, such as :69, or off (docs/netboot.md)"},
+			&cli.StringFlag{Name: "server-address", Usage: "nodes mount their root at this `ADDRESS`, for a server behind a NAT or in a container (default: that which they ask at)"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
 			&cli.StringFlag{Name: "admin", Usage: "answer status, metrics and nodes that say that they are well over HTTP at `ADDR` (docs/admin.md; default: only on a socket in the store)"},
 			&cli.StringFlag{Name: "record", Usage: "write each call about a version to `FILE`, which must be new: rootnfsd bench storm replays it"},
@@ -76,6 +77,10 @@ func serve(c *cli.Context) error {
 		return usageError(c, "--allow is empty: nobody could mount")
 	}
 	allow, err := parseAllow(allowed)
+	if err != nil {
+		return err
+	}
+	address, err := parseServerAddress(str(c, "server-address", cfg.Server))
 	if err != nil {
 		return err
 	}
@@ -121,6 +126,9 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer socks.close()
+	if bound := boundTo(socks.tcp[0].Addr()); !address.IsValid() && bound.Is4() && !bound.IsUnspecified() {
+		address = bound
+	}
 	if err := socks.openAdmin(str(c, "admin", cfg.Admin)); err != nil {
 		return err
 	}
@@ -144,7 +152,7 @@ func serve(c *cli.Context) error {
 	running := newTasks(ctx)
 	var boot *netboot.Server
 	if socks.tftp != nil {
-		boot = netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), MachineID: machineIDs(images), Log: log})
+		boot = netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), Address: address, MachineID: machineIDs(images), Log: log})
 	}
 	running.start(func(ctx context.Context) error {
 		doors.serve(ctx, newAdmin(stores, x, server, boot, allow, log))
@@ -159,7 +167,7 @@ func serve(c *cli.Context) error {
 		if err := sealNew(ctx, stores, x, log); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if err := announce(c.App.Writer, x, homes, socks, allow); err != nil {
+		if err := announce(c.App.Writer, x, homes, socks, allow, address); err != nil {
 			return err
 		}
 		daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
@@ -262,6 +270,18 @@ func parseAllow(values []string) ([]netip.Prefix, error) {
 		prefixes = append(prefixes, p)
 	}
 	return prefixes, nil
+}
+
+// parseServerAddress reads the value of --server-address. An empty one is no address.
+func parseServerAddress(text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() || a.IsUnspecified() {
+		return netip.Addr{}, fmt.Errorf("--server-address %s: want an address such as 192.168.1.66, for nodes mount their root over IPv4 only", text)
+	}
+	return a, nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
@@ -135,4 +137,101 @@ func TestSealedBeforeOthers(t *testing.T) {
 	if s := x.Serving(); s[0].Promoted.Version != "v1" || s[1].Promoted.Version != "" {
 		t.Errorf("%+v", s)
 	}
+}
+
+// writerFunc is a Writer that is a function.
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(p)
+	return len(p), nil
+}
+
+// TestServerAddress: the line that serve announces, and the one that a node fetches, have the address at which NFS is bound, or the one
+// that the operator says.
+func TestServerAddress(t *testing.T) {
+	store := newStoreOf(t, "images", true, "v1/boot/firmware")
+	if err := os.WriteFile(filepath.Join(store, "v1/boot/firmware/cmdline.txt"), []byte("quiet\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "rootnfsd.yaml")
+	if err := os.WriteFile(file, []byte("server-address: 198.51.100.7\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	none := filepath.Join(t.TempDir(), "none.yaml")
+	if err := os.WriteFile(none, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name, config string
+		flags        []string
+		want         string
+	}{
+		{"bound to one address", none, nil, "127.0.0.1"},
+		{"by the configuration", file, nil, "198.51.100.7"},
+		{"by a flag", file, []string{"--server-address", "198.51.100.8"}, "198.51.100.8"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var said, fetched string
+			app := newApp()
+			app.Writer = writerFunc(func(p []byte) {
+				said = string(p)
+				_, at, _ := strings.Cut(said, "boot files: TFTP on ")
+				at, _, _ = strings.Cut(at, "\n")
+				fetched = fetchSmall(t, at, "cmdline.txt")
+				cancel()
+			})
+			args := append([]string{"rootnfsd", "serve", "--config", c.config, "--export", store, "--listen", "127.0.0.1:0", "--portmap", "off", "--tftp", "127.0.0.2:0", "--log-level", "error"}, c.flags...)
+			if err := app.RunContext(ctx, args); err != nil {
+				t.Fatal(err)
+			}
+			if want := "nfsroot=" + c.want + ":/images,"; !strings.Contains(said, want) {
+				t.Errorf("it says\n%s\nwant %s", said, want)
+			}
+			if want := "nfsroot=" + c.want + ":/images@v1,"; !strings.Contains(fetched, want) {
+				t.Errorf("a node gets %q; want %s", fetched, want)
+			}
+		})
+	}
+	for args, want := range map[string]string{"serve --server-address fd00::1": "IPv4", "serve --server-address host": "--server-address host"} {
+		if _, err := runApp(strings.Fields(args)...); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %s", args, err, want)
+		}
+	}
+	text, err := runApp("cmdline", "--config", file, "--export", store)
+	if err != nil || !strings.Contains(text, "nfsroot=198.51.100.7:/images@v1,") {
+		t.Errorf("cmdline: %s, %v", text, err)
+	}
+}
+
+// fetchSmall gets a file of less than 512 bytes by TFTP (RFC 1350).
+func fetchSmall(t *testing.T, server, name string) string {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	defer pc.Close()
+	to, err := net.ResolveUDPAddr("udp", server)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	b := make([]byte, 1024)
+	pc.SetDeadline(time.Now().Add(time.Minute))
+	if _, err := pc.WriteTo([]byte("\x00\x01"+name+"\x00octet\x00"), to); err != nil {
+		t.Error(err)
+		return ""
+	}
+	n, from, err := pc.ReadFrom(b)
+	if err != nil || n < 4 || b[1] != 3 {
+		t.Errorf("%q, %v", b[:n], err)
+		return ""
+	}
+	if _, err := pc.WriteTo([]byte{0, 4, 0, 1}, from); err != nil {
+		t.Error(err)
+	}
+	return string(b[4:n])
 }
