@@ -128,14 +128,30 @@ func New(cfg Config) (*Exports, error) {
 	return x, x.Started()
 }
 
-// Started says that all is sealed that was to be (Config.Starting).
+// Sealed says that all is sealed that was to be of the image of a name, though not yet of the others (Config.Starting): it is
+// served from now on. The error is that its only version could not be promoted, or that the table could not be made anew.
+func (x *Exports) Sealed(image string) error {
+	for _, img := range x.table.Load().images {
+		if img.name != image {
+			continue
+		}
+		if err := x.promoteOnly(img.image); err != nil {
+			return err
+		}
+	}
+	return x.Refresh()
+}
+
+// Started says that all is sealed that was to be (Config.Starting). An image whose only version cannot be promoted, which is
+// the error, does not keep the others from being served.
 func (x *Exports) Started() error {
 	defer x.closing.Do(func() { close(x.started) })
 	defer x.starting.Store(false)
-	if err := x.promoteOnly(); err != nil {
-		return err
+	var failed []error
+	for _, img := range x.table.Load().images {
+		failed = append(failed, x.promoteOnly(img.image))
 	}
-	return x.Refresh()
+	return errors.Join(append(failed, x.Refresh())...)
 }
 
 func newImage(c Image, drafts func(dir string) (fs.WritableTree, error), log *zap.Logger) (*image, error) {
@@ -173,37 +189,35 @@ func pathsOf(dir string) []string {
 
 var errPromoted = errors.New("something is promoted")
 
-// promoteOnly promotes the version of each image that has exactly one and no
+// promoteOnly promotes the version of an image that has exactly one and no
 // rollout yet: there is nothing that an operator could have meant instead.
-func (x *Exports) promoteOnly() error {
-	for _, img := range x.table.Load().images {
-		rollout, err := img.state.Rollout()
-		if err != nil {
-			return err
-		}
-		versions, err := img.store.Versions()
-		if err != nil {
-			return err
-		}
-		if _, ok := rollout.Promoted(); ok || len(rollout.History) > 0 || len(versions) != 1 || versions[0].Err != nil {
-			continue
-		}
-		only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
-		nothingYet := func() error { // an operator may have been faster
-			if now, err := img.state.Rollout(); err != nil || len(now.History) > 0 {
-				return cmp.Or(err, errPromoted)
-			}
-			return nil
-		}
-		_, _, err = img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, nothingYet)
-		if errors.Is(err, errPromoted) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
+func (x *Exports) promoteOnly(img *image) error {
+	rollout, err := img.state.Rollout()
+	if err != nil {
+		return err
 	}
+	versions, err := img.store.Versions()
+	if err != nil {
+		return err
+	}
+	if _, ok := rollout.Promoted(); ok || len(rollout.History) > 0 || len(versions) != 1 || versions[0].Err != nil {
+		return nil
+	}
+	only := Ref{Version: versions[0].Name, Digest: versions[0].Digest}
+	nothingYet := func() error { // an operator may have been faster
+		if now, err := img.state.Rollout(); err != nil || len(now.History) > 0 {
+			return cmp.Or(err, errPromoted)
+		}
+		return nil
+	}
+	_, _, err = img.state.Promote(Promotion{Ref: only, By: "rootnfsd serve: the only version"}, nothingYet)
+	if errors.Is(err, errPromoted) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	x.log.Info("promoted the only version", zap.String("image", img.name), zap.String("version", only.Version))
 	return nil
 }
 

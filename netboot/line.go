@@ -143,7 +143,8 @@ func (l *Line) ours() []Word {
 	default:
 		words = append(words, Word{Text: "rw", Why: "the overlay over the root can be written to"})
 	}
-	words = append(words, l.root(), Word{Text: "ip=dhcp", Why: "the network is set up before there is a root"})
+	words = append(words, l.root(), Word{Text: "ip=dhcp", Why: "the network is set up before there is a root"},
+		Word{Text: "panic=120", Why: "boot again two minutes after the kernel, or the initramfs, gave up: nobody is there to see to it"})
 	switch {
 	case l.Draft:
 		words = append(words, Word{Text: "overlayroot=disabled", Why: "changes go to the draft"})
@@ -185,7 +186,7 @@ func (l *Line) all(image []string) (words []Word, err error) {
 	image, imageInit := cutInit(image)
 	own, ownInit := cutInit(own)
 	own, notOurs := l.cutOverlays(own)
-	theirs, server := keysOf(own), map[string]bool{}
+	theirs, images, server := keysOf(own), keysOf(image), map[string]bool{}
 	ours := l.ours()
 	for _, w := range ours {
 		server[keyOf(w.Text)] = true
@@ -199,7 +200,7 @@ func (l *Line) all(image []string) (words []Word, err error) {
 			w.Why = ofOverlay
 		case theirs[key]:
 			w.Why = "the node's own stands instead"
-		case server[key] || key == "overlayroot" || key == "nfsroot" || key == "ip":
+		case server[key] && !yields(key) || key == "overlayroot" || key == "nfsroot" || key == "ip":
 			w.Why = "the server's stands instead"
 		default:
 			w.LeftOut, w.Why = false, cmp.Or(meanings[key], "the image has it")
@@ -210,6 +211,8 @@ func (l *Line) all(image []string) (words []Word, err error) {
 		key := keyOf(w.Text)
 		if theirs[key] || key == "overlayroot" && theirs["rootnfsd.overlay"] {
 			w.LeftOut, w.Why = true, "the node's own stands instead"
+		} else if images[key] && yields(key) {
+			w.LeftOut, w.Why = true, "the image's stands instead"
 		}
 		words = append(words, w)
 	}
@@ -242,6 +245,9 @@ func (l *Line) cutOverlays(own []string) (kept, cut []string) {
 	}
 	return kept, cut
 }
+
+// yields reports whether the server's word gives way to the image's about the same: nothing that nodes need to find their root does.
+func yields(key string) bool { return key == "panic" }
 
 func keysOf(words []string) map[string]bool {
 	keys := map[string]bool{}

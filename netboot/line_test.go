@@ -18,10 +18,18 @@ func withCmdline(content string) *fstest.MemTree {
 	return t
 }
 
-const ours = "root=/dev/nfs rw nfsroot=192.0.2.1:/pi@v2,v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576 ip=dhcp overlayroot=tmpfs:recurse=0"
+const ours = "root=/dev/nfs rw nfsroot=192.0.2.1:/pi@v2,v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576 ip=dhcp panic=120 overlayroot=tmpfs:recurse=0"
 
 // draft is what a node with a draft gets.
-const draft = "root=/dev/nfs rw nfsroot=192.0.2.1:/pi@v2,v3,tcp,nolock,rw,hard,rsize=1048576,wsize=1048576 ip=dhcp overlayroot=disabled"
+const draft = "root=/dev/nfs rw nfsroot=192.0.2.1:/pi@v2,v3,tcp,nolock,rw,hard,rsize=1048576,wsize=1048576 ip=dhcp panic=120 overlayroot=disabled"
+
+// without returns a command line without some of its words.
+func without(line string, words ...string) string {
+	for _, w := range words {
+		line = strings.Replace(line, " "+w, "", 1)
+	}
+	return line
+}
 
 // piLine is what a node without a name gets, but for the image's words.
 func piLine() netboot.Line {
@@ -75,6 +83,9 @@ func TestImageWords(t *testing.T) {
 			l := piLine()
 			l.Words = words
 			want := strings.TrimSpace(c.want + " " + ours)
+			if strings.Contains(c.want, "panic=") {
+				want = without(want, "panic=120")
+			}
 			if got := textOf(t, l); got != want {
 				t.Errorf("%s\nwant\n%s", got, want)
 			}
@@ -131,15 +142,18 @@ func TestLine(t *testing.T) {
 		}, "quiet " + draft},
 		{"a draft of a node with overlays", func(l *netboot.Line) {
 			l.Draft, l.Own = true, "panic=10 overlayroot=device:dev=/dev/sda rootnfsd.overlay=loop:size=2G ro init=/bin/sh"
-		}, draft + " panic=10 init=/bin/sh"},
-		{"the node's own", func(l *netboot.Line) { l.Own = "isolcpus=3 panic=10" }, ours + " isolcpus=3 panic=10"},
+		}, without(draft, "panic=120") + " panic=10 init=/bin/sh"},
+		{"the node's own", func(l *netboot.Line) { l.Own = "isolcpus=3 panic=10" }, without(ours, "panic=120") + " isolcpus=3 panic=10"},
 		{"in place of ours", func(l *netboot.Line) { l.Own = "ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1" },
-			strings.TrimSuffix(ours, " ip=dhcp overlayroot=tmpfs:recurse=0") + " ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1"},
+			without(ours, "ip=dhcp", "overlayroot=tmpfs:recurse=0") + " ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1"},
 		{"in place of the image's", func(l *netboot.Line) { l.Words, l.Own = words, "console=ttyAMA0 console=tty2" }, "quiet init=/sbin/init-overlay " + ours + " console=ttyAMA0 console=tty2"},
 		{"another overlay", func(l *netboot.Line) { l.Own = "rootnfsd.overlay=ram" }, strings.TrimSuffix(ours, " overlayroot=tmpfs:recurse=0") + " rootnfsd.overlay=ram"},
 		{"read-only", func(l *netboot.Line) { l.Own = "ro" }, strings.Replace(ours, " rw ", " ", 1) + " ro"},
-		{"for init", func(l *netboot.Line) { l.Words, l.Own = []string{"quiet", "--", "single"}, "panic=1 -- -b" }, "quiet " + ours + " panic=1 -- single -b"},
-		{"quotes", func(l *netboot.Line) { l.Own = `a="b c" panic=1` }, ours + ` a="b c" panic=1`},
+		{"for init", func(l *netboot.Line) { l.Words, l.Own = []string{"quiet", "--", "single"}, "panic=1 -- -b" }, "quiet " + without(ours, "panic=120") + " panic=1 -- single -b"},
+		{"quotes", func(l *netboot.Line) { l.Own = `a="b c" panic=1` }, without(ours, "panic=120") + ` a="b c" panic=1`},
+		{"the image's panic", func(l *netboot.Line) { l.Words = []string{"panic=10"} }, "panic=10 " + without(ours, "panic=120")},
+		{"the node's panic, not the image's", func(l *netboot.Line) { l.Words, l.Own = []string{"panic=10"}, "panic=0" }, without(ours, "panic=120") + " panic=0"},
+		{"the image's panic for init", func(l *netboot.Line) { l.Words = []string{"--", "panic=10"} }, ours + " -- panic=10"},
 		{"IPv4 in IPv6", func(l *netboot.Line) { l.Server = netip.MustParseAddr("::ffff:192.0.2.1") }, ours},
 		{"IPv6", func(l *netboot.Line) { l.Server = netip.MustParseAddr("fd00::1") }, strings.Replace(ours, "192.0.2.1", "SERVER-IPV4", 1)},
 	} {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 
 	"go.uber.org/zap"
@@ -20,6 +21,8 @@ import (
 type Config struct {
 	Exports *exports.Exports
 	Ports   Ports // that nodes mount their root by
+	// Address is the one that nodes mount their root at, IPv4. If it is not valid, it is that at which each asks for its command line.
+	Address netip.Addr
 	// MachineID returns the machine-id of a node that has a name. It may wait for a disk. Where it is nil, nodes get neither that nor
 	// a host name.
 	MachineID func(image, node string) (string, error)
@@ -211,7 +214,7 @@ func (b *booting) script(dir *spot) (tftp.File, error) {
 
 // words returns the node's command line, given the image's words. What is strange about it is logged.
 func (b *booting) words(image []string) ([]Word, error) {
-	l := Line{Server: b.request.Local.Unmap(), Ports: b.s.Ports, Image: b.Image, Version: b.Version, Draft: b.Draft, Words: image}
+	l := Line{Server: cmp.Or(b.s.Address, b.request.Local.Unmap()), Ports: b.s.Ports, Image: b.Image, Version: b.Version, Draft: b.Draft, Words: image}
 	if !l.Server.Is4() {
 		b.say(errors.New("a node asks for its command line over IPv6, by which neither klibc nor the kernel mounts a root"))
 		return nil, &tftp.Error{Message: "a root is mounted over IPv4 only: ask by that"}

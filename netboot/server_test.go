@@ -420,7 +420,7 @@ func TestScript(t *testing.T) {
 	line := strings.Replace(ours, "@v2", "@v1", 1)
 	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+line+"\ninitrd initrd.img\nboot\n")
 	s.set(exports.Entry{Name: "pc", Addresses: []netip.Addr{netip.MustParseAddr(node)}, Cmdline: "a=${net0/mac} || panic=3"})
-	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+line+" systemd.hostname=pc systemd.machine_id=id-of-pi-pc panic=3\ninitrd initrd.img\nboot\n")
+	s.gets("boot.ipxe", "#!ipxe\nkernel vmlinuz initrd=initrd.img "+without(line, "panic=120")+" systemd.hostname=pc systemd.machine_id=id-of-pi-pc panic=3\ninitrd initrd.img\nboot\n")
 	if s.said("a=${net0/mac} ||") != 1 {
 		t.Errorf("log: %v", s.logs.All())
 	}
@@ -498,6 +498,19 @@ func TestPanic(t *testing.T) {
 			t.Errorf("%q, %v", got, err)
 		}
 	})
+}
+
+// TestServerAddress: nodes mount their root where the operator says, at whatever address they asked.
+func TestServerAddress(t *testing.T) {
+	s := serve(t, pi)
+	for set, want := range map[string]string{"": "nfsroot=192.0.2.1:/pi@v1,", "198.51.100.7": "nfsroot=198.51.100.7:/pi@v1,"} {
+		if s.Address = (netip.Addr{}); set != "" {
+			s.Address = netip.MustParseAddr(set)
+		}
+		if got, err := s.get(node, "cmdline.txt"); err != nil || !strings.Contains(got, want) {
+			t.Errorf("address %q: %q, %v; want %s", set, got, err, want)
+		}
+	}
 }
 
 func TestWhoGetsNothing(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -12,8 +13,9 @@ import (
 )
 
 // announce says at start what a user needs to know: where the server is, what
-// it serves, and the words for the nodes' kernel command line.
-func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sockets, allow []netip.Prefix) error {
+// it serves, and the words for the nodes' kernel command line. Address is where nodes mount
+// their root; one that is not valid is found out.
+func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sockets, allow []netip.Prefix, address netip.Addr) error {
 	addrs := serverAddrs(boundTo(socks.tcp[0].Addr()))
 	var b strings.Builder
 	fmt.Fprintf(&b, "rootnfsd is serving NFS version 3 on %s\n", strings.Join(withPort(addrs, socks.nfs), ", "))
@@ -42,7 +44,7 @@ func announce(w io.Writer, x *exports.Exports, homes *exports.Homes, socks *sock
 	if homes != nil {
 		fmt.Fprintln(&b, describeHomes(homes))
 	}
-	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(nodesSee(addrs, allow), x.Serving()[0].Image, socks.bootPorts()))
+	fmt.Fprintf(&b, "\nkernel command line of the nodes:\n  %s\n", commandLine(cmp.Or(address, nodesSee(addrs, allow)), x.Serving()[0].Image, socks.bootPorts()))
 	_, err := io.WriteString(w, b.String())
 	return err
 }

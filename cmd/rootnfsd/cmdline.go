@@ -33,6 +33,9 @@ It names the exact version, for the kernel beside it is of that version. With --
 it names the image alone, and a reboot gets what is promoted then: for nodes whose
 kernel fits all versions, or is replaced with each promote.
 
+Address, port, port mapper and node identity are those of the configuration file: flags
+that serve runs with are not known here (--server, --no-node-identity).
+
 Examples:
    rootnfsd cmdline
    rootnfsd cmdline --node pi-07 --explain
@@ -44,7 +47,7 @@ Examples:
 			&cli.StringFlag{Name: "for", Value: "klibc", Usage: "what mounts the root: klibc, in an initramfs, or kernel, which has none"},
 			&cli.StringFlag{Name: "version", Usage: "that of a `VERSION`, not of the one that the node is promised"},
 			&cli.BoolFlag{Name: "follow", Usage: "name no version: each boot gets what is promoted"},
-			&cli.StringFlag{Name: "server", Usage: "the server's `ADDRESS[:PORT]` as nodes see it (default: this machine's)"},
+			&cli.StringFlag{Name: "server", Usage: "the server's `ADDRESS[:PORT]` as nodes see it (default: server-address of the configuration, or this machine's)"},
 			&cli.BoolFlag{Name: "explain", Usage: "say of each word what it does, and of those that are left out why"},
 			&cli.BoolFlag{Name: "no-node-identity", Usage: "leave out host name and machine-id, as serve does with this flag"},
 		},
@@ -242,6 +245,9 @@ func serverOf(c *cli.Context, cfg *config) (netip.Addr, netboot.Ports, error) {
 			return netip.Addr{}, ports, usageError(c, "--server %s: want an address such as 192.168.1.66, for nodes mount their root over IPv4 only", text)
 		}
 		return a, ports, nil
+	}
+	if set, err := parseServerAddress(cfg.Server); set.IsValid() || err != nil {
+		return set, ports, err
 	}
 	allow, err := parseAllow(splitCommas(cfg.Allow))
 	if err != nil {

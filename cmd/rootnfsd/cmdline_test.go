@@ -55,19 +55,19 @@ func TestCmdline(t *testing.T) {
 	const options = ",v3,tcp,nolock,ro,nocto,acregmin=86400,acregmax=86400,acdirmin=86400,acdirmax=86400,rsize=1048576"
 	for _, c := range []struct{ name, args, want string }{
 		{"a node that nobody knows", "--server 10.0.0.1",
-			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + " ip=dhcp overlayroot=tmpfs:recurse=0"},
+			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + " ip=dhcp panic=120 overlayroot=tmpfs:recurse=0"},
 		{"at an address", "--node 192.168.1.99 --server 10.0.0.1",
-			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + " ip=dhcp overlayroot=tmpfs:recurse=0"},
+			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + " ip=dhcp panic=120 overlayroot=tmpfs:recurse=0"},
 		{"another port, following", "--server 10.0.0.1:12049 --follow",
-			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images" + options + ",port=12049 ip=dhcp overlayroot=tmpfs:recurse=0"},
+			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images" + options + ",port=12049 ip=dhcp panic=120 overlayroot=tmpfs:recurse=0"},
 		{"words of its own", "--node pi-07 --server 10.0.0.1 --no-node-identity",
 			"quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + ` ip=dhcp overlayroot=tmpfs:recurse=0 panic=3 console="tty 2"`},
 		{"by its address", "--node 192.168.1.57 --server 10.0.0.1 --no-node-identity --for kernel",
 			"quiet root=/dev/nfs ro nfsroot=10.0.0.1:/images@v1" + options + ` ip=dhcp panic=3 console="tty 2"`},
 		{"pinned to what has junk for words", "--node pi-08 --server 10.0.0.1",
-			"root=/dev/nfs rw nfsroot=10.0.0.1:/images@v2" + options + " ip=dhcp overlayroot=tmpfs:recurse=0 systemd.hostname=pi-08"},
+			"root=/dev/nfs rw nfsroot=10.0.0.1:/images@v2" + options + " ip=dhcp panic=120 overlayroot=tmpfs:recurse=0 systemd.hostname=pi-08"},
 		{"of a version", "--node pi-08 --server 10.0.0.1 --version v1 --no-node-identity",
-			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + " ip=dhcp overlayroot=tmpfs:recurse=0"},
+			"console=tty1 quiet root=/dev/nfs rw nfsroot=10.0.0.1:/images@v1" + options + " ip=dhcp panic=120 overlayroot=tmpfs:recurse=0"},
 	} {
 		got, err := runApp(append([]string{"cmdline"}, strings.Fields(c.args)...)...)
 		if err != nil || got != c.want+"\n" {

@@ -21,6 +21,7 @@ type config struct {
 	Listen    string   `yaml:"listen"`
 	Portmap   string   `yaml:"portmap"`
 	TFTP      string   `yaml:"tftp"`
+	Server    string   `yaml:"server-address"`
 	Allow     []string `yaml:"allow"`
 	Admin     string   `yaml:"admin"`
 	LogLevel  string   `yaml:"log-level"`

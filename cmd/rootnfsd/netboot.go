@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -23,12 +24,13 @@ Without --range dnsmasq goes beside the DHCP server that there is, a router's fo
 example, and runs on the machine that rootnfsd runs on.
 
 Examples:
-   rootnfsd netboot dnsmasq > /etc/dnsmasq.d/rootnfsd.conf
+   rootnfsd netboot dnsmasq
    rootnfsd netboot dnsmasq --range 192.168.1.100,192.168.1.199 --router 192.168.1.1
    rootnfsd netboot kea --range 192.168.1.100,192.168.1.199`,
 		HideHelpCommand: true,
 		Subcommands: []*cli.Command{
-			dhcpCommand("dnsmasq", "for dnsmasq, beside another DHCP server or in its place", func(c *dhcp.Config) (string, error) { return c.Dnsmasq(), nil }),
+			dhcpCommand("dnsmasq", "for dnsmasq, beside another DHCP server or in its place", func(c *dhcp.Config) (string, error) { return c.Dnsmasq(), nil },
+				&cli.BoolFlag{Name: "keep-dns", Usage: "leave DNS as it is, for a dnsmasq that resolves names, too (Pi-hole)"}),
 			dhcpCommand("kea", "for Kea", (*dhcp.Config).Kea),
 			dhcpCommand("isc-dhcp", "for the DHCP server of ISC", (*dhcp.Config).ISC),
 		},
@@ -41,30 +43,34 @@ Examples:
 	}
 }
 
-func dhcpCommand(name, usage string, text func(*dhcp.Config) (string, error)) *cli.Command {
+func dhcpCommand(name, usage string, text func(*dhcp.Config) (string, error), flags ...cli.Flag) *cli.Command {
 	return &cli.Command{
 		Name:  name,
 		Usage: usage,
 		Description: `Nodes whose MAC address and address are known (rootnfsd node set) get that address
-each time, where the server gives out addresses.
+each time, where the server gives out addresses. That needs the store; all else does not.
 
 Examples:
    rootnfsd netboot ` + name + ` --range 192.168.1.100,192.168.1.199 --router 192.168.1.1
    rootnfsd netboot ` + name + ` --range 10.0.0.10,10.0.0.99 --server 10.0.0.1 --network 10.0.0.0/24`,
-		Flags: []cli.Flag{
+		Flags: append([]cli.Flag{
 			exportFlag(), configFlag(),
-			&cli.StringFlag{Name: "server", Usage: "the server's `ADDRESS` as nodes see it (default: this machine's)"},
+			&cli.StringFlag{Name: "server", Usage: "the server's `ADDRESS` as nodes see it (default: server-address of the configuration, or this machine's)"},
 			&cli.StringFlag{Name: "interface", Usage: "answer DHCP on this network `INTERFACE` alone"},
 			&cli.StringFlag{Name: "network", Usage: "the nodes' `NETWORK`, such as 192.168.1.0/24 (default: that which this machine has the address in)"},
 			&cli.StringFlag{Name: "range", Usage: "give out addresses `FROM,TO`"},
 			&cli.StringFlag{Name: "router", Usage: "the `ADDRESS` of the nodes' router, with --range"},
-		},
-		Action: onStore(func(c *cli.Context, s *openedStore) error {
+			&cli.StringFlag{Name: "dns", Usage: "the nodes' name servers `ADDRESS[,ADDRESS]`, with --range (default: the router)"},
+		}, flags...),
+		Action: func(c *cli.Context) error {
+			if err := noArguments(c); err != nil {
+				return err
+			}
 			network, err := networkOf(c)
 			if err != nil {
 				return err
 			}
-			inv, err := s.state.Inventory()
+			inv, err := inventoryIfAny(c, network.Full())
 			if err != nil {
 				return err
 			}
@@ -75,8 +81,28 @@ Examples:
 			}
 			_, err = fmt.Fprint(c.App.Writer, out)
 			return err
-		}),
+		},
 	}
+}
+
+// inventoryIfAny returns the nodes of the store, or none where nobody has named a store and there is none at the usual place:
+// the configuration may be wanted before there is one. Noted says that it matters to the user.
+func inventoryIfAny(c *cli.Context, noted bool) (*exports.Inventory, error) {
+	cfg, err := readConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(usualStore); len(list(c, "export", cfg.Export)) == 0 && errors.Is(err, os.ErrNotExist) {
+		if noted {
+			fmt.Fprintln(os.Stderr, "note: no node has a line of its own, for there is no store here: name it with --export DIR, or in "+c.String("config"))
+		}
+		return new(exports.Inventory), nil
+	}
+	s, err := openOneStore(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.state.Inventory()
 }
 
 // networkOf returns what the flags say of the network.
@@ -85,7 +111,7 @@ func networkOf(c *cli.Context) (*dhcp.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	network := &dhcp.Config{Interface: c.String("interface")}
+	network := &dhcp.Config{Interface: c.String("interface"), KeepDNS: c.Bool("keep-dns")}
 	if network.Server, _, err = serverOf(c, &cfg); err != nil {
 		return nil, err
 	}
@@ -112,6 +138,16 @@ func networkOf(c *cli.Context) (*dhcp.Config, error) {
 		if !network.Full() {
 			return nil, usageError(c, "--router goes with --range: it is told by who gives out addresses")
 		}
+	}
+	for _, text := range splitCommas([]string{c.String("dns")}) {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, usageError(c, "--dns %s: want addresses such as 192.168.1.1,9.9.9.9", c.String("dns"))
+		}
+		network.DNS = append(network.DNS, a)
+	}
+	if len(network.DNS) > 0 && !network.Full() {
+		return nil, usageError(c, "--dns goes with --range: it is told by who gives out addresses")
 	}
 	if err := network.Check(); err != nil {
 		return nil, usageError(c, "%v", err)

@@ -46,6 +46,7 @@ Examples:
 			&cli.StringFlag{Name: "listen", Value: ":2049", Usage: "answer NFS and MOUNT at `ADDR`"},
 			&cli.StringFlag{Name: "portmap", Value: ":111", Usage: "answer port mapper calls at `ADDR`, TCP and UDP, or off"},
 			&cli.StringFlag{Name: "tftp", Value: "off", Usage: "give nodes their boot files by TFTP at `ADDR`, such as :69, or off (docs/netboot.md)"},
+			&cli.StringFlag{Name: "server-address", Usage: "nodes mount their root at this `ADDRESS`, for a server behind a NAT or in a container (default: that which they ask at)"},
 			&cli.StringSliceFlag{Name: "allow", Usage: "who may mount: `CIDR` or address, several with commas (default: private ranges and loopback)"},
 			&cli.StringFlag{Name: "admin", Usage: "answer status, metrics and nodes that say that they are well over HTTP at `ADDR` (docs/admin.md; default: only on a socket in the store)"},
 			&cli.StringFlag{Name: "record", Usage: "write each call about a version to `FILE`, which must be new: rootnfsd bench storm replays it"},
@@ -79,6 +80,10 @@ func serve(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	address, err := parseServerAddress(str(c, "server-address", cfg.Server))
+	if err != nil {
+		return err
+	}
 	w := new(writing)
 	defer w.close()
 	homes, homesDone, err := homesOf(c, cfg.Homes, w, log)
@@ -101,6 +106,9 @@ func serve(c *cli.Context) error {
 		}
 		defer unlock()
 	}
+	if err := noneEmpty(stores); err != nil {
+		return err
+	}
 
 	// Calls allocate nothing, so collecting more often costs nothing; what a boot
 	// storm leaves behind goes sooner, on a server that may be a Pi.
@@ -118,6 +126,9 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer socks.close()
+	if bound := boundTo(socks.tcp[0].Addr()); !address.IsValid() && bound.Is4() && !bound.IsUnspecified() {
+		address = bound
+	}
 	if err := socks.openAdmin(str(c, "admin", cfg.Admin)); err != nil {
 		return err
 	}
@@ -141,7 +152,7 @@ func serve(c *cli.Context) error {
 	running := newTasks(ctx)
 	var boot *netboot.Server
 	if socks.tftp != nil {
-		boot = netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), MachineID: machineIDs(images), Log: log})
+		boot = netboot.New(netboot.Config{Exports: x, Ports: socks.bootPorts(), Address: address, MachineID: machineIDs(images), Log: log})
 	}
 	running.start(func(ctx context.Context) error {
 		doors.serve(ctx, newAdmin(stores, x, server, boot, allow, log))
@@ -153,13 +164,10 @@ func serve(c *cli.Context) error {
 	}
 	// Nodes are answered while trees are sealed: those that boot a version that is there need not wait.
 	running.start(func(ctx context.Context) error {
-		if err := sealNew(ctx, stores, log); err != nil {
+		if err := sealNew(ctx, stores, x, log); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if err := x.Started(); err != nil {
-			return err
-		}
-		if err := announce(c.App.Writer, x, homes, socks, allow); err != nil {
+		if err := announce(c.App.Writer, x, homes, socks, allow, address); err != nil {
 			return err
 		}
 		daemon.SdNotify(false, daemon.SdNotifyReady) // an error means that systemd did not start us
@@ -170,40 +178,74 @@ func serve(c *cli.Context) error {
 	return err
 }
 
-// sealNew seals the trees that are new. One that cannot be sealed does not keep
-// the others from being served: after a power cut the nodes need their server.
-func sealNew(ctx context.Context, stores []*openedStore, log *zap.Logger) error {
+// noneEmpty returns an error if a store has nothing that could be served: it is better said before any node is answered.
+func noneEmpty(stores []*openedStore) error {
 	for _, s := range stores {
 		names, err := s.unsealed()
 		if err != nil {
 			return err
 		}
-		var failed error
-		for _, name := range names {
-			r, err := s.seal(ctx, name)
-			if ctx.Err() != nil {
-				return errors.New("stopped while sealing; nothing was changed")
-			}
-			if err != nil {
-				failed = err
-				log.Error("a tree is not served", zap.String("tree", name), zap.Error(err))
-				continue
-			}
-			reportSeal(os.Stderr, r)
-		}
-		versions, err := sealedVersions{s.Store, log}.Versions()
+		versions, err := s.Versions()
 		if err != nil {
 			return err
 		}
-		if len(versions) > 0 {
-			continue
+		if len(names)+len(versions) == 0 {
+			return fmt.Errorf("the store %s is empty: put a golden tree into it, say %s/v1 (mmdebstrap and debootstrap make one, or copy a root with cp -a)", s.Dir(), s.Dir())
 		}
-		if failed != nil {
-			return failed
-		}
-		return fmt.Errorf("the store %s is empty: put a golden tree into it, say %s/v1 (mmdebstrap and debootstrap make one, or copy a root with cp -a)", s.Dir(), s.Dir())
 	}
 	return nil
+}
+
+// sealNew seals the trees that are new, and has each store served as soon as all of its trees are sealed. What fails is logged and keeps
+// nothing else from being served, for after a power cut the nodes need their server; it is the error only
+// where no store has any version. When ctx ends, that is a stop in order: what was being sealed is begun anew at the next start.
+func sealNew(ctx context.Context, stores []*openedStore, x *exports.Exports, log *zap.Logger) error {
+	var failed []error
+	found := 0
+	for _, s := range stores {
+		failed = append(failed, s.sealTrees(ctx, log))
+		if ctx.Err() != nil {
+			log.Info("stopped while sealing; nothing was changed")
+			return nil
+		}
+		if err := x.Sealed(s.name); err != nil {
+			log.Error("a store may not be served as it should", zap.String("store", s.Dir()), zap.Error(err))
+		}
+		versions, err := s.Versions()
+		failed = append(failed, err)
+		found += len(versions)
+	}
+	err := x.Started()
+	if found == 0 {
+		return errors.Join(append(failed, err)...)
+	}
+	if err != nil {
+		log.Error("not all stores are served as they should", zap.Error(err))
+	}
+	return nil
+}
+
+// sealTrees seals the trees of a store that are new, as many as can be. The error is what kept it from others, which is logged.
+func (s *openedStore) sealTrees(ctx context.Context, log *zap.Logger) error {
+	names, err := s.unsealed()
+	if err != nil {
+		log.Error("the new trees of a store are not served", zap.String("store", s.Dir()), zap.Error(err))
+		return err
+	}
+	var failed []error
+	for _, name := range names {
+		r, err := s.seal(ctx, name)
+		if ctx.Err() != nil {
+			break
+		}
+		if err != nil {
+			failed = append(failed, err)
+			log.Error("a tree is not served", zap.String("store", s.Dir()), zap.String("tree", name), zap.Error(err))
+			continue
+		}
+		reportSeal(os.Stderr, r)
+	}
+	return errors.Join(failed...)
 }
 
 func imagesOf(stores []*openedStore, log *zap.Logger) []exports.Image {
@@ -228,6 +270,18 @@ func parseAllow(values []string) ([]netip.Prefix, error) {
 		prefixes = append(prefixes, p)
 	}
 	return prefixes, nil
+}
+
+// parseServerAddress reads the value of --server-address. An empty one is no address.
+func parseServerAddress(text string) (netip.Addr, error) {
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() || a.IsUnspecified() {
+		return netip.Addr{}, fmt.Errorf("--server-address %s: want an address such as 192.168.1.66, for nodes mount their root over IPv4 only", text)
+	}
+	return a, nil
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

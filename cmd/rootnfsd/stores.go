@@ -24,6 +24,9 @@ type openedStore struct {
 	state *exports.State
 }
 
+// usualStore is the store where nobody names one.
+const usualStore = "images"
+
 // openStores opens the stores that a command is to work on.
 func openStores(c *cli.Context) ([]*openedStore, error) {
 	cfg, err := readConfig(c)
@@ -32,7 +35,7 @@ func openStores(c *cli.Context) ([]*openedStore, error) {
 	}
 	wanted := list(c, "export", cfg.Export)
 	if len(wanted) == 0 {
-		wanted = []string{"images"}
+		wanted = []string{usualStore}
 	}
 	var stores []*openedStore
 	for _, w := range wanted {

@@ -24,7 +24,11 @@ type Config struct {
 	// another DHCP server gives out addresses.
 	From, To netip.Addr
 	Router   netip.Addr // not valid for none
-	Hosts    []Host
+	// DNS are the name servers that nodes are told of where addresses are given out; none for the router, if there is one.
+	DNS []netip.Addr
+	// KeepDNS is for a dnsmasq that resolves names, too: it goes on with that, and tells nodes of itself unless DNS has others.
+	KeepDNS bool
+	Hosts   []Host
 }
 
 // Host is a node that gets the same address each time.
@@ -53,11 +57,28 @@ func (c *Config) Check() error {
 	case c.Router.IsValid() && !c.Network.Contains(c.Router):
 		return fmt.Errorf("the router %s is not in the network %s", c.Router, c.Network)
 	}
+	for _, a := range c.DNS {
+		if !a.Is4() || a.IsUnspecified() {
+			return fmt.Errorf("the name server %s is no IPv4 address", a)
+		}
+	}
 	return nil
 }
 
 // Full reports whether the DHCP server that is configured gives out addresses.
 func (c *Config) Full() bool { return c.From.IsValid() }
+
+// dns returns the name servers that nodes are told of, separated by a text; empty for none.
+func (c *Config) dns(separator string) string {
+	if len(c.DNS) == 0 && c.Router.IsValid() {
+		return c.Router.String()
+	}
+	var texts []string
+	for _, a := range c.DNS {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, separator)
+}
 
 // hosts returns those that can be in the configuration, and the names of the others.
 func (c *Config) hosts() (hosts []Host, left []string) {
@@ -83,6 +104,9 @@ func (h *Host) name() string {
 	return name
 }
 
+// piPrefixes are what the MAC addresses of Raspberry Pis begin with, as the IEEE has assigned them.
+var piPrefixes = []string{"b8:27:eb", "dc:a6:32", "e4:5f:01", "d8:3a:dd", "28:cd:c1", "2c:cf:67", "88:a2:9e"}
+
 // piService is what the firmware of a Raspberry Pi looks for in an answer. The ROM of a Pi 3 wants the three spaces.
 const piService = "Raspberry Pi Boot   "
 
@@ -99,8 +123,13 @@ func (c *Config) Dnsmasq() string {
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Boot files of rootnfsd, at %s: for /etc/dnsmasq.d/rootnfsd.conf", c.Server)
 	p("")
-	p("# DHCP alone: no DNS, and no enable-tftp, for the boot files come from rootnfsd.")
-	p("port=0")
+	if c.KeepDNS {
+		p("# This dnsmasq goes on with DNS. It must have no enable-tftp, for the boot files come from rootnfsd.")
+	} else {
+		p("# DHCP alone: no enable-tftp, for the boot files come from rootnfsd; and port=0 is no DNS. Where this dnsmasq resolves names")
+		p("# for others (Pi-hole does), take that line away: rootnfsd netboot dnsmasq --keep-dns leaves it out.")
+		p("port=0")
+	}
 	if c.Interface != "" {
 		p("interface=%s", c.Interface)
 	}
@@ -113,23 +142,43 @@ func (c *Config) Dnsmasq() string {
 		} else {
 			p("dhcp-option=option:router # none: nodes reach this network alone")
 		}
+		if dns := c.dns(","); dns != "" && (len(c.DNS) > 0 || !c.KeepDNS) {
+			p("dhcp-option=option:dns-server,%s", dns)
+		}
 	} else {
-		p("# Another server gives out the addresses; this one adds where to boot from.")
-		p("dhcp-range=%s,proxy", c.Network.Masked().Addr())
+		p("# Another server gives out the addresses; this one adds where to boot from, for Raspberry Pis and iPXE alone.")
+		p("dhcp-range=tag:node,%s,proxy", c.Network.Masked().Addr())
+		p("tag-if=set:node,tag:pi")
+		p("tag-if=set:node,tag:ipxe")
 	}
 	p("")
-	p("# What the firmware of a Raspberry Pi looks for. A Pi 3 wants the spaces.")
-	p("pxe-service=tag:!ipxe,0,%q", piService)
-	p("")
-	p("# Where the boot files are: for firmware that reads option 66, and for that which reads the header.")
-	p("dhcp-option=option:tftp-server,%s", c.Server)
-	p("dhcp-boot=tag:!ipxe,tag:!efi64,,,%s", c.Server)
+	if c.Full() {
+		p("# What the firmware of a Raspberry Pi looks for. A Pi 3 wants the spaces.")
+		p("pxe-service=tag:!ipxe,0,%q", piService)
+		p("")
+		p("# Where the boot files are: for firmware that reads option 66, and for that which reads the header.")
+		p("dhcp-option=option:tftp-server,%s", c.Server)
+		p("dhcp-boot=tag:!ipxe,tag:!efi64,,,%s", c.Server)
+	} else {
+		p("# Raspberry Pis, by what their MAC addresses begin with: a PC would take an answer without a file for a failure. Add what is")
+		p("# missing for a newer one.")
+		for _, prefix := range piPrefixes {
+			p("dhcp-mac=set:pi,%s:*:*:*", prefix)
+		}
+		p("")
+		p("# What their firmware looks for, and where the boot files are. A Pi 3 wants the spaces.")
+		p("pxe-service=tag:pi,tag:!ipxe,0,%q", piService)
+		p("dhcp-boot=tag:pi,tag:!ipxe,,,%s", c.Server)
+	}
 	p("")
 	p("# iPXE, which says so by option 175: the network ROM of QEMU is one. Others need it first: put it")
 	p("# into the boot directory of the image, as ipxe.efi, and take away the signs.")
 	p("dhcp-match=set:ipxe,175")
 	p("dhcp-boot=tag:ipxe,boot.ipxe,,%s", c.Server)
 	p("#dhcp-match=set:efi64,option:client-arch,7")
+	if !c.Full() {
+		p("#tag-if=set:node,tag:efi64")
+	}
 	p("#dhcp-boot=tag:efi64,tag:!ipxe,ipxe.efi,,%s", c.Server)
 	if !c.Full() {
 		return b.String()
@@ -188,6 +237,9 @@ func (c *Config) Kea() (string, error) {
 	if c.Router.IsValid() {
 		p(`      {"name": "routers", "data": "%s"},`, c.Router)
 	}
+	if dns := c.dns(", "); dns != "" {
+		p(`      {"name": "domain-name-servers", "data": "%s"},`, dns)
+	}
 	p("      // What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
 	p(`      {"code": 43, "csv-format": false, "always-send": true, "data": "%s"}`, hex.EncodeToString(piOption()))
 	p(`    ],`)
@@ -242,6 +294,9 @@ func (c *Config) ISC() (string, error) {
 	p("  range %s %s;", c.From, c.To)
 	if c.Router.IsValid() {
 		p("  option routers %s;", c.Router)
+	}
+	if dns := c.dns(", "); dns != "" {
+		p("  option domain-name-servers %s;", dns)
 	}
 	p("  # Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
 	p("  next-server %s;", c.Server)

@@ -55,6 +55,7 @@ func TestCheck(t *testing.T) {
 		"a first and a last":     func(c *dhcp.Config) { c.To = netip.Addr{} },
 		"192.168.2.9 is no":      func(c *dhcp.Config) { c.To = addr("192.168.2.9") },
 		"192.168.1.99 is no":     func(c *dhcp.Config) { c.To = addr("192.168.1.99") },
+		"name server fd00::1 is": func(c *dhcp.Config) { c.DNS = []netip.Addr{addr("9.9.9.9"), addr("fd00::1")} },
 		"the router 10.0.0.1 is": func(c *dhcp.Config) { c.Router = addr("10.0.0.1") },
 	} {
 		c := home()
@@ -69,11 +70,11 @@ func TestCheck(t *testing.T) {
 // TestAll has what each server must say.
 func TestAll(t *testing.T) {
 	for server, wants := range map[string][]string{
-		"dnsmasq": {"port=0\n", "dhcp-range=192.168.1.100,192.168.1.199,255.255.255.0,12h\n", "option:router,192.168.1.1\n", `0,"Raspberry Pi Boot   "` + "\n",
+		"dnsmasq": {"port=0\n", "dhcp-range=192.168.1.100,192.168.1.199,255.255.255.0,12h\n", "option:router,192.168.1.1\n", "option:dns-server,192.168.1.1\n", `0,"Raspberry Pi Boot   "` + "\n",
 			"option:tftp-server,192.168.1.66\n", ",boot.ipxe,,192.168.1.66\n"},
-		"kea": {`"subnet": "192.168.1.0/24"`, `"192.168.1.100 - 192.168.1.199"`, `"next-server": "192.168.1.66"`, `"routers", "data": "192.168.1.1"`,
+		"kea": {`"subnet": "192.168.1.0/24"`, `"192.168.1.100 - 192.168.1.199"`, `"next-server": "192.168.1.66"`, `"routers", "data": "192.168.1.1"`, `"domain-name-servers", "data": "192.168.1.1"`,
 			"52617370626572727920506920426f6f74202020ff"},
-		"isc": {"subnet 192.168.1.0 netmask 255.255.255.0 {", "range 192.168.1.100 192.168.1.199;", "next-server 192.168.1.66;", "routers 192.168.1.1;",
+		"isc": {"subnet 192.168.1.0 netmask 255.255.255.0 {", "range 192.168.1.100 192.168.1.199;", "next-server 192.168.1.66;", "routers 192.168.1.1;", "domain-name-servers 192.168.1.1;",
 			"52:61:73:70:62:65:72:72:79:20:50:69:20:42:6f:6f:74:20:20:20:ff;"},
 	} {
 		text := texts(t, home())[server]
@@ -90,14 +91,58 @@ func TestProxy(t *testing.T) {
 	c.From, c.To, c.Router, c.Interface = netip.Addr{}, netip.Addr{}, netip.Addr{}, "eth0"
 	c.Hosts = []dhcp.Host{host("pi-01", "dc:a6:32:01:36:c1", "192.168.1.21")}
 	text := c.Dnsmasq()
-	if !strings.Contains(text, "dhcp-range=192.168.1.0,proxy\n") || !strings.Contains(text, "interface=eth0\n") || strings.Contains(text, "dhcp-host") || strings.Contains(text, "router") {
+	if !strings.Contains(text, "dhcp-range=tag:node,192.168.1.0,proxy\n") || !strings.Contains(text, "interface=eth0\n") || strings.Contains(text, "dhcp-host") || strings.Contains(text, "router") {
 		t.Error(text)
+	}
+	// What another server says of the network stays as it is, and other machines that boot from the network are left alone.
+	if strings.Contains(text, "dhcp-option") || !strings.Contains(text, "\ndhcp-mac=set:pi,dc:a6:32:*:*:*\n") {
+		t.Error(text)
+	}
+	for _, line := range regexp.MustCompile(`(?m)^(pxe-service|dhcp-boot)=.*$`).FindAllString(text, -1) {
+		if !strings.Contains(line, "=tag:pi,tag:!ipxe,") && !strings.Contains(line, "=tag:ipxe,") {
+			t.Errorf("%s is for any machine", line)
+		}
 	}
 	if _, err := c.Kea(); err == nil {
 		t.Error("Kea goes beside another server")
 	}
 	if _, err := c.ISC(); err == nil {
 		t.Error("ISC DHCP goes beside another server")
+	}
+}
+
+// TestDNS: what nodes ask for names, and that a dnsmasq which resolves names goes on with it.
+func TestDNS(t *testing.T) {
+	addr := netip.MustParseAddr
+	two := []netip.Addr{addr("9.9.9.9"), addr("192.168.1.66")}
+	for _, c := range []struct {
+		name              string
+		change            func(*dhcp.Config)
+		dnsmasq, kea, isc string // empty for none
+	}{
+		{"the router", func(*dhcp.Config) {}, "192.168.1.1", "192.168.1.1", "192.168.1.1"},
+		{"two", func(c *dhcp.Config) { c.DNS = two }, "9.9.9.9,192.168.1.66", "9.9.9.9, 192.168.1.66", "9.9.9.9, 192.168.1.66"},
+		{"none", func(c *dhcp.Config) { c.Router = netip.Addr{} }, "", "", ""},
+		{"without a router", func(c *dhcp.Config) { c.Router, c.DNS = netip.Addr{}, two[:1] }, "9.9.9.9", "9.9.9.9", "9.9.9.9"},
+		{"dnsmasq itself", func(c *dhcp.Config) { c.KeepDNS = true }, "", "192.168.1.1", "192.168.1.1"},
+		{"others than dnsmasq", func(c *dhcp.Config) { c.KeepDNS, c.DNS = true, two[:1] }, "9.9.9.9", "9.9.9.9", "9.9.9.9"},
+	} {
+		conf := home()
+		c.change(&conf)
+		all := texts(t, conf)
+		for server, want := range map[string]string{"dnsmasq": c.dnsmasq, "kea": c.kea, "isc": c.isc} {
+			form := map[string]string{"dnsmasq": `(?m)^dhcp-option=option:dns-server,(.*)$`, "kea": `"domain-name-servers", "data": "([^"]*)"`, "isc": `option domain-name-servers (.*);`}[server]
+			got := ""
+			if m := regexp.MustCompile(form).FindStringSubmatch(all[server]); m != nil {
+				got = m[1]
+			}
+			if got != want {
+				t.Errorf("%s: %s tells of %q; want %q", c.name, server, got, want)
+			}
+		}
+		if off := strings.Contains(all["dnsmasq"], "\nport=0\n"); off == conf.KeepDNS {
+			t.Errorf("%s:\n%s", c.name, all["dnsmasq"])
+		}
 	}
 }
 
