@@ -112,7 +112,7 @@ func (s *openedStore) lineOf(c *cli.Context) (line *netboot.Line, notes []error,
 		return nil, nil, err
 	}
 	if line.Draft = draft; !c.Bool("follow") || draft {
-		line.Version = version
+		line.Version, line.FSID = version, tree.FSID()
 	}
 	line.Words, err = netboot.ImageWords(tree)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
