@@ -7,6 +7,7 @@
 //
 // One goroutine does everything (loop.go): it waits for all sockets at once, so
 // that a transfer (transfer.go) needs no goroutine, no lock and, while it goes
-// on, no memory. What may wait is left to others: Open, and reads of what is not
-// in memory. Packets are taken apart and put together in packet.go.
+// on, no memory. What may wait is left to others: Open, reads of what is not in
+// memory, and what is told of transfers and logged (aside.go). Packets are taken
+// apart and put together in packet.go.
 package tftp

@@ -80,9 +80,9 @@ type Server struct {
 	// client; ErrIgnore is not answered; of any other error the log has the
 	// details, and the client learns that there was one. ctx ends with Serve.
 	Open func(ctx context.Context, r Request) (File, error)
-	// Done is told of each transfer that ends, that is of each File, one after the
-	// other. It may be nil. It may wait, but if it waits for long, it is not told
-	// of some.
+	// Done is told of each transfer that ends, that is of each File; for each call
+	// of Serve of one after the other. It may be nil. It may wait, but if it waits
+	// for long, it is not told of some.
 	Done func(Result)
 	Log  *zap.Logger
 
