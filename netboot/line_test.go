@@ -63,6 +63,8 @@ func TestImageWords(t *testing.T) {
 		{"Ubuntu 24.04", "console=serial0,115200 multipath=off dwc_otg.lpm_enable=0 console=tty1 root=LABEL=writable rootfstype=ext4 panic=10 rootwait fixrtc",
 			"console=serial0,115200 multipath=off dwc_otg.lpm_enable=0 console=tty1 panic=10 fixrtc"},
 		{"a card with an overlay", "boot=overlay console=tty1 root=PARTUUID=7788c428-02 overlayroot=tmpfs ro rootflags=noatime rootdelay=5", "console=tty1"},
+		{"a live system", "boot=live components quiet", "components quiet"},
+		{"Ubuntu's live system", "boot=casper boot=nfs quiet", "boot=nfs quiet"},
 		{"NFS by hand", "console=tty1 root=/dev/nfs nfsroot=10.0.0.1:/pi,vers=3 rw ip=dhcp rootwait elevator=deadline", "console=tty1 elevator=deadline"},
 		{"an overlay of its own", "console=tty1 root=/dev/mmcblk0p2 init=/sbin/init-overlay", "console=tty1 init=/sbin/init-overlay"},
 		{"a unit of its own", "systemd.run=/opt/measure.sh systemd.run_success_action=poweroff systemd.unit=kernel-command-line.target",

@@ -90,6 +90,7 @@ func isHex(s string) bool {
 // The names of files that are made, or looked for, for each node.
 const (
 	commandLineFile = "cmdline.txt"
+	configFile      = "config.txt"
 	scriptFile      = "boot.ipxe"
 	kernelFile      = "vmlinuz"
 	initramfsFile   = "initrd.img"
@@ -102,7 +103,7 @@ var steps = []struct {
 }{
 	{"bootcode.bin", exports.BootFirst},
 	{"start*.elf", exports.BootFirst},
-	{"config.txt", exports.BootFirst}, // of a Pi 5, whose firmware is in its EEPROM
+	{configFile, exports.BootFirst}, // of a Pi 5, whose firmware is in its EEPROM
 	{scriptFile, exports.BootFirst},
 	{"*.efi", exports.BootFirst},
 	{commandLineFile, exports.BootLast},

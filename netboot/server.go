@@ -160,7 +160,7 @@ func (b *booting) open(w *wanted) (tftp.File, error) {
 		}
 	}
 	switch {
-	case w.last() == commandLineFile:
+	case w.last() == commandLineFile || dir.holdsCommandLine(names):
 		return b.commandLine(dir, names)
 	case len(names) > 1:
 	case names[0] == scriptFile:
@@ -171,7 +171,7 @@ func (b *booting) open(w *wanted) (tftp.File, error) {
 	return file(dir.regular(names...))
 }
 
-// commandLine returns a cmdline.txt: the firmware may be told to look for it in a directory (os_prefix in config.txt).
+// commandLine returns a cmdline.txt, or what config.txt names in its place: the firmware may be told to look for it in a directory (os_prefix in config.txt).
 func (b *booting) commandLine(dir *spot, names []string) (tftp.File, error) {
 	parent, err := dir.find(names[:len(names)-1]...)
 	if err != nil {
@@ -180,7 +180,7 @@ func (b *booting) commandLine(dir *spot, names []string) (tftp.File, error) {
 	if !parent.isDir() {
 		return nil, fs.ErrNotDir
 	}
-	image, problem := parent.words(commandLineFile)
+	image, problem := parent.words(names[len(names)-1])
 	b.say(problem)
 	words, err := b.words(image)
 	if err != nil {

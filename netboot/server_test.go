@@ -500,6 +500,36 @@ func TestPanic(t *testing.T) {
 	})
 }
 
+// TestOtherCommandLine: config.txt may name another file than cmdline.txt, which is made for the node then.
+func TestOtherCommandLine(t *testing.T) {
+	const named, plain = "quiet root=/dev/nfs rw nfsroot=", "quiet root=/dev/sda1"
+	for _, c := range []struct{ name, config, file, want string }{
+		{"named", "arm_64bit=1\r\n[pi4]\r\ncmdline=nfs.txt\r\n", "nfs.txt", named},
+		{"by a node that says who it is", "cmdline=nfs.txt", "0660cd37/nfs.txt", named},
+		{"below a prefix", "os_prefix=new/\ncmdline=nfs.txt", "new/nfs.txt", named},
+		{"in a directory", "cmdline=new/nfs.txt", "new/nfs.txt", named},
+		{"another name that ends so", "cmdline=s.txt", "nfs.txt", plain},
+		{"a comment", "#cmdline=nfs.txt", "nfs.txt", plain},
+		{"no name", "cmdline=", "nfs.txt", plain},
+		{"config.txt itself", "cmdline=config.txt", "config.txt", "cmdline=config.txt"},
+		{"cmdline.txt goes on", "cmdline=nfs.txt", "cmdline.txt", "root=/dev/nfs"},
+		{"no config.txt", "", "nfs.txt", plain},
+		{"a config.txt without end", strings.Repeat("cmdline=nfs.txt\n", 10_000), "nfs.txt", plain},
+	} {
+		s := serve(t, func(m *fstest.MemTree) {
+			dirs(m, "/boot", "/boot/firmware", "/boot/firmware/new")
+			if c.config != "" {
+				m.WriteFile("/boot/firmware/config.txt", 0o644, []byte(c.config))
+			}
+			m.WriteFile("/boot/firmware/nfs.txt", 0o644, []byte("quiet root=/dev/sda1"))
+			m.WriteFile("/boot/firmware/new/nfs.txt", 0o644, []byte("quiet root=/dev/sda1"))
+		})
+		if got, err := s.get(node, c.file); err != nil || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
+		}
+	}
+}
+
 // TestServerAddress: nodes mount their root where the operator says, at whatever address they asked.
 func TestServerAddress(t *testing.T) {
 	s := serve(t, pi)

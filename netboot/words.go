@@ -23,6 +23,27 @@ func ImageWords(tree fs.Tree) ([]string, error) {
 	return dir.words(commandLineFile)
 }
 
+// holdsCommandLine reports whether the directory's config.txt names a file in place of cmdline.txt (cmdline=). Which sections of it
+// count for the node is left aside; a prefix for all files (os_prefix=) may come before the name.
+func (dir *spot) holdsCommandLine(names []string) bool {
+	f, err := dir.regular(configFile)
+	if err != nil {
+		return false
+	}
+	content, err := f.read(mostCmdlineFile)
+	if err != nil {
+		return false
+	}
+	asked := "/" + path.Join(names...)
+	for line := range strings.SplitSeq(string(content), "\n") {
+		name, ok := strings.CutPrefix(strings.TrimSpace(line), "cmdline=")
+		if name = path.Clean("/" + name); ok && name != "/" && name != "/"+configFile && strings.HasSuffix(asked, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // words returns those in a file of a directory.
 func (dir *spot) words(names ...string) ([]string, error) {
 	at := strings.TrimSuffix(dir.path(), "/") + "/" + path.Join(names...)
@@ -154,7 +175,7 @@ func localWords(words []string) []string {
 			whys[i] = localKeys[key]
 		case strings.HasPrefix(key, "fsck."):
 			whys[i] = ofDisk
-		case key == "boot" && (value == "overlay" || value == "local"):
+		case key == "boot" && value != "nfs": // an initramfs would look there for its root: overlay, live, casper
 			whys[i] = ofDisk
 		case key == "init" && isFirstBoot(value):
 			whys[i] = ofFirstBoot

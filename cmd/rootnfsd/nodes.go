@@ -267,6 +267,14 @@ func nodeTable(w io.Writer, nodes []exports.NodeStatus) error {
 // nodeNotes is what is worth a word about a node.
 func nodeNotes(n *exports.NodeStatus) []string {
 	var notes []string
+	if n.Name == "" { // what it can be named by
+		if n.Serial != "" {
+			notes = append(notes, "serial "+n.Serial)
+		}
+		if n.MAC != "" {
+			notes = append(notes, "MAC "+n.MAC)
+		}
+	}
 	if n.RebootNeeded {
 		notes = append(notes, "reboot needed")
 	}

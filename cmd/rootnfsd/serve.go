@@ -14,6 +14,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/netboot"
@@ -313,5 +314,9 @@ func newLogger(level, format string) (*zap.Logger, error) {
 	default:
 		return nil, fmt.Errorf("--log-format %s: want console or json", format)
 	}
-	return cfg.Build()
+	encoder := zapcore.NewConsoleEncoder(cfg.EncoderConfig)
+	if cfg.Encoding == "json" {
+		encoder = zapcore.NewJSONEncoder(cfg.EncoderConfig)
+	}
+	return zap.New(zapcore.NewCore(encoder, newLogWriter(os.Stderr), cfg.Level)), nil
 }

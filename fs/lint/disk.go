@@ -25,8 +25,8 @@ func diskRules() []Rule {
 	}, {
 		ID: "cmdline", Severity: Warning,
 		Looks:  "`cmdline.txt` of a Raspberry Pi with `root=` for a card, `init=`, `systemd.run=`, `fsck.repair=` or `rootfstype=`",
-		Reason: "A node that is sent this file waits for a card that is not there, or runs what was meant for the first boot from one, again at each boot.",
-		Fix:    "Write the line that `rootnfsd serve` prints into what nodes are sent: `root=/dev/nfs nfsroot=… ip=dhcp …`, without these words. If nodes are sent another file, ignore it.",
+		Reason: "A node that is sent this file as it is waits for a card that is not there, or runs what was meant for the first boot from one, again at each boot.",
+		Fix:    "Nothing where nodes get their boot files from `rootnfsd serve --tftp`, which leaves these words out. Elsewhere send them the line that `rootnfsd cmdline` prints: `root=/dev/nfs nfsroot=… ip=dhcp …`, without these words.",
 		check:  checkCmdline,
 	}}
 }
@@ -120,14 +120,14 @@ func checkCmdline(c *checker) error {
 			case key == "root" && value != "/dev/nfs" && !strings.HasPrefix(value, "nfs"):
 				reason = "a node that is sent this waits for a card with its root"
 			case key == "init" && value != "/sbin/init" && !strings.HasSuffix(value, "/systemd") && value != "/sbin/init-overlay":
-				reason = "meant for the first boot from a card: it resizes the card, or reboots, at each boot of each node"
+				reason = "meant for the first boot from a card: a node that is sent this resizes the card, or reboots, at each boot"
 			case key == "systemd.run":
-				reason = "meant for the first boot from a card: it runs at each boot of each node"
+				reason = "meant for the first boot from a card: a node that is sent this runs it at each boot"
 			case key == "fsck.repair", key == "rootfstype" && !strings.HasPrefix(value, "nfs"):
 				reason = "is about a root on a card"
 			}
 			if reason != "" {
-				c.found(Warning, p, quoted(word)+": "+reason, "send nodes the line that rootnfsd serve prints instead")
+				c.found(Warning, p, quoted(word)+": "+reason, "nothing with rootnfsd serve --tftp, which leaves it out; else send nodes the line that rootnfsd cmdline prints")
 			}
 		}
 	}
