@@ -53,8 +53,8 @@ type Boot struct {
 
 const (
 	// bootFilesTime is how long after its last request, in seconds, a boot gets the same version, and
-	// bootFilesMost after its first: a node that fails and begins anew shall get what is
-	// promoted meanwhile. A file that is under way is not interrupted.
+	// bootFilesMost how long after its first a request for what comes first begins another one, whatever was asked for
+	// before: a node that fails and begins anew shall get what is promoted meanwhile. A file that is under way is not interrupted.
 	bootFilesTime = 2 * 60
 	bootFilesMost = 10 * 60
 	// mostBootFiles bounds how many boots are known at once, and mostAtAddress of one address. Beyond, the one that asked
@@ -69,6 +69,7 @@ type fetching struct {
 	key         fetchKey
 	image       uint32 // export id
 	ref         Ref
+	why         Why      // it gets that
 	macs        []string // that the kernel sees at the address
 	first, last int64
 	files       int   // that are being sent
@@ -92,16 +93,23 @@ type bootFiles struct {
 	byKey   map[fetchKey]*fetching
 	byAddr  map[netip.Addr][]*fetching
 	serials map[string]netip.Addr // where a serial number was seen last
+	minute  int64                 // that told is of
+	told    map[netip.Addr]int    // boots that were logged
 }
 
 func (b *bootFiles) init(began time.Time) {
 	b.clock = func() int64 { return int64(time.Since(began)/time.Second) + 1 }
-	b.byKey, b.byAddr, b.serials = map[fetchKey]*fetching{}, map[netip.Addr][]*fetching{}, map[string]netip.Addr{}
+	b.byKey, b.byAddr, b.serials, b.told = map[fetchKey]*fetching{}, map[netip.Addr][]*fetching{}, map[string]netip.Addr{}, map[netip.Addr]int{}
 }
 
 // over reports whether the next file that is asked for begins another boot.
 func (f *fetching) over(now int64) bool {
-	return f.mounted > 0 || f.files == 0 && (now-f.last >= bootFilesTime || now-f.first >= bootFilesMost)
+	return f.mounted > 0 || f.files == 0 && now-f.last >= bootFilesTime
+}
+
+// restarts reports whether a request is the first of another boot.
+func (f *fetching) restarts(step BootStep, now int64) bool {
+	return step == BootFirst && (f.late || f.files == 0 && now-f.first >= bootFilesMost)
 }
 
 // find returns the boot that a request is of, or nil: a node that does not say who it is may have said so before, and one
@@ -281,67 +289,96 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := b.find(key, now)
-	if f != nil && f.late && step == BootFirst {
-		b.drop(f)
-		f = nil
-	}
 	if f == nil {
 		return nil, nil, key
 	}
-	img := t.imageOf(f.image)
-	if img == nil {
+	if f.restarts(step, now) {
+		b.drop(f)
 		return nil, nil, key
 	}
-	v := img.holding(f.ref)
+	v := t.versionOf(f)
 	if v == nil {
 		return nil, nil, key
 	}
-	if e, _ := img.inventory.booting(key.addr, key.id, f.macs); v.draft != nil && !img.trustsBoot(e, key, f.macs) {
+	if e, _ := t.imageOf(f.image).inventory.booting(key.addr, key.id, f.macs); v.draft != nil && !t.imageOf(f.image).trustsBoot(e, key, f.macs) {
 		return nil, nil, key
 	}
 	if f.key.id == (BootID{}) && key.id != f.key.id {
-		if e := img.inventory.saying(key.id); e != nil {
-			if _, why := img.rollout.Promise(MemberOf(e, key.addr)); why != ByRollout {
-				b.drop(f) // it is promised another version than a node that does not say who it is
-				return nil, nil, key
-			}
-		}
 		b.drop(f)
+		now := t.offer(key, f.macs) // to who turns out to be a node that is promised something else than one that does not say who it is
+		if now.image == nil || now.image.id != f.image || now.ref.Digest != f.ref.Digest && (now.why != ByRollout || f.why != ByRollout) {
+			return nil, nil, key
+		}
 		f.key, f.confirmed = key, false
 		b.add(f)
 	}
-	f.last, f.late = now, f.late || step == BootLast
-	f.files++
+	f.serve(step, now)
 	return f, v, f.key
 }
 
-// begin begins a boot.
-func (x *Exports) begin(t *table, key fetchKey, step BootStep) (*fetching, *version, error) {
-	macs := x.macsAt(key.addr)
+// serve notes that a file is given. The caller holds mu.
+func (f *fetching) serve(step BootStep, now int64) {
+	f.last, f.late = now, f.late || step == BootLast
+	f.files++
+}
+
+// versionOf returns the version of a boot, or nil if it is gone.
+func (t *table) versionOf(f *fetching) *version {
+	if img := t.imageOf(f.image); img != nil {
+		return img.holding(f.ref)
+	}
+	return nil
+}
+
+// offer is what a node gets that begins to boot now.
+type offer struct {
+	image *imageView // nil if there is none
+	ref   Ref
+	why   Why
+}
+
+func (t *table) offer(key fetchKey, macs []string) offer {
 	img, e := t.imageFor(key.addr, key.id, macs)
 	if img == nil {
-		return nil, nil, fs.ErrNotExist
+		return offer{}
 	}
 	ref, why := img.rollout.sealed(MemberOf(e, key.addr))
 	if d := img.draftHeldBy(e); d != nil && img.trustsBoot(e, key, macs) {
 		ref, why = d.Ref, ByDraft
 	}
-	v := img.holding(ref)
+	return offer{img, ref, why}
+}
+
+// begin begins a boot.
+func (x *Exports) begin(t *table, key fetchKey, step BootStep) (*fetching, *version, error) {
+	macs := x.macsAt(key.addr)
+	to := t.offer(key, macs)
+	if to.image == nil {
+		return nil, nil, fs.ErrNotExist
+	}
+	v := to.image.holding(to.ref)
 	switch {
 	case v == nil && x.starting.Load():
 		return nil, nil, fs.ErrWouldBlock
 	case v == nil:
-		to := target{image: img}
-		if why != ByRollout {
-			to.promise = &ref
+		gone := target{image: to.image}
+		if to.why != ByRollout {
+			gone.promise = &to.ref
 		}
-		return nil, nil, fmt.Errorf("%w: %s", fs.ErrNotExist, t.hint(to))
+		return nil, nil, fmt.Errorf("%w: %s", fs.ErrNotExist, t.hint(gone))
 	}
 	b := &x.bootFiles
 	now := b.clock()
-	f := &fetching{key: key, image: img.id, ref: Ref{Version: v.name, Digest: v.digest}, macs: macs, first: now, last: now, files: 1, late: step == BootLast}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if f := b.byKey[key]; f != nil && !f.over(now) && !f.restarts(step, now) { // another request of the same boot was faster
+		if v := t.versionOf(f); v != nil {
+			f.serve(step, now)
+			return f, v, nil
+		}
+	}
+	f := &fetching{key: key, image: to.image.id, ref: Ref{Version: v.name, Digest: v.digest}, why: to.why, macs: macs, first: now}
+	f.serve(step, now)
 	b.add(f)
 	return f, v, nil
 }
@@ -362,28 +399,50 @@ func (b *Boot) Confirmed() {
 	all := &b.exports.bootFiles
 	all.mu.Lock()
 	f := b.of
-	done := f.confirmed
+	done := f.confirmed || all.byKey[f.key] != f // it is known, or was forgotten
 	f.confirmed = true
-	key := f.key
-	was := netip.Addr{}
+	key, was, said := f.key, netip.Addr{}, false
 	if !done {
-		was = all.seenAt(key.id.Serial, key.addr)
+		was, said = all.seenAt(key.id.Serial, key.addr), all.tell(key.addr)
 	}
 	all.mu.Unlock()
-	if !done {
-		b.exports.booting(b, key, f, was)
+	if done {
+		return
+	}
+	x := b.exports
+	x.nodes.tick()
+	x.nodes.netbooted(key.addr, fetched{b.Image, f.record(key, instant(x.nodes.now.Load()))})
+	if said {
+		x.tellOfBoot(b, key, was)
 	}
 }
 
-// booting notes who boots.
-func (x *Exports) booting(b *Boot, key fetchKey, f *fetching, was netip.Addr) {
-	mac := key.id.MAC
-	if mac == "" && len(f.macs) > 0 {
-		mac = f.macs[0]
+// record is what is kept of a boot.
+func (f *fetching) record(key fetchKey, at time.Time) Netboot {
+	n := Netboot{Serial: key.id.Serial, MAC: key.id.MAC, SaidMAC: key.id.MAC != "", Ref: f.ref, At: at}
+	if n.MAC == "" && len(f.macs) > 0 {
+		n.MAC = f.macs[0]
 	}
-	x.nodes.tick()
-	x.nodes.netbooted(key.addr, fetched{b.Image, Netboot{Serial: key.id.Serial, MAC: mac, SaidMAC: key.id.MAC != "", Ref: b.Ref, At: instant(x.nodes.now.Load())}})
-	log := x.log.With(zap.String("image", b.Image), zap.String("version", b.Version), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
+	return n
+}
+
+// mostTold is how many boots of one address are logged in a minute: whoever is there can begin as many as it likes.
+const mostTold = 4
+
+// tell reports whether a boot at an address is to be logged. The caller holds mu.
+func (b *bootFiles) tell(addr netip.Addr) bool {
+	minute := b.clock() / 60
+	if minute != b.minute || len(b.told) >= mostBootFiles {
+		b.minute = minute
+		clear(b.told)
+	}
+	b.told[addr]++
+	return b.told[addr] <= mostTold
+}
+
+// tellOfBoot logs who boots.
+func (x *Exports) tellOfBoot(b *Boot, key fetchKey, was netip.Addr) {
+	log := x.log.With(zap.String("image", b.Image), zap.String("version", b.Version), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", b.of.record(key, time.Time{}).MAC))
 	log.Info("a node fetches boot files", zap.String("node", MemberOf(b.Node, key.addr).Key))
 	if was.IsValid() {
 		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
@@ -463,10 +522,21 @@ func (inv *Inventory) saying(id BootID) *Entry {
 }
 
 // Of returns the entry of a node that was seen, or nil: by its address or, where nobody has named
-// that, by what it said when it fetched boot files.
+// that, by what it said when it fetched boot files. A node that was given addresses is where these are: somebody else can say that it is it.
 func (inv *Inventory) Of(n *Node) *Entry {
-	if e := inv.At(n.Addr); e != nil || n.Netboot == nil {
+	if e := inv.At(n.Addr); e != nil {
 		return e
+	}
+	if e := inv.claimed(n); e != nil && len(e.Addresses) == 0 {
+		return e
+	}
+	return nil
+}
+
+// claimed returns the entry of the node that one which was seen says that it is, or nil.
+func (inv *Inventory) claimed(n *Node) *Entry {
+	if n.Netboot == nil {
+		return nil
 	}
 	return inv.saying(BootID{n.Netboot.Serial, n.Netboot.MAC})
 }

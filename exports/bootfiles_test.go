@@ -7,8 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"go.uber.org/zap/zaptest"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -117,15 +120,24 @@ func TestBootGetsOneVersion(t *testing.T) {
 			s.clock(bootFilesTime)
 			b.gets(BootAny, "v2")
 		}},
-		{"and so do ten with", func(t *testing.T, s *layered, b *booter) {
+		{"a slow network mixes nothing, and who fails slowly begins anew", func(t *testing.T, s *layered, b *booter) {
 			b.gets(BootFirst, "v1")
 			s.promoted(t, "v2")
-			for range 9 {
+			for range 20 {
 				s.clock(60)
 				b.gets(BootAny, "v1")
 			}
-			s.clock(60)
-			b.gets(BootAny, "v2")
+			b.gets(BootFirst, "v2")
+		}},
+		{"a boot that is forgotten does not change what is known", func(t *testing.T, s *layered, b *booter) {
+			late := b.opens(BootLast, "v1")
+			s.promoted(t, "v2")
+			b.gets(BootFirst, "v2")
+			late.Confirmed()
+			late.Done()
+			if n := s.Fleet("images")[0]; n.Netboot.Version != "v2" {
+				t.Errorf("it boots %s; want v2", n.Netboot.Version)
+			}
 		}},
 		{"a node that begins anew gets what is promoted now", func(t *testing.T, s *layered, b *booter) {
 			b.gets(BootFirst, "v1")
@@ -356,6 +368,69 @@ func TestBootFindsTheNode(t *testing.T) {
 	}
 }
 
+// TestWhoClaimsToBe: who says that it is a node that has an address is not that node to anybody but itself.
+func TestWhoClaimsToBe(t *testing.T) {
+	s := serveLayers(t, nil, "v1", "v2")
+	s.promoted(t, "v1")
+	s.nodesAre(t, Entry{Name: "pi-01", Addresses: []netip.Addr{netip.MustParseAddr(host)}, Serial: "0660cd37"})
+	s.mounts(t, host, "/")
+	(&booter{t, s, secondHost, BootID{Serial: "0660cd37"}}).gets(BootFirst, "v1")
+	var got []string
+	for _, n := range s.Fleet("images") {
+		got = append(got, fmt.Sprintf("%s %s %v", n.Key(), n.Address, n.Netboot != nil))
+	}
+	if want := fmt.Sprintf("[pi-01 %s false %s %[2]s true]", host, secondHost); fmt.Sprint(got) != want {
+		t.Errorf("%s; want %s", got, want)
+	}
+	if hints := s.Fleet("images")[1].Hints; len(hints) != 1 || hints[0] != "it says that it is pi-01: rootnfsd node set pi-01 --address "+secondHost+", if it is" {
+		t.Errorf("hints: %q", hints)
+	}
+}
+
+// TestBootOfAnotherImage: a boot ROM that does not say who it is has begun with the first image, and the node is in another one.
+func TestBootOfAnotherImage(t *testing.T) {
+	stores := map[string]*memStore{"a": {}, "b": {}}
+	var images []Image
+	for _, name := range []string{"a", "b"} {
+		stores[name].seal(name+"1", name[0])
+		images = append(images, Image{Name: name, Dir: "/srv/" + name, StateDir: t.TempDir(), Versions: stores[name]})
+	}
+	err := OpenState(images[1].StateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error {
+		inv.Set(Entry{Name: "pi-9", Serial: "0660cd99"})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := New(Config{Images: images, Allow: DefaultAllow(), Log: zaptest.NewLogger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id   BootID
+		want string
+	}{{BootID{}, "a1"}, {BootID{Serial: "0660cd99"}, "b1"}, {BootID{}, "b1"}} {
+		b, err := x.Boot(netip.MustParseAddr(host), c.id, BootAny)
+		if err != nil || b.Version != c.want {
+			t.Fatalf("%+v gets %+v, %v; want %s", c.id, b, err, c.want)
+		}
+		b.Confirmed()
+		b.Done()
+	}
+}
+
+// TestBootsAreNotToldForEver: whoever begins one boot after the other fills no log.
+func TestBootsAreNotToldForEver(t *testing.T) {
+	s := serveLayers(t, nil, "v1")
+	s.promoted(t, "v1")
+	for i := range 100 {
+		(&booter{t, s, host, BootID{Serial: fmt.Sprintf("%08x", i)}}).gets(BootFirst, "v1")
+	}
+	if n := s.said("fetches boot files"); n != mostTold {
+		t.Errorf("said %d times; want %d", n, mostTold)
+	}
+}
+
 func TestBootErrors(t *testing.T) {
 	s := serveLayers(t, nil)
 	try := func(addr string) error {
@@ -369,12 +444,21 @@ func TestBootErrors(t *testing.T) {
 		t.Errorf("nothing is promoted: %v; want ErrNotExist", err)
 	}
 	s.starting.Store(true)
+	s.started, s.closing = make(chan struct{}), sync.Once{}
 	if err := try(host); err != fs.ErrWouldBlock {
 		t.Errorf("too early: %v; want ErrWouldBlock", err)
 	}
 	s.store.seal("v1", 'a')
+	mounted := make(chan error)
+	go func() { // it waits, or comes later
+		_, err := s.Mount(s.at(host), "/", Caller{Booting: true})
+		mounted <- err
+	}()
 	if err := s.Started(); err != nil {
 		t.Fatal(err)
+	}
+	if err := <-mounted; err != nil {
+		t.Errorf("the mount that was too early: %v", err)
 	}
 	(&booter{t, s, host, BootID{}}).gets(BootFirst, "v1")
 }

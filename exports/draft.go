@@ -1,9 +1,11 @@
 package exports
 
 import (
+	"bufio"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -228,11 +230,52 @@ func (d *Drafts) settled(version string) error {
 
 // removeTree deletes a directory that nodes wrote to.
 func removeTree(dir string) error {
+	if err := refuseMounts(dir); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("delete the tree of a draft: %w", err)
 	}
 	return nil
 }
+
+// refuseMounts is the error that something is mounted below a directory, as for a chroot: it would be deleted, too.
+func refuseMounts(dir string) error {
+	real, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer mounts.Close()
+	below, err := mountsBelow(mounts, real)
+	if err != nil || len(below) == 0 {
+		return err
+	}
+	return fmt.Errorf("something is mounted at %s, which would be deleted with %s: unmount it first", strings.Join(below, ", "), dir)
+}
+
+// mountsBelow returns the mount points below a directory, from a table in the form of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+func mountsBelow(table io.Reader, dir string) (below []string, err error) {
+	lines := bufio.NewScanner(table)
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text()) // two numbers, the device, the root, the mount point, ...
+		if len(fields) < 5 {
+			continue
+		}
+		if at := mountEscapes.Replace(fields[4]); strings.HasPrefix(at, strings.TrimSuffix(dir, "/")+"/") {
+			below = append(below, at)
+		}
+	}
+	return below, lines.Err()
+}
+
+var mountEscapes = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 // Start makes a draft of what is at Making. It fails if check, during which nothing is promoted or removed, says
 // that something is missing, or if the node has a draft already. The caller has the Lock.
@@ -334,6 +377,9 @@ func (d *Drafts) Abandon(version, by string, ended func()) error {
 		n := r.DraftNamed(version)
 		if n == nil {
 			return false, ErrNoDraft
+		}
+		if err := refuseMounts(d.Tree(version)); err != nil {
+			return false, err
 		}
 		// What the rollout does not speak of must not lie there under a name of a golden tree.
 		if err := d.rename(d.Tree(version), d.Making(version)); err != nil && !errors.Is(err, os.ErrNotExist) {

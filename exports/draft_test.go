@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,12 +158,13 @@ func TestDraftMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.wants(t, s.peer, "/images", "v2")
-	s.wants(t, s.peer, "/images@v3", access)
+	s.wants(t, s.peer, "/images@v3", "draft v3")
 	if err := s.drafts.Give("v3", "pi-02", "me"); err != nil {
 		t.Fatal(err)
 	}
 	s.wants(t, s.at(otherHost), "/images", "draft v3")
 	s.wants(t, s.peer, "/images", "v2")
+	s.wants(t, s.peer, "/images@v3", access)
 }
 
 func mustRef(t *testing.T, s *drafted, name string) Ref {
@@ -643,6 +645,51 @@ func TestOnDraft(t *testing.T) {
 				t.Errorf("%t; want %t", got, c.want)
 			}
 		})
+	}
+}
+
+// TestDraftWithMounts: what somebody has mounted into a draft, for a chroot, is not deleted with it.
+func TestDraftWithMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	s := serveDrafts(t)
+	s.start(t)
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "file"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(s.drafts.Tree("v3"), "boot")
+	if err := syscall.Mount(outside, at, "", syscall.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	err := s.drafts.Abandon("v3", "me", func() {})
+	if e := syscall.Unmount(at, 0); e != nil {
+		t.Error(e)
+	}
+	if err == nil || !strings.Contains(err.Error(), "unmount it first") {
+		t.Errorf("%v; want that it is to be unmounted", err)
+	}
+	if b, err := os.ReadFile(filepath.Join(outside, "file")); string(b) != "of the host" {
+		t.Errorf("outside is %q, %v", b, err)
+	}
+	s.wants(t, s.peer, "/", "draft v3")
+	if err := s.drafts.Abandon("v3", "me", func() {}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestMountsBelow(t *testing.T) {
+	const table = `22 1 254:1 / / rw shared:1 - ext4 /dev/vda1 rw
+23 22 0:21 / /srv/images/v3/proc rw - proc proc rw
+24 22 0:5 / /srv/images/v3/a\040b rw - devtmpfs udev rw
+25 22 0:5 / /srv/images/v33/dev rw - devtmpfs udev rw
+26 22 0:5 / /srv/images/v3 rw - ext4 /dev/vdb rw
+cut
+`
+	got, err := mountsBelow(strings.NewReader(table), "/srv/images/v3")
+	if want := []string{"/srv/images/v3/proc", "/srv/images/v3/a b"}; !slices.Equal(got, want) || err != nil {
+		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 }
 

@@ -105,12 +105,17 @@ func (v *imageView) draftHeldBy(e *Entry) *draft {
 	return nil
 }
 
-// draftFor returns the draft that p boots, or nil.
-func (x *Exports) draftFor(t *table, v *imageView, p *Peer) *draft {
-	if d := v.draftHeldBy(v.inventory.At(p.addr)); d != nil && x.givesDraft(t, d, p) {
-		return d
+// draftFor returns the draft that p gets by the name of the image or, if that is wanted, by its own, or nil. By its own name a node also gets one
+// that it was released from: a command line that somebody wrote leads nowhere else.
+func (x *Exports) draftFor(t *table, v *imageView, p *Peer, wanted string) *draft {
+	d := v.draftHeldBy(v.inventory.At(p.addr))
+	if wanted != "" {
+		d = v.draftNamed(wanted)
 	}
-	return nil
+	if d == nil || d.Sealing || !x.givesDraft(t, d, p) {
+		return nil
+	}
+	return d
 }
 
 // givesDraft reports whether p, which mounts, gets a draft: it may use that, and did not say that it is another node.

@@ -75,7 +75,9 @@ type Exports struct {
 	layers     layers
 	neighbours string // file of the kernel's neighbour table
 	bootFiles  bootFiles
-	starting   atomic.Bool // see Config
+	starting   atomic.Bool   // see Config
+	started    chan struct{} // closed when that is over
+	closing    sync.Once     // of started
 
 	warmed atomic.Uint64 // bytes
 	began  time.Time     // when New was called
@@ -91,6 +93,7 @@ type Exports struct {
 func New(cfg Config) (*Exports, error) {
 	x := &Exports{allow: cfg.Allow, warm: cfg.Warm, log: cfg.Log, neighbours: "/proc/net/arp", began: time.Now()}
 	x.bootFiles.init(x.began)
+	x.started = make(chan struct{})
 	x.layers.limit, x.layers.making = mostLayerBytes, make(chan struct{}, mostMaking)
 	first := &table{}
 	seen := map[uint32]string{}
@@ -142,6 +145,7 @@ func (x *Exports) Sealed(image string) error {
 // Started says that all is sealed that was to be (Config.Starting). An image whose only version cannot be promoted, which is
 // the error, does not keep the others from being served.
 func (x *Exports) Started() error {
+	defer x.closing.Do(func() { close(x.started) })
 	defer x.starting.Store(false)
 	var failed []error
 	for _, img := range x.table.Load().images {

@@ -2,6 +2,7 @@ package exports
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -102,7 +103,13 @@ func Fleet(r *Rollout, inv *Inventory, seen []Node, now time.Time) []NodeStatus 
 	}
 	fleet := make([]NodeStatus, 0, len(keys))
 	for _, key := range keys {
-		fleet = append(fleet, statusOf(r, inv.Named(key), byKey[key], now))
+		status := statusOf(r, inv.Named(key), byKey[key], now)
+		for _, n := range byKey[key] {
+			if e := inv.claimed(&n); e != nil && e.Name != status.Name {
+				status.Hints = append(status.Hints, fmt.Sprintf("it says that it is %s: rootnfsd node set %[1]s --address %s, if it is", e.Name, n.Addr))
+			}
+		}
+		fleet = append(fleet, status)
 	}
 	slices.SortFunc(fleet, func(a, b NodeStatus) int {
 		if c := cmp.Or(-cmp.Compare(min(len(a.Name), 1), min(len(b.Name), 1)), strings.Compare(a.Name, b.Name)); c != 0 {

@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 )
@@ -79,6 +80,9 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return handle, nil
 		}
 	}
+	if !from.Datagram && x.find(x.table.Load(), names, p).version == nil {
+		x.awaitStart()
+	}
 	from.Booting = from.Booting && p.reserved
 	for try := 1; ; try++ {
 		handle, target, err := x.mountVersion(p, dir, names, from, try, refuse)
@@ -93,6 +97,23 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return handle, nil
 		}
 		p.notMounted(target.version)
+	}
+}
+
+// startWait is how long a mount waits of which there is nothing yet because trees are being sealed. Then it is refused; an initramfs
+// mounts again every second.
+const startWait = 5 * time.Second
+
+// awaitStart waits until all is sealed that was to be, but not for long.
+func (x *Exports) awaitStart() {
+	if !x.starting.Load() {
+		return
+	}
+	late := time.NewTimer(startWait)
+	defer late.Stop()
+	select {
+	case <-x.started:
+	case <-late.C:
 	}
 }
 
@@ -130,6 +151,9 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 	case kind == 0:
 	case target.version == nil && target.image != nil && target.image.draftNamed(target.wanted) != nil:
 		d := target.image.draftNamed(target.wanted)
+		if d.Sealing {
+			return failed(refuse(fs.ErrAccess, "the draft %s is being sealed", d.Version))
+		}
 		return failed(refuse(fs.ErrAccess, "%s is a draft, which node %s alone boots, from its own address: rootnfsd draft %s --node NODE gives it to another", d.Version, d.Node, d.Version))
 	case target.version == nil:
 		return failed(refuse(kind, "%s", t.hint(target)))
@@ -235,7 +259,7 @@ func (x *Exports) find(t *table, names []string, p *Peer) target {
 			return to
 		}
 	}
-	if d := x.draftFor(t, to.image, p); d != nil && to.mayBe(d.Ref) {
+	if d := x.draftFor(t, to.image, p, to.wanted); d != nil {
 		to.version, to.promise = d.version, &d.Ref
 	}
 	return to

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/rpc"
 )
 
@@ -150,10 +151,9 @@ func (operator) wantPID(t *testing.T, how, status string, pid int) {
 // freeAddr is an address on loopback that nobody listens on.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, err := peer.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addr
 }

@@ -52,12 +52,7 @@ func serveBootFiles(t *testing.T, more files) (*fleet, netip.AddrPort) {
 // freeUDP is a free port of loopback.
 func freeUDP(t *testing.T) netip.AddrPort {
 	t.Helper()
-	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	return conn.LocalAddr().(*net.UDPAddr).AddrPort()
+	return netip.MustParseAddrPort(freeAddr(t))
 }
 
 // replay asks for the files of a recording, and expects them to be those of a version.

@@ -79,6 +79,7 @@ type fleet struct {
 	store string
 	at    string // the flag for the store
 	user  uint32 // that the server runs as
+	net   byte   // of the nodes of TestDraft and the like
 	addr  string
 	admin string // where it answers operators; empty if only by its socket
 	model fleetModel
@@ -170,12 +171,7 @@ func (f *fleet) nameSome() {
 func (f *fleet) start(flags ...string) {
 	f.t.Helper()
 	if f.addr == "" {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		f.addr = ln.Addr().String()
-		ln.Close()
+		f.addr = freeAddr(f.t)
 		f.t.Cleanup(func() {
 			f.kill()
 			for _, n := range f.nodes {

@@ -69,12 +69,7 @@ func TestNodeFileScripts(t *testing.T) {
 
 // TestNodeFileUnits has systemd read the units, in a root that they are installed in.
 func TestNodeFileUnits(t *testing.T) {
-	require(t, "mmdebstrap")
-	golden, err := lab.OpenNodeSide(rootnfsd, lab.ServerAddress+":/home")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer golden.Close()
+	golden := openNodeSide(t)
 	args := []string{golden.Tree("v1"), "systemd-analyze", "verify"}
 	for path := range nodeFiles(t, "debian", "--home", lab.ServerAddress+":/home") {
 		switch filepath.Ext(path) {
@@ -243,12 +238,7 @@ func TestImportNodeFiles(t *testing.T) {
 
 // TestNodeFilesLint looks at a Debian root with the node files: nothing keeps nodes from booting it.
 func TestNodeFilesLint(t *testing.T) {
-	require(t, "mmdebstrap")
-	golden, err := lab.OpenNodeSide(rootnfsd, lab.ServerAddress+":/home")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer golden.Close()
+	golden := openNodeSide(t)
 	found := cliJSON[lintOutput](t, "lint", "v1", "--export", golden.Store)
 	if found.Errors != 0 {
 		t.Errorf("%+v", found)

@@ -21,12 +21,7 @@ type overlayNode struct {
 // newOverlayNode serves a root that has the node files, and homes: one for each node, or one that is shared.
 func newOverlayNode(t *testing.T, shared bool) *overlayNode {
 	t.Helper()
-	require(t, "mmdebstrap", "qemu-system-x86_64", "unshare")
-	golden, err := lab.OpenNodeSide(rootnfsd, lab.ServerAddress+":/home")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { golden.Close() })
+	golden := openNodeSide(t)
 	n := &overlayNode{golden, newNet(t), t.TempDir()}
 	args := []string{"--export", golden.Store, "--home", n.homes, "--allow", lab.ServerAddress + "/24", "--admin", lab.ServerAddress + ":2050"}
 	if shared {
@@ -41,6 +36,18 @@ func newOverlayNode(t *testing.T, shared bool) *overlayNode {
 	cli(t, "promote", "v1", "--export", golden.Store)
 	serve(t, n.net, args...)
 	return n
+}
+
+// openNodeSide opens the golden root that has the node files.
+func openNodeSide(t *testing.T) *lab.Golden {
+	t.Helper()
+	require(t, "mmdebstrap", "qemu-system-x86_64", "unshare")
+	golden, err := lab.OpenNodeSide(rootnfsd, lab.ServerAddress+":/home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { golden.Close() })
+	return golden
 }
 
 // makeImageDir makes the directory that images are kept in. Root of a node is nobody on the server, and that one's it
@@ -132,13 +139,18 @@ func TestOverlayImage(t *testing.T) {
 	n := newOverlayNode(t, false)
 	g := boot(t, n.machine(t, 1, "rootnfsd.overlay=loop:size=100M"))
 	expectStatus(t, g, map[string]string{"mode": "image on the server: " + lab.ServerAddress + ":/home", "PROBLEM": "", "next boot": "as the command line says"})
+	versions := cliJSON[[]struct{ Digest string }](t, "versions", "--export", n.golden.Store)
+	if len(versions) != 1 {
+		t.Fatalf("there are the versions %+v; want one", versions)
+	}
+	expectStatus(t, g, map[string]string{"version": strings.TrimLeft(versions[0].Digest[:16], "0") + ":0"})
 	fillUp(t, g)
 	expectDoctor(t, g)
 	in(t, g, change)
 	expectDiff(t, g)
 	reboot(t, g, g.Machine())
 	expectChange(t, g, true)
-	expectStatus(t, g, map[string]string{"mode": "image on the server", "PROBLEM": ""})
+	expectStatus(t, g, map[string]string{"mode": "image on the server", "PROBLEM": "", "made over": ""})
 	expectDiff(t, g)
 	nodes := cliJSON[[]struct{ Address, Good string }](t, "nodes", "--export", n.golden.Store)
 	if len(nodes) != 1 || nodes[0].Good == "" {
@@ -279,6 +291,35 @@ func TestLongOverlayLock(t *testing.T) {
 	expectStatus(t, a, map[string]string{"mode": "image", "PROBLEM": ""})
 }
 
+// TestLongOverlayDraft has a node on a draft of such a root look at itself.
+func TestLongOverlayDraft(t *testing.T) {
+	long(t, "boots in each mode")
+	golden := openNodeSide(t)
+	net := newNet(t)
+	store, skel := filepath.Join(t.TempDir(), "images"), t.TempDir()
+	makeSkeleton(t, skel)
+	mkdir(t, store)
+	if err := os.Symlink(golden.Tree("v1"), filepath.Join(store, "v1")); err != nil {
+		t.Fatal(err)
+	}
+	at := "--export=" + store
+	cli(t, "promote", "v1", at)
+	serve(t, net, "--export", store, "--home", t.TempDir(), "--home-skel", skel, "--allow", lab.ServerAddress+"/24")
+	cli(t, "node", "set", "pi-01", "--address", lab.NodeAddress(1), at)
+	cli(t, "draft", "v2", "--from", "v1", "--node", "pi-01", at)
+	m, err := net.Node(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := boot(t, draftLine(withKernel(t, golden, "v1", m)))
+	if out := in(t, g, "rootnfsd-overlay doctor"); !strings.HasPrefix(out, "OK     / is a draft of a version") || !strings.HasSuffix(out, "all is well\n") {
+		t.Errorf("the doctor says\n%s", out)
+	}
+	if out, err := tryIn(t, g, "rootnfsd-overlay diff"); err == nil || !strings.Contains(out, "nothing to compare") {
+		t.Errorf("the difference: %q, %v; want that there is nothing to compare", out, err)
+	}
+}
+
 // initOverlay is the init of roots whose overlay needs no initramfs.
 //
 //go:embed initramfs/init-overlay.sh
@@ -310,7 +351,7 @@ func TestLongInitOverlay(t *testing.T) {
 	expectDoctor(t, g)
 	in(t, g, change)
 	expectDiff(t, g)
-	if got := in(t, g, "findmnt -no FSTYPE / /overlay/robase; cat /overlay/robase/etc/version-marker"); !strings.HasPrefix(got, "overlay\n") || !strings.HasSuffix(got, "v1\n") {
+	if got := in(t, g, "findmnt -no FSTYPE /; findmnt -no FSTYPE /overlay/robase; cat /overlay/robase/etc/version-marker"); got != "overlay\nnfs\nv1\n" {
 		t.Errorf("the root is %q; want an overlay over v1", got)
 	}
 	reboot(t, g, g.Machine())

@@ -277,7 +277,7 @@ func TestOverlayHookFails(t *testing.T) {
 		}, "the home 192.0.2.3:/there cannot be mounted: 192.0.2.3:/there"},
 		{"a full home", image, func(t *testing.T, n *initramfs) {
 			n.homeAnswers(t, `mount -t tmpfs -o size=4k tmpfs "$4" && mkdir "$4/.rootnfsd" && head -c 100000 /dev/zero >"$4/full"; true`)
-		}, "is it full?"},
+		}, "it may be full"},
 		{"a home with no room for an image", image, func(t *testing.T, n *initramfs) {
 			n.homeAnswers(t, `mount -t tmpfs -o size=64k tmpfs "$4"`)
 		}, "no image can be made"},
@@ -643,4 +643,62 @@ done`, "sh", busybox, n.path("version")))
 		t.Fatal(r.stderr)
 	}
 	write(t, n.path("version/usr/local/sbin/rootnfsd-overlay"), nodeFiles(t, "debian")["usr/local/sbin/rootnfsd-overlay"])
+}
+
+// TestOverlayHookFullServer has a server whose disk is smaller than the image: what is written last fails, and until
+// there is room again the node writes to memory. What was safe before stays.
+func TestOverlayHookFullServer(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=64M"
+	n := newInitramfs(t, "sh", noted)
+	mount := "mount -t ext4 " + n.disk(t, "mke2fs", "-q", "-t", "ext4") + ` "$4"; `
+	n.homeAnswers(t, mount+`head -c 5000000 /dev/zero >"$4/other"`)
+	got := n.boot(t, words, writeNote+`sync etc/note
+		{ head -c 50000000 /dev/urandom >full && sync full; } 2>/dev/null || echo no room; cat etc/note`)
+	if got != "no room\nchanged\n" {
+		t.Errorf("a write that the server has no room for: %q", got)
+	}
+	n.homeAnswers(t, mount)
+	n.boot(t, words, "")
+	n.expect(t, "tmpfs", "it may be full")
+	n.homeAnswers(t, mount+`rm "$4/other"`)
+	if got := n.boot(t, words, readNote); got != "changed\n" {
+		t.Errorf("when there is room again, the node reads %q, and the problem is %q; want what it wrote", got, n.status(t, "problem"))
+	}
+	if mode := n.status(t, "mode"); mode != "loop" {
+		t.Errorf("when there is room again: mode %s", mode)
+	}
+}
+
+// TestLongOverlayHookPowerCutDevice does the same on a disk.
+func TestLongOverlayHookPowerCutDevice(t *testing.T) {
+	long(t, "cutting the power at each step")
+	n := newInitramfs(t, "sh", noted)
+	device := n.disk(t, "mke2fs", "-q", "-t", "ext4")
+	words := "rootnfsd.version=a rootnfsd.overlay=device:" + device
+	n.boot(t, words, writeNote)
+	copyTo := func(from, to string) {
+		t.Helper()
+		if r := finish(t, exec.Command("dd", "if="+from, "of="+to, "bs=1M", "conv=fsync")); r.status != 0 {
+			t.Fatal(r.stderr)
+		}
+	}
+	before := n.path("before")
+	copyTo(device, before)
+	for _, more := range []string{",move", " rootnfsd.version=b"} {
+		cuts := 0
+		for n.cutAt(t, cuts+1); n.start(t, words+more, "").status != 0; n.cutAt(t, cuts+1) {
+			cuts++
+			n.cutAt(t, 0)
+			got := n.boot(t, words, readNote+"cat media/root-rw/upper.old.*/etc/note 2>/dev/null || true")
+			if mode := n.status(t, "mode"); mode != "device" || !strings.Contains(got, "changed\n") {
+				t.Errorf("%s, cut at step %d: mode %s, and the notes %q; want what was written among them", more, cuts, mode, got)
+			}
+			copyTo(before, device)
+		}
+		t.Logf("%s: cut at each of %d steps", more, cuts)
+		if cuts < 5 {
+			t.Errorf("%s was hardly ever cut: does the hook change nothing?", more)
+		}
+		copyTo(before, device)
+	}
 }

@@ -15,6 +15,7 @@ type Line struct {
 	Ports   Ports
 	Image   string
 	Version string   // empty for what is promoted when the node boots
+	FSID    uint64   // of the version, by which the overlay's hook tells it from others
 	Draft   bool     // the version is a draft, which the node writes to
 	Words   []string // of the image (ImageWords)
 
@@ -188,6 +189,11 @@ func (l *Line) all(image []string) (words []Word, err error) {
 	own, notOurs := l.cutOverlays(own)
 	theirs, images, server := keysOf(own), keysOf(image), map[string]bool{}
 	ours := l.ours()
+	if (theirs["rootnfsd.overlay"] || images["rootnfsd.overlay"]) && l.Version != "" && !l.Draft {
+		ours = append(ours, Word{
+			Text: fmt.Sprintf("rootnfsd.version=%016x", l.FSID), By: ByServer, Why: "what an overlay that lasts was made over, whatever files the node has of its own",
+		})
+	}
 	for _, w := range ours {
 		server[keyOf(w.Text)] = true
 	}

@@ -33,7 +33,7 @@ func without(line string, words ...string) string {
 
 // piLine is what a node without a name gets, but for the image's words.
 func piLine() netboot.Line {
-	return netboot.Line{Server: netip.MustParseAddr("192.0.2.1"), Ports: netboot.Ports{NFS: 2049, Mapper: true}, Image: "pi", Version: "v2"}
+	return netboot.Line{Server: netip.MustParseAddr("192.0.2.1"), Ports: netboot.Ports{NFS: 2049, Mapper: true}, Image: "pi", Version: "v2", FSID: 0x0123456789abcdef}
 }
 
 func textOf(t *testing.T, l netboot.Line) string {
@@ -149,7 +149,8 @@ func TestLine(t *testing.T) {
 		{"in place of ours", func(l *netboot.Line) { l.Own = "ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1" },
 			without(ours, "ip=dhcp", "overlayroot=tmpfs:recurse=0") + " ip=:::::eth1:dhcp overlayroot=tmpfs:swap=1"},
 		{"in place of the image's", func(l *netboot.Line) { l.Words, l.Own = words, "console=ttyAMA0 console=tty2" }, "quiet init=/sbin/init-overlay " + ours + " console=ttyAMA0 console=tty2"},
-		{"another overlay", func(l *netboot.Line) { l.Own = "rootnfsd.overlay=ram" }, strings.TrimSuffix(ours, " overlayroot=tmpfs:recurse=0") + " rootnfsd.overlay=ram"},
+		{"another overlay", func(l *netboot.Line) { l.Own = "rootnfsd.overlay=ram" }, strings.TrimSuffix(ours, " overlayroot=tmpfs:recurse=0") + " rootnfsd.version=0123456789abcdef rootnfsd.overlay=ram"},
+		{"another overlay, and no version", func(l *netboot.Line) { l.Own, l.Version = "rootnfsd.overlay=ram", "" }, strings.Replace(strings.TrimSuffix(ours, " overlayroot=tmpfs:recurse=0"), "@v2", "", 1) + " rootnfsd.overlay=ram"},
 		{"read-only", func(l *netboot.Line) { l.Own = "ro" }, strings.Replace(ours, " rw ", " ", 1) + " ro"},
 		{"for init", func(l *netboot.Line) { l.Words, l.Own = []string{"quiet", "--", "single"}, "panic=1 -- -b" }, "quiet " + without(ours, "panic=120") + " panic=1 -- single -b"},
 		{"quotes", func(l *netboot.Line) { l.Own = `a="b c" panic=1` }, without(ours, "panic=120") + ` a="b c" panic=1`},

@@ -61,11 +61,17 @@ func (s *Server) Open(_ context.Context, r tftp.Request) (tftp.File, error) {
 		return nil, s.refuse(r, err)
 	}
 	b := &booting{s: s, Boot: boot, request: r, log: s.Log.With(zap.String("image", boot.Image), zap.String("version", boot.Version), zap.Stringer("address", r.From.Addr()))}
+	opened := false
+	defer func() {
+		if !opened { // by a panic, too
+			boot.Done()
+		}
+	}()
 	f, err := b.open(&w)
 	if err != nil {
-		boot.Done()
 		return nil, b.refuse(err)
 	}
+	opened = true
 	return &bootFile{f, b}, nil
 }
 
@@ -208,7 +214,7 @@ func (b *booting) script(dir *spot) (tftp.File, error) {
 
 // words returns the node's command line, given the image's words. What is strange about it is logged.
 func (b *booting) words(image []string) ([]Word, error) {
-	l := Line{Server: cmp.Or(b.s.Address, b.request.Local.Unmap()), Ports: b.s.Ports, Image: b.Image, Version: b.Version, Draft: b.Draft, Words: image}
+	l := Line{Server: cmp.Or(b.s.Address, b.request.Local.Unmap()), Ports: b.s.Ports, Image: b.Image, Version: b.Version, FSID: b.Tree.FSID(), Draft: b.Draft, Words: image}
 	if !l.Server.Is4() {
 		b.say(errors.New("a node asks for its command line over IPv6, by which neither klibc nor the kernel mounts a root"))
 		return nil, &tftp.Error{Message: "a root is mounted over IPv4 only: ask by that"}

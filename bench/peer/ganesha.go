@@ -88,11 +88,11 @@ func ganesha(ctx context.Context, tree, access, configured string) (*Server, err
 	if err := MissingGanesha(); err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		return nil, err
 	}
-	mountAddr, err := freeAddr()
+	mountAddr, err := FreeAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func GoNFS(ctx context.Context, program, tree string) (*Server, error) {
 
 // startSelf runs a hidden command of the program.
 func (s *Server) startSelf(ctx context.Context, program string, command []string, path string) error {
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		return err
 	}

@@ -59,7 +59,7 @@ func RootnfsdHome(ctx context.Context, program, home string, flags ...string) (*
 
 // rootnfsd serves a store by a server whose own directory is dir.
 func rootnfsd(ctx context.Context, dir, program, store, version string, flags []string) (*Server, error) {
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		os.RemoveAll(dir)
 		return nil, err

@@ -138,14 +138,13 @@ func firstWords(s string, n int) string {
 	return strings.Join(words[:min(n, len(words))], " ")
 }
 
-// freeDatagramAddr is freeAddr for UDP.
+// freeDatagramAddr is FreeAddr for UDP.
 func freeDatagramAddr() (netip.AddrPort, error) {
-	c, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	addr, err := FreeAddr()
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
-	defer c.Close()
-	return netip.ParseAddrPort(c.LocalAddr().String())
+	return netip.ParseAddrPort(addr)
 }
 
 // tryTFTP asks a server for BootFile, and gives up the transfer when that has begun.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rootnfsd/rootnfsd/bench/peer"
 	"github.com/rootnfsd/rootnfsd/bench/relay"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
@@ -81,12 +82,9 @@ func serve(t *testing.T, args ...string) (addr string, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	if addr, err = peer.FreeAddr(); err != nil {
 		t.Fatal(err)
 	}
-	addr = ln.Addr().String()
-	ln.Close()
 	cmd := exec.Command(binary, append([]string{"serve", "--export", newStore(t), "--listen", addr, "--portmap", "off"}, args...)...)
 	var log strings.Builder
 	cmd.Stdout, cmd.Stderr = &log, &log

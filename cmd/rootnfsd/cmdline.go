@@ -112,7 +112,7 @@ func (s *openedStore) lineOf(c *cli.Context) (line *netboot.Line, notes []error,
 		return nil, nil, err
 	}
 	if line.Draft = draft; !c.Bool("follow") || draft {
-		line.Version = version
+		line.Version, line.FSID = version, tree.FSID()
 	}
 	line.Words, err = netboot.ImageWords(tree)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -280,7 +280,10 @@ func explainLine(w io.Writer, line *netboot.Line, words []netboot.Word) error {
 		}
 	}
 	why := "It names the version, whose kernel a node must boot with it; --follow names the image alone, and each boot gets what is promoted then.\n"
-	if line.Version == "" {
+	switch {
+	case line.Draft:
+		why = "It is for a draft: when that is sealed, released or abandoned, the node needs another one.\n"
+	case line.Version == "":
 		why = "It names no version: each boot gets what is promoted then, and the kernel that is booted must fit that.\n"
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n%s\n", why, netboot.Text(words))

@@ -283,6 +283,9 @@ func (s *openedStore) abandonDraft(c *cli.Context, d *exports.Draft) error {
 	if err := drafts.Abandon(d.Version, operator(), told); err != nil {
 		return explainDraft(d.Version, err)
 	}
+	if _, err := s.info(d.Version); err == nil {
+		fmt.Fprintf(c.App.ErrWriter, "note: there is a version %s, made by a seal that was killed before it ended the draft; rootnfsd remove %s deletes it\n", d.Version, d.Version)
+	}
 	if c.Bool("json") {
 		return writeJSON(c.App.Writer, d)
 	}

@@ -31,11 +31,20 @@ if [ "$status" != 137 ]; then
     [ "$status" = 0 ] || { echo "the hook ended with $status" >&2 && exit 1; }
     sh -euc "$then"
 fi
-# What was written is safe, unless the power was cut, and the loop device is let go of.
-[ "$status" = 137 ] || sync -f "$dir/root" || true
+# Unless the power was cut, what was written is safe now. The root goes first, then the loop device, then the home.
+device=''
+if [ "$status" != 137 ]; then
+    sync -f "$dir/root" || true
+    if grep -qx mode=loop "$dir/status"; then
+        device=$(findmnt -no SOURCE "$dir/root/media/root-rw")
+        mkdir /run/home
+        mount --move "$dir/root/media/root-home" /run/home
+    fi
+fi
 umount -R "$dir/root" 2>/dev/null || umount -R -l "$dir/root"
 umount -R /media 2>/dev/null || umount -R -l /media
-for device in $(losetup -n -O NAME -j "$dir/home/.rootnfsd/upper.img") $(losetup -n -O NAME -j "$dir/home/.rootnfsd/upper.img.new"); do
-    losetup -d "$device"
+for device in $device $(losetup -n -O NAME -j "$dir/home/.rootnfsd/upper.img") $(losetup -n -O NAME -j "$dir/home/.rootnfsd/upper.img.new"); do
+    losetup -d "$device" 2>/dev/null || true
 done
+[ ! -d /run/home ] || umount /run/home
 [ "$status" != 137 ] || exit "$status"

@@ -5,14 +5,14 @@
 set -e
 case " $(cat /proc/cmdline) " in *" overlay=disable "*) exec /sbin/init ;; esac
 modprobe overlay
-mount -t tmpfs overlay /overlay
+mount -n -t tmpfs overlay /overlay
 mkdir /overlay/robase /overlay/rwdata /overlay/rwdata/upper /overlay/rwdata/work /overlay/combined
-mount --bind / /overlay/robase
-mount -t overlay -o lowerdir=/overlay/robase,upperdir=/overlay/rwdata/upper,workdir=/overlay/rwdata/work overlay /overlay/combined
+mount -n --bind / /overlay/robase
+mount -n -t overlay -o lowerdir=/overlay/robase,upperdir=/overlay/rwdata/upper,workdir=/overlay/rwdata/work overlay /overlay/combined
 for dir in /proc /sys /dev /run; do
-    mount --move "$dir" "/overlay/combined$dir"
+    mount -n --move "$dir" "/overlay/combined$dir"
 done
 cd /overlay/combined
 pivot_root . mnt
-mount --move /mnt/overlay /overlay
+mount -n --move /mnt/overlay /overlay
 exec chroot . /bin/sh -c 'umount -l /mnt; exec /sbin/init' </dev/console >/dev/console 2>&1

@@ -182,7 +182,7 @@ func theOne(pattern string) (string, error) {
 }
 
 // OpenNodeSide returns a store with one golden root, v1, which is that of OpenGolden with what `program
-// node-files` has for Debian, in its initramfs, too. Like the other it is made when it is not in the
+// node-files` has for Debian and a home, in its initramfs, too. Like the other it is made when it is not in the
 // cache, and one process's alone until Close.
 func OpenNodeSide(program, home string) (*Golden, error) {
 	args := []string{"node-files", "--for", "debian", "--home", home}

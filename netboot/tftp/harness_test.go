@@ -92,6 +92,7 @@ func startAt(t *testing.T, address string, change func(*harness)) *harness {
 	}
 	h.Server = &Server{Open: h.open, Done: func(r Result) { h.results <- r }, Log: zap.New(core)}
 	h.limits.timeout = time.Hour // silence does nothing where a test is not about it
+	h.limits.silence = time.Hour
 	if change != nil {
 		change(h)
 	}
@@ -354,6 +355,17 @@ type hooked struct {
 }
 
 func (f hooked) ReadAt(p []byte, off int64, nowait bool) (int, error) { return f.read(p, off, nowait) }
+
+// closing is a File whose closing is the test's.
+type closing struct {
+	content
+	close func()
+}
+
+func (f closing) Close() {
+	f.close()
+	f.content.Close()
+}
 
 var _ File = content{}
 

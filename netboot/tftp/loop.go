@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +21,7 @@ import (
 // what others leave in its mailbox.
 type loop struct {
 	srv    *Server
-	log    *zap.Logger
+	aside  *aside // nil until run
 	ctx    context.Context
 	limits limits
 
@@ -36,18 +37,21 @@ type loop struct {
 	nextTick time.Time
 
 	clients map[netip.AddrPort]*transfer
-	slots   []*transfer // those that have a socket, by the number that its events carry
-	free    []int32     // slots without a transfer
-	serial  int32       // of the last transfer that got a slot
-	half    list.List   // of *transfer of which nothing is acknowledged, the oldest first
-	waiting list.List   // those of half for which Open has not been called
-	opening int         // goroutines in Open
-	lost    int         // transfers that are over while a read of theirs goes on
+	at      map[netip.Addr]int // how many of clients have an address
+	silent  list.List          // of *transfer that has a file, the one that is silent longest first
+	slots   []*transfer        // those that have a socket, by the number that its events carry
+	free    []int32            // slots without a transfer
+	serial  int32              // of the last transfer that got a slot
+	half    list.List          // of *transfer of which nothing is acknowledged, the oldest first
+	waiting list.List          // those of half for which Open has not been called
+	opening int                // goroutines in Open
+	lost    int                // transfers that are over while a read of theirs goes on
 
 	events  [128]unix.EpollEvent
 	in      [2 * maxRequest]byte // longer than a request may be, to tell those that are too long
 	control [128]byte
 	out     []byte
+	warned  map[string]*warnings // by message
 	batch   batch
 	gso     bool // the kernel knows UDP_SEGMENT (Linux 4.18)
 }
@@ -63,10 +67,12 @@ const requestsAtOnce = 32
 
 func newLoop(ctx context.Context, s *Server, pc *net.UDPConn, limits limits) (l *loop, err error) {
 	l = &loop{
-		srv: s, log: s.Log, ctx: ctx, limits: limits,
+		srv: s, ctx: ctx, limits: limits,
 		epoll: -1, listener: -1, refusals: -1, mail: mailbox{event: -1},
 		disk:    make(chan struct{}, limits.reads),
 		clients: make(map[netip.AddrPort]*transfer),
+		at:      make(map[netip.Addr]int),
+		warned:  make(map[string]*warnings),
 		now:     time.Now(),
 	}
 	defer func() {
@@ -82,6 +88,11 @@ func newLoop(ctx context.Context, s *Server, pc *net.UDPConn, limits limits) (l 
 	}
 	if l.refusals, err = unix.Socket(l.family, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("tftp: cannot open a socket: %w", err)
+	}
+	if l.family == unix.AF_INET6 { // it answers IPv4 clients, too, whatever net.ipv6.bindv6only says
+		if err := unix.SetsockoptInt(l.refusals, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return nil, fmt.Errorf("tftp: cannot set up a socket for IPv4: %w", err)
+		}
 	}
 	l.gso = unix.SetsockoptInt(l.refusals, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 0) == nil
 	if l.mail.event, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
@@ -207,12 +218,9 @@ func (l *loop) request(packet []byte, p path) {
 	if old := l.clients[p.from]; old != nil && !l.superseded(old, q) {
 		return
 	}
-	if l.half.Len() >= l.limits.halfOpen {
-		l.end(l.half.Front().Value.(*transfer), errPushedOut)
-	}
-	if len(l.clients)+l.lost >= l.limits.transfers {
+	if !l.room(p.from.Addr()) {
 		l.srv.stats.refused.Add(1)
-		l.log.Debug("too many transfers at once", zap.Stringer("client", p.from))
+		l.warn("too many transfers", zap.Stringer("client", p.from))
 		return
 	}
 	t := &transfer{
@@ -220,9 +228,39 @@ func (l *loop) request(packet []byte, p path) {
 		request: Request{Name: q.name, From: p.from, Local: p.local},
 	}
 	l.clients[p.from] = t
+	l.at[p.from.Addr()]++
 	t.half = l.half.PushBack(t)
 	t.waiting = l.waiting.PushBack(t)
 	l.openNext()
+}
+
+// room reports whether one more transfer from an address may begin. Another one
+// may have to end for it.
+func (l *loop) room(from netip.Addr) bool {
+	if l.half.Len() >= l.limits.halfOpen {
+		l.end(l.half.Front().Value.(*transfer), errPushedOut)
+	}
+	if l.at[from] >= l.limits.perAddress && !l.pushOut(from) {
+		return false
+	}
+	return len(l.clients)+l.lost < l.limits.transfers || l.pushOut(netip.Addr{})
+}
+
+// pushOut ends the transfer of which nothing is heard for longest, and reports
+// whether there is one that is silent for a timeout. It may have to be one with a
+// client at some address. What waits for our own disk is not silent.
+func (l *loop) pushOut(from netip.Addr) bool {
+	for e := l.silent.Front(); e != nil; e = e.Next() {
+		t := e.Value.(*transfer)
+		if l.now.Sub(t.heard) < l.limits.timeout {
+			return false
+		}
+		if !t.reading && (!from.IsValid() || t.path.from.Addr() == from) {
+			l.end(t, errPushedOut)
+			return true
+		}
+	}
+	return false
 }
 
 // superseded reports whether a request comes in place of an earlier one of the
@@ -282,9 +320,41 @@ var errPanic = errors.New("tftp: internal error")
 // recover makes an error of a panic.
 func (l *loop) recover(t *transfer, err *error) {
 	if r := recover(); r != nil {
-		l.log.Error("panic in a transfer", zap.Any("panic", r), zap.Stringer("client", t.path.from),
+		l.say(zap.ErrorLevel, "panic in a transfer", zap.Any("panic", r), zap.Stringer("client", t.path.from),
 			zap.String("name", t.request.Name), zap.ByteString("stack", debug.Stack()))
 		*err = errPanic
+	}
+}
+
+// say has a line logged.
+func (l *loop) say(level zapcore.Level, message string, fields ...zap.Field) {
+	if e := l.srv.Log.Check(level, message); e != nil {
+		l.aside.do(func() { e.Write(fields...) })
+	}
+}
+
+// warnings counts how often the same was said lately.
+type warnings struct {
+	began time.Time
+	n     int
+}
+
+// warningsAMinute is how often a minute the log says the same of what clients
+// can bring about at any rate.
+const warningsAMinute = 10
+
+// warn has a warning logged, unless the same was said often enough.
+func (l *loop) warn(message string, fields ...zap.Field) {
+	w := l.warned[message]
+	if w == nil {
+		w = &warnings{began: l.now}
+		l.warned[message] = w
+	}
+	if l.now.Sub(w.began) >= time.Minute {
+		*w = warnings{began: l.now}
+	}
+	if w.n++; w.n <= warningsAMinute {
+		l.say(zap.WarnLevel, message, fields...)
 	}
 }
 
@@ -304,7 +374,7 @@ func (l *loop) refuseTransfer(t *transfer, err error) {
 	case errors.As(err, &told):
 		l.refuse(t.path, told)
 	default:
-		l.log.Warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+		l.warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
 		l.refuse(t.path, &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
 	}
 	l.forget(t)

@@ -22,10 +22,14 @@ type netascii struct {
 }
 
 // translate returns f as netascii, and closes it if that cannot be. It waits for disks.
-func translate(f File) (File, error) {
+func translate(f File) (text File, err error) {
+	defer func() {
+		if text == nil { // by a panic, too
+			f.Close()
+		}
+	}()
 	size := f.Size()
 	if size > maxNetascii {
-		f.Close()
 		return nil, &Error{CodeUndefined, "too large for netascii: ask for octet, which some clients call binary"}
 	}
 	t := &netascii{File: f}
@@ -33,7 +37,6 @@ func translate(f File) (File, error) {
 	for off := int64(0); off < size; off += netasciiPiece {
 		p, err := t.read(off, false)
 		if err != nil {
-			f.Close()
 			return nil, err
 		}
 		for _, c := range p {

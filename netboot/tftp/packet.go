@@ -167,6 +167,11 @@ func parseNumber(s string) (uint64, bool) {
 	return n, true
 }
 
+// has reports whether the client gets an option.
+func (q *query) has(o option) bool {
+	return slices.ContainsFunc(q.options, func(a accepted) bool { return a.option == o })
+}
+
 // appendOack appends the answer to the options of q (RFC 2347) for a file of a
 // size, when a block is no more than q asks for.
 func (q *query) appendOack(p []byte, size, block int64) []byte {

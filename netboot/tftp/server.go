@@ -11,8 +11,9 @@ import (
 
 // Serve answers what comes to pc, which must be a *net.UDPConn, until ctx ends;
 // then it ends all transfers, closes pc and returns nil, once every call of Open
-// and ReadAt has returned. It returns early only if pc fails. A server may serve
-// several sockets at once; limits hold for each.
+// and ReadAt has returned. For Confirmed, Done and the log it waits a second at
+// most. It returns early only if pc fails. A server may serve several sockets at
+// once; limits hold for each.
 func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 	defer pc.Close()
 	udp, ok := pc.(*net.UDPConn)
@@ -28,6 +29,8 @@ func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 		return err
 	}
 	defer l.close()
+	l.aside = newAside(s.Log, limits.aside)
+	defer l.aside.finish()
 	defer context.AfterFunc(ctx, l.mail.wake)()
 	err = l.run()
 	cancel()
@@ -38,9 +41,12 @@ func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 func (l *limits) setDefaults() {
 	setDefault(&l.transfers, maxTransfers())
 	setDefault(&l.halfOpen, max(1, l.transfers/2))
+	setDefault(&l.perAddress, 64)
 	setDefault(&l.opens, 64)
 	setDefault(&l.reads, 64)
+	setDefault(&l.aside, 4096)
 	setDefault(&l.timeout, time.Second)
+	setDefault(&l.silence, time.Minute)
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,9 +55,7 @@ func TestRefusals(t *testing.T) {
 		}
 		client.wantNothing()
 	}
-	if n := h.logs.FilterMessage("cannot open a file").Len(); n != 2 {
-		t.Errorf("the log has %d errors; want 2", n)
-	}
+	eventually(t, "the log has both errors", func() bool { return h.logs.FilterMessage("cannot open a file").Len() == 2 })
 	for _, silent := range []string{"", "\x00", "junk", "\x00\x04\x00\x00", "\x00\x05\x00\x00\x00", "\x00\x03\x00\x01x"} {
 		client := h.client(t)
 		client.send(h.addr, []byte(silent))
@@ -154,6 +154,81 @@ func TestPath(t *testing.T) {
 	}
 }
 
+// TestOnlyIPv6 refuses a client of IPv4 where sockets of IPv6 are for that alone
+// unless they say otherwise.
+func TestOnlyIPv6(t *testing.T) {
+	inOwnNetwork(t, func() {
+		setLoopback(t, 1500)
+		if err := os.WriteFile("/proc/sys/net/ipv6/bindv6only", []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		h := startAt(t, "[::]:0", nil)
+		c := newClient(t, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), h.addr.Port()))
+		c.ask("missing")
+		c.wantPacket("\x00\x05\x00\x01no such file\x00")
+	})
+}
+
+// TestCannotSend asks from where no answer can be sent to, and while there are no
+// descriptors. That fills no log.
+func TestCannotSend(t *testing.T) {
+	const message, requests = "cannot send a file", 50
+	inOwnNetwork(t, func() {
+		setLoopback(t, 1500)
+		h := start(t, nil)
+		nowhere, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(nowhere)
+		to := &unix.SockaddrInet4{Port: int(h.addr.Port()), Addr: h.addr.Addr().As4()}
+		if err := errors.Join(
+			unix.SetsockoptInt(nowhere, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1),
+			unix.Bind(nowhere, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 7}}),
+			unix.Sendto(nowhere, rrq("f", "octet"), 0, to),
+		); err != nil {
+			t.Fatal(err)
+		}
+		if r := h.result(t); !errors.Is(r.Err, unix.ENETUNREACH) {
+			t.Errorf("%+v", r)
+		}
+
+		c := h.client(t)
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		free, err := unix.Dup(nowhere) // the lowest that is free
+		if err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(free)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(free), Max: limit.Max}); err != nil {
+			t.Fatal(err)
+		}
+		for range requests {
+			c.ask("f")
+			if r := h.result(t); r.Err != unix.EMFILE {
+				t.Errorf("%+v", r)
+			}
+		}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := c.fetch("f", nil); err != nil || len(got) != 10_000 {
+			t.Errorf("afterwards: %d bytes, %v", len(got), err)
+		}
+		h.stop()
+		warned := h.logs.FilterMessage(message)
+		if n := warned.Len(); n == 0 || n > 2*warningsAMinute {
+			t.Errorf("the log has it %d times; want %d a minute", n, warningsAMinute)
+		}
+		if n := warned.FilterField(zap.Error(unix.ENETUNREACH)).Len(); n != 0 {
+			t.Errorf("the log warns %d times of an address that was made up", n)
+		}
+	})
+}
+
 // TestDuplicateRequest asks again and again from the same port.
 func TestDuplicateRequest(t *testing.T) {
 	h := start(t, nil)
@@ -214,11 +289,13 @@ func TestRequestAfterAbort(t *testing.T) {
 // TestRequestOvertakesAbort aborts and asks again while the server is about to
 // look at requests, and at nothing else before.
 func TestRequestOvertakesAbort(t *testing.T) {
-	gate := make(chan struct{})
+	gate, closed := make(chan struct{}), make(chan struct{}, 10)
 	h := start(t, func(h *harness) {
-		h.Done = func(r Result) {
-			h.results <- r
-			<-gate // nothing goes on meanwhile
+		h.Open = func(context.Context, Request) (File, error) {
+			return closing{h.file(pattern(10_000)), func() {
+				closed <- struct{}{}
+				<-gate // nothing goes on meanwhile
+			}}, nil
 		}
 	})
 	const abort, oack = "\x00\x05\x00\x00\x00", "\x00\x06tsize\x0010000\x00"
@@ -231,15 +308,15 @@ func TestRequestOvertakesAbort(t *testing.T) {
 		}
 	}
 	clients[0].send(clients[0].tid, []byte(abort))
-	h.result(t)
+	<-closed
 	clients[1].send(clients[1].tid, []byte(abort))
 	clients[3].ask("f", "tsize", "0")
 	gate <- struct{}{}
-	h.result(t) // by now it is known that there is a request, which comes after this
+	<-closed // by now it is known that there is a request, which comes after this
 	clients[2].send(clients[2].tid, []byte(abort))
 	clients[2].ask("f", "tsize", "0")
 	gate <- struct{}{}
-	h.result(t)
+	<-closed
 	close(gate)
 	clients[2].wantPacket(oack)
 	clients[3].wantPacket(oack)
@@ -338,10 +415,91 @@ func TestTooMany(t *testing.T) {
 	late.ask("f")
 	eventually(t, "the request is refused", func() bool { return h.Stats().Refused == 1 })
 	late.wantNothing()
+	eventually(t, "the log says so", func() bool { return h.logs.FilterMessage("too many transfers").Len() == 1 })
 	clients[1].send(clients[1].tid, []byte("\x00\x05\x00\x00\x00"))
 	h.result(t)
 	late.ask("f")
 	late.wantBlock(1)
+}
+
+// TestTooManySilent fills the server with transfers that go silent after the
+// first acknowledgement. They end for others, the one that is silent longest first.
+func TestTooManySilent(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		set  func(*limits)
+	}{
+		{"in all", func(l *limits) { l.transfers = 3 }},
+		{"at one address", func(l *limits) { l.perAddress = 3 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := start(t, func(h *harness) {
+				c.set(&h.limits)
+				h.limits.timeout = time.Millisecond
+			})
+			begin := func() *client {
+				c := h.client(t)
+				c.ask("f", "timeout", "255")
+				c.wantPacket("\x00\x06timeout\x00255\x00")
+				c.ack(0)
+				c.wantBlock(1)
+				return c
+			}
+			first, second, third := begin(), begin(), begin()
+			first.ack(1)
+			first.wantBlock(2)
+			time.Sleep(2 * time.Millisecond) // after which all are silent
+			late := h.client(t)
+			late.ask("f")
+			late.wantBlock(1)
+			from := second.conn.LocalAddr().String()
+			if r := h.result(t); r.Err != errPushedOut || r.From.String() != from {
+				t.Errorf("%+v; want the one of %s to end", r, from)
+			}
+			first.ack(2)
+			first.wantBlock(3)
+			third.ack(1)
+			third.wantBlock(2)
+		})
+	}
+}
+
+// TestTooManyAtOneAddress fills what one address may have. Others get theirs.
+func TestTooManyAtOneAddress(t *testing.T) {
+	h := start(t, func(h *harness) { h.limits.perAddress = 2 })
+	for range 2 {
+		c := h.client(t)
+		c.ask("f")
+		c.wantBlock(1)
+	}
+	late := h.client(t)
+	late.ask("f")
+	eventually(t, "the request is refused", func() bool { return h.Stats().Refused == 1 })
+	late.wantNothing()
+	other, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	elsewhere := &client{t: t, conn: other, server: h.addr, buf: make([]byte, 1000)}
+	elsewhere.ask("f")
+	elsewhere.wantBlock(1)
+}
+
+// TestWarningsAreFew asks for what makes the log warn.
+func TestWarningsAreFew(t *testing.T) {
+	h := start(t, nil)
+	h.openBy(func(context.Context, Request) (File, error) { return nil, errTest })
+	c := h.client(t)
+	for range 3 * warningsAMinute {
+		if _, err := c.fetch("f", nil); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	h.stop()
+	if n := h.logs.FilterMessage("cannot open a file").Len(); n < warningsAMinute || n > 2*warningsAMinute {
+		t.Errorf("the log has it %d times; want %d a minute", n, warningsAMinute)
+	}
 }
 
 // TestOpenIsBounded lets Open hang for more clients than it is called for at once.
@@ -421,14 +579,12 @@ func TestPanic(t *testing.T) {
 		}
 		return open(ctx, r)
 	})
-	for _, name := range []string{"open", "read"} {
+	for _, request := range [][]byte{rrq("open", "octet"), rrq("read", "octet"), rrq("read", "netascii")} {
 		c := h.client(t)
-		c.ask(name)
+		c.send(h.addr, request)
 		c.wantPacket("\x00\x05\x00\x00the file cannot be read: the server's log says why\x00")
 	}
-	if n := h.logs.FilterMessage("panic in a transfer").Len(); n != 2 {
-		t.Errorf("the log has %d panics; want 2", n)
-	}
+	eventually(t, "the log has all panics", func() bool { return h.logs.FilterMessage("panic in a transfer").Len() == 3 })
 	h.logs.TakeAll()
 	if got, err := h.client(t).fetch("f", nil); err != nil || !bytes.Equal(got, h.files["f"]) {
 		t.Errorf("afterwards: %d bytes, %v", len(got), err)

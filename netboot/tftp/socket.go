@@ -175,6 +175,15 @@ func (p *path) largestBlock(fd int) int {
 	return max(mtu-headers-headerSize, minBlock)
 }
 
+// allowPieces lets routers, or with IPv6 the kernel, cut packets from fd to pieces.
+func (p *path) allowPieces(fd int) {
+	if p.local.Is6() {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_DONT)
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
+}
+
 // answer sends a packet that belongs to no transfer from fd, which is not
 // connected, as the address that the request was sent to. It may be lost.
 func (p *path) answer(fd, family int, packet []byte) {

@@ -17,8 +17,8 @@ type Request struct {
 	Local netip.Addr     // the server's address as the client sees it
 }
 
-// File is what is sent. The server uses it from one goroutine at a time, and
-// calls Size before anything else. Size and Close, and ReadAt with nowait, must
+// File is what is sent. The server uses it from one goroutine at a time (but for
+// a Confirmer), and calls Size before anything else. Size and Close, and ReadAt with nowait, must
 // return at once: all transfers wait for them.
 type File interface {
 	// Size is the length in bytes. It does not change.
@@ -31,7 +31,8 @@ type File interface {
 }
 
 // Confirmer is a File that wants to know when the client has answered for the first time, by an acknowledgement or an error: it is where
-// it says, which a request alone does not show. All transfers wait for Confirmed, so it must return at once.
+// it says, which a request alone does not show. Confirmed may wait, is called before Close, may be called while the file is read, and is not
+// called at all where too many such calls wait already.
 type Confirmer interface {
 	File
 	Confirmed()
@@ -79,8 +80,9 @@ type Server struct {
 	// client; ErrIgnore is not answered; of any other error the log has the
 	// details, and the client learns that there was one. ctx ends with Serve.
 	Open func(ctx context.Context, r Request) (File, error)
-	// Done is told of each transfer that ends, that is of each File. It may be
-	// nil. All transfers wait for it, so it must return at once.
+	// Done is told of each transfer that ends, that is of each File, one after the
+	// other. It may be nil. It may wait, but if it waits for long, it is not told
+	// of some.
 	Done func(Result)
 	Log  *zap.Logger
 
@@ -91,11 +93,14 @@ type Server struct {
 // limits bound what clients can make one call of Serve hold. A zero field means
 // its default.
 type limits struct {
-	transfers int           // at once, half-open ones included
-	halfOpen  int           // of these, transfers of which nothing is acknowledged yet
-	opens     int           // goroutines in Open
-	reads     int           // goroutines that wait for a disk
-	timeout   time.Duration // until a packet is sent again the first time, if the client does not say
+	transfers  int           // at once, half-open ones included
+	halfOpen   int           // of these, transfers of which nothing is acknowledged yet
+	perAddress int           // of these, transfers with clients at one address
+	opens      int           // goroutines in Open
+	reads      int           // goroutines that wait for a disk
+	aside      int           // lines of the log and calls of Confirmed and Done that wait
+	timeout    time.Duration // until a packet is sent again the first time, if the client does not say
+	silence    time.Duration // until a transfer ends, whatever the client says
 }
 
 // Stats are counts of a server since it was made.

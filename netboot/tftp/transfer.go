@@ -20,7 +20,7 @@ import (
 // How transfers end, besides those ways that have names for others.
 var (
 	errSilent    = errors.New("tftp: the client does not answer any more")
-	errPushedOut = errors.New("tftp: too many requests that nobody goes on with; this was the oldest")
+	errPushedOut = errors.New("tftp: too many transfers that nobody goes on with; this one was silent longest")
 	errStopped   = errors.New("tftp: the server stops")
 )
 
@@ -29,7 +29,8 @@ const (
 	// long, up to maxBackoff timeouts.
 	maxBackoff = 8
 	// patience is after how many timeouts a transfer ends in which nothing is
-	// acknowledged: with a second, all was sent six times then.
+	// acknowledged: with a second, all was sent six times then. A client that asks
+	// for a longer timeout gets two of those, up to limits.silence.
 	patience = 30
 )
 
@@ -42,11 +43,13 @@ type transfer struct {
 	began   time.Time
 	half    *list.Element // in loop.half
 	waiting *list.Element // in loop.waiting
+	silent  *list.Element // in loop.silent
 
 	fd     int // its socket, connected to the client; -1 if it has none
 	slot   int32
 	serial int32
 	gso    bool // the kernel cuts what is sent into blocks
+	pieces bool // packets may be cut to pieces underway
 	over   bool
 
 	file   File // nil until Open has answered
@@ -54,6 +57,8 @@ type transfer struct {
 	block  int64 // bytes in a block
 	window int64 // blocks that may be in flight
 	blocks int64 // of the file: the last one is shorter than the others, and may be empty
+
+	confirmation *confirmation // nil unless Confirmed is called, or will be
 
 	// Blocks are counted from 1, without an end; on the wire they have 16 bits.
 	acked int64 // the client has all up to this one
@@ -104,7 +109,11 @@ func (t *transfer) release() {
 		largeBuffers.Put((*[largeBufferSize]byte)(t.buf))
 	}
 	t.buf = nil
-	t.file.Close()
+	if t.confirmation != nil {
+		t.confirmation.release()
+	} else {
+		t.file.Close()
+	}
 }
 
 // start sends the first packet of a transfer whose file is open.
@@ -112,12 +121,20 @@ func (l *loop) start(t *transfer, f File) {
 	l.srv.stats.running.Add(1)
 	t.file, t.size = f, f.Size()
 	if err := l.connect(t); err != nil {
-		l.log.Warn("cannot send a file", zap.Stringer("client", t.path.from), zap.Stringer("from", t.path.local), zap.Error(err))
+		fields := []zap.Field{zap.Stringer("client", t.path.from), zap.Stringer("from", t.path.local), zap.Error(err)}
+		if unroutable(err) {
+			l.say(zap.DebugLevel, "cannot send a file", fields...)
+		} else {
+			l.warn("cannot send a file", fields...)
+		}
 		l.end(t, err)
 		return
 	}
 	q := t.query
-	t.block, t.window = int64(min(q.block, t.path.largestBlock(t.fd))), int64(q.window)
+	t.block, t.window = int64(q.block), int64(q.window)
+	if q.has(optBlock) { // who did not ask cannot be told of smaller blocks, and takes the first for the last
+		t.block = min(t.block, int64(t.path.largestBlock(t.fd)))
+	}
 	t.blocks = t.size/t.block + 1
 	t.next = 1
 	t.gso = l.gso && t.window > 1
@@ -127,6 +144,12 @@ func (l *loop) start(t *transfer, f File) {
 		t.buf = make([]byte, t.block)
 	}
 	l.send(t)
+}
+
+// unroutable reports whether an address cannot be sent to. Who makes up where a
+// request comes from brings that about.
+func unroutable(err error) bool {
+	return errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EACCES)
 }
 
 // connect gives t a socket.
@@ -155,6 +178,15 @@ func (l *loop) connect(t *transfer) error {
 func (l *loop) forget(t *transfer) {
 	t.over = true
 	delete(l.clients, t.path.from)
+	if from := t.path.from.Addr(); l.at[from] > 1 {
+		l.at[from]--
+	} else {
+		delete(l.at, from)
+	}
+	if t.silent != nil {
+		l.silent.Remove(t.silent)
+		t.silent = nil
+	}
 	l.notHalfOpen(t)
 	if t.waiting != nil {
 		l.waiting.Remove(t.waiting)
@@ -193,9 +225,8 @@ func (l *loop) end(t *transfer, err error) {
 		stats.failed.Add(1)
 	}
 	if l.srv.Done != nil {
-		l.srv.Done(Result{
-			Request: t.request, Size: t.size, Sent: min(t.acked*t.block, t.size), Took: l.now.Sub(t.began), Err: err,
-		})
+		r := Result{Request: t.request, Size: t.size, Sent: min(t.acked*t.block, t.size), Took: l.now.Sub(t.began), Err: err}
+		l.aside.do(func() { l.srv.Done(r) })
 	}
 	if t.reading {
 		l.lost++ // until the read ends, the file and the buffer are its own
@@ -206,7 +237,7 @@ func (l *loop) end(t *transfer, err error) {
 
 // fail ends a transfer whose file cannot be read, and tells the client.
 func (l *loop) fail(t *transfer, err error) {
-	l.log.Warn("cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
+	l.warn("cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
 	l.out = appendError(l.out[:0], &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
 	_ = send(t.fd, l.out)
 	l.end(t, err)
@@ -219,6 +250,9 @@ func (l *loop) receive(t *transfer) bool {
 	case 0:
 	case unix.EAGAIN, unix.EINTR:
 		return false
+	case unix.EMSGSIZE:
+		l.narrowed(t)
+		return true
 	default:
 		l.end(t, errno) // ECONNREFUSED: nobody is at the client's port any more
 		return true
@@ -227,16 +261,29 @@ func (l *loop) receive(t *transfer) bool {
 	case opAck:
 		l.acknowledged(t, number)
 	case opError:
-		t.confirm()
+		l.confirm(t)
 		l.end(t, fmt.Errorf("%w: error %d: %q", ErrAborted, number, message))
 	}
 	return true
 }
 
+// narrowed goes on after a router has told that packets are too large for it. The
+// size of blocks is agreed on, so they are cut to pieces from then on; what was in
+// flight is lost.
+func (l *loop) narrowed(t *transfer) {
+	t.gso, t.pieces = false, true
+	t.path.allowPieces(t.fd)
+	t.next, t.doubt = t.acked+1, 2
+	l.send(t)
+}
+
 // confirm tells the file that the client has answered, if it has not before.
-func (t *transfer) confirm() {
+func (l *loop) confirm(t *transfer) {
 	if f, ok := t.file.(Confirmer); ok && t.half != nil {
-		f.Confirmed()
+		c := newConfirmation(f)
+		if l.aside.do(c.run) {
+			t.confirmation = c
+		}
 	}
 }
 
@@ -251,7 +298,7 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 		if len(t.query.options) == 0 && more == 0 {
 			return // nobody has that block yet
 		}
-		t.confirm()
+		l.confirm(t)
 		l.notHalfOpen(t)
 		t.takeBuffer()
 	case more == 0:
@@ -281,7 +328,22 @@ func (l *loop) acknowledged(t *transfer, block uint16) {
 // heardFrom restarts the clock of silence.
 func (l *loop) heardFrom(t *transfer) {
 	t.heard, t.interval = l.now, l.firstTimeout(t)
-	t.deadline = l.now.Add(t.interval)
+	l.wait(t)
+	if t.silent == nil {
+		t.silent = l.silent.PushBack(t)
+	} else {
+		l.silent.MoveToBack(t.silent)
+	}
+}
+
+// wait sets when to do something if t's client stays silent.
+func (l *loop) wait(t *transfer) {
+	t.deadline = l.now.Add(min(t.interval, l.patienceFor(t)-l.now.Sub(t.heard)))
+}
+
+// patienceFor is after how long a silence a transfer ends.
+func (l *loop) patienceFor(t *transfer) time.Duration {
+	return min(max(patience*l.limits.timeout, 2*l.firstTimeout(t)), l.limits.silence)
 }
 
 func (l *loop) firstTimeout(t *transfer) time.Duration {
@@ -293,17 +355,16 @@ func (l *loop) firstTimeout(t *transfer) time.Duration {
 
 // expired does something about a client from which nothing came.
 func (l *loop) expired(t *transfer) {
-	first := l.firstTimeout(t)
 	switch {
-	case t.stuck:
-		t.stuck = false
-		t.deadline = l.now.Add(t.interval)
-	case l.now.Sub(t.heard) >= max(patience*l.limits.timeout, 2*first):
+	case l.now.Sub(t.heard) >= l.patienceFor(t):
 		l.end(t, errSilent)
 		return
+	case t.stuck:
+		t.stuck = false
+		l.wait(t)
 	default:
-		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, first))
-		t.deadline = l.now.Add(t.interval)
+		t.interval = min(2*t.interval, max(maxBackoff*l.limits.timeout, l.firstTimeout(t)))
+		l.wait(t)
 		t.next = t.acked + 1
 		t.doubt = 2
 	}
@@ -354,6 +415,10 @@ func (l *loop) sent(t *transfer, errno unix.Errno) bool {
 		l.end(t, errno)
 		return false
 	case unix.EINVAL, unix.EMSGSIZE, unix.EIO:
+		if errno == unix.EMSGSIZE && !t.pieces {
+			l.narrowed(t)
+			return false
+		}
 		if t.gso { // the path takes smaller packets than it did, or the device cannot do it
 			t.gso = false
 			l.send(t)

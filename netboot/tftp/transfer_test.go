@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"runtime/debug"
 	"slices"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
@@ -283,6 +285,49 @@ func TestTimeoutOption(t *testing.T) {
 	c.wantBlock(1)
 }
 
+// TestStuck ends the transfer of a silent client while its socket takes nothing.
+func TestStuck(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	for send(pair[0], []byte("full")) == 0 {
+	}
+	s := &Server{Log: zap.NewNop()}
+	l := &loop{srv: s, limits: limits{timeout: time.Second, silence: time.Minute}, now: time.Now()}
+	var closed atomic.Int64
+	tr := &transfer{fd: pair[0], query: &query{}, file: content{nil, &closed}, block: 512, window: 1, blocks: 1, next: 1, buf: make([]byte, 512)}
+	l.batch.init()
+	l.slots = []*transfer{tr}
+	l.heardFrom(tr)
+	l.send(tr)
+	if !tr.stuck {
+		t.Fatal("the socket takes more")
+	}
+	for range 100 {
+		l.expired(tr)
+		if tr.over {
+			break
+		}
+		l.now = l.now.Add(time.Second)
+	}
+	if s := s.Stats(); !tr.over || closed.Load() != 1 || s.Failed != 1 {
+		t.Errorf("the transfer goes on: %+v", s)
+	}
+}
+
+// TestSilenceIsBounded asks for a long timeout and says no more.
+func TestSilenceIsBounded(t *testing.T) {
+	h := start(t, func(h *harness) { h.limits.silence = 50 * time.Millisecond })
+	c := h.client(t)
+	c.ask("f", "timeout", "255")
+	c.receive()
+	if r := h.result(t); r.Err != errSilent {
+		t.Errorf("%+v", r)
+	}
+}
+
 // TestAbort ends transfers by a client's ERROR.
 func TestAbort(t *testing.T) {
 	h := start(t, nil)
@@ -546,6 +591,86 @@ func TestPathMTU(t *testing.T) {
 			setLoopback(t, 1500)
 		}
 	})
+}
+
+// TestSmallMTU sends through a device that takes less than a block. Who did not
+// ask for smaller ones gets blocks of 512 bytes all the same.
+func TestSmallMTU(t *testing.T) {
+	inOwnNetwork(t, func() {
+		setLoopback(t, 400)
+		h := start(t, nil)
+		for _, options := range [][]string{nil, {"tsize", "0"}, {"windowsize", "4"}, {"blksize", "512"}} {
+			got, err := h.client(t).fetch("f", nil, options...)
+			if err != nil || !bytes.Equal(got, h.files["f"]) {
+				t.Errorf("options %v: %d bytes, %v", options, len(got), err)
+			}
+		}
+	})
+}
+
+// TestNarrowPath has a router tell that packets are too large. What was in flight
+// is sent again.
+func TestNarrowPath(t *testing.T) {
+	inOwnNetwork(t, func() {
+		setLoopback(t, 1500)
+		raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(raw)
+		for _, window := range []int{1, 4} {
+			h := start(t, nil)
+			c := h.client(t)
+			// The kernel remembers for each address how narrow its path is.
+			if c.conn, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 1, byte(window))}); err != nil {
+				t.Fatal(err)
+			}
+			defer c.conn.Close()
+			c.ask("f", "blksize", "1428", "windowsize", strconv.Itoa(window))
+			c.wantPacket("\x00\x06blksize\x001428\x00windowsize\x00" + strconv.Itoa(window) + "\x00")
+			c.ack(0)
+			for i := range window {
+				c.wantBlock(i + 1)
+			}
+			own := netip.MustParseAddrPort(c.conn.LocalAddr().String())
+			told := func() {
+				if err := unix.Sendto(raw, tooLarge(c.tid, own, 1000), 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			told()
+			last := 10_000/1428 + 1
+			for begin := 1; begin <= last; begin += window {
+				end := min(begin+window-1, last)
+				for block := begin; block <= end; block++ {
+					c.wantBlock(block)
+				}
+				told() // once is enough
+				c.ack(end)
+			}
+			if r := h.result(t); r.Err != nil {
+				t.Errorf("window %d: %+v", window, r)
+			}
+		}
+	})
+}
+
+// tooLarge is what a router sends that would have to cut a packet (RFC 1191, section 4).
+func tooLarge(from, to netip.AddrPort, mtu uint16) []byte {
+	p := []byte{0: 3, 1: 4, 7: 0}
+	binary.BigEndian.PutUint16(p[6:], mtu)
+	src, dst := from.Addr().As4(), to.Addr().As4()
+	p = append(p, 0x45, 0, 1460>>8, 1460&0xff, 0, 0, 0x40, 0, 64, unix.IPPROTO_UDP, 0, 0)
+	p = append(append(p, src[:]...), dst[:]...)
+	p = binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(p, from.Port()), to.Port())
+	p = append(p, 1440>>8, 1440&0xff, 0, 0)
+	sum := uint32(0)
+	for i := 0; i < len(p); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(p[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(p[2:], ^uint16(sum>>16+sum))
+	return p
 }
 
 // confirming is a File that counts how often it is confirmed.

@@ -9,7 +9,7 @@
 # OPTIONS of the last two are keep, move or clear (at each boot), on-change=keep|move|clear (when the version is
 # another one), old=N (how many that were moved aside stay), and of loop home=[SERVER:]/PATH. Without
 # rootnfsd.overlay= nothing happens here. Whatever fails, the node boots, and writes to memory.
-# /run/rootnfsd-overlay/status says what was done, and rootnfsd-overlay(8) reads it.
+# /run/rootnfsd-overlay/status says what was done, and `rootnfsd-overlay status` shows it.
 
 case ${1:-} in prereqs) echo && exit 0 ;; esac
 
@@ -182,6 +182,7 @@ begin() {
     if [ -z "$made_over" ]; then
         mkdir -p "$rw/rootnfsd" || return
         echo "$version" >"$rw/rootnfsd/version.new" || return
+        sync # or a power cut may leave the name without what is in it
         mv "$rw/rootnfsd/version.new" "$rw/rootnfsd/version" || return
         made_over=$version
     fi
@@ -264,7 +265,7 @@ whoami() {
 lock() {
     whoami
     mine=$dir/claim.${boot:-0}
-    echo "$me" >"$mine" || { reason="nothing can be written to $from: is it full?" && return 1; }
+    echo "$me" >"$mine" || { reason="nothing can be written to $from: it may be full" && return 1; }
     ln "$mine" "$dir/upper.lock" 2>/dev/null
     owner=''
     [ ! -f "$dir/upper.lock" ] || read -r owner <"$dir/upper.lock"
@@ -422,14 +423,14 @@ set_up_device() {
         move) free_name "$rw/upper.old" && away=$name ;;
     esac
     if [ "$policy" != keep ] && [ -d "$rw/upper" ]; then
-        reason="nothing can be written to $what: is it damaged, or read-only?"
-        rm -rf "$rw/work" || return
+        reason="nothing can be written to $what: it may be damaged, or read-only"
+        rm -rf "$rw/work" || return # overlayfs may have an index of the old upper there
         mv "$rw/upper" "$away" || return
         made_over='' reason=''
         [ "$policy" = move ] && prune "$rw/upper.old"
         rm -rf "$rw/upper.gone"
     fi
-    begin || { reason="nothing can be written to $what: is it full, or read-only?" && return 1; }
+    begin || { reason="nothing can be written to $what: it may be full, or read-only" && return 1; }
     done_next "$rw/rootnfsd/next"
 }
 
@@ -507,7 +508,7 @@ finish() {
     done
     fstab=$root/etc/fstab
     if [ -f "$fstab" ] && ! [ -L "$root/etc" ] && ! [ -L "$fstab" ] && grep -q '^[^#[:space:]][^[:space:]]*[[:space:]]\{1,\}/[[:space:]]' "$fstab"; then
-        sed 's|^\([^#[:space:]][^[:space:]]*[[:space:]]\{1,\}/[[:space:]]\)|#rootnfsd-overlay: \1|' "$fstab" >"$fstab.new" &&
+        sed 's|^\([^#[:space:]][^[:space:]]*[[:space:]]\{1,\}/[[:space:]]\)|#rootnfsd-overlay: \1|' "$fstab" >"$fstab.new" && sync &&
             mv "$fstab.new" "$fstab"
     fi
 }

@@ -160,7 +160,7 @@ ask() {
     if [ "$1" = enable ]; then
         rm -f "$next"
     else
-        echo "$1" >"$next.new" && mv "$next.new" "$next"
+        echo "$1" >"$next.new" && sync && mv "$next.new" "$next"
     fi
     done=$?
     if [ -n "$apart" ]; then
@@ -275,6 +275,9 @@ doctor() {
         overlay) ok "/ is an overlay ($options)" ;;
         nfs) if [ "$(noted mode)" = off ]; then
             ok "/ is the version itself, read-only, as rootnfsd.overlay=off says"
+        elif (: >/.rootnfsd-doctor) 2>/dev/null; then
+            rm -f /.rootnfsd-doctor
+            ok "/ is a draft of a version ($source): what is written changes it"
         else
             wrong "/ is NFS without an overlay: nothing can be written" "add rootnfsd.overlay=tmpfs, or overlayroot=tmpfs:recurse=0, to the kernel's command line, and see that the initramfs has it (update-initramfs -u in the golden tree)"
         fi ;;
