@@ -15,3 +15,6 @@ func StepOf(name string) exports.BootStep { return stepOf(name) }
 
 // ParseCmdline is parseCmdline.
 func ParseCmdline(content string) ([]string, error) { return parseCmdline(content) }
+
+// NamesCommandLine is namesCommandLine.
+var NamesCommandLine = namesCommandLine

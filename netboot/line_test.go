@@ -269,6 +269,17 @@ func FuzzCmdline(f *testing.F) {
 	})
 }
 
+func FuzzNamesCommandLine(f *testing.F) {
+	for _, seed := range []string{"cmdline=nfs.txt\r\n", "cmdline=../x", "[pi4]\ncmdline=", "cmdline=/", "cmdline=a/./b\ncmdline=c"} {
+		f.Add(seed, "nfs.txt")
+	}
+	f.Fuzz(func(t *testing.T, config, asked string) {
+		if netboot.NamesCommandLine(config, asked) && (!strings.Contains(config, "cmdline=") || asked == "config.txt" || asked == "") {
+			t.Errorf("%q names %q", config, asked)
+		}
+	})
+}
+
 func TestCompareVersions(t *testing.T) {
 	for _, c := range []struct{ older, newer string }{
 		{"6.1.0-9-amd64", "6.1.0-10-amd64"},

@@ -476,30 +476,6 @@ func TestOneVersion(t *testing.T) {
 	}
 }
 
-// TestPanic: a request that panics does not keep a boot from ending, after which the node gets what is promoted.
-func TestPanic(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := serve(t, pi)
-		s.set(exports.Entry{Name: "pi-01", Addresses: []netip.Addr{netip.MustParseAddr(node)}})
-		s.MachineID = func(string, string) (string, error) { panic("in MachineID") }
-		func() {
-			defer func() {
-				if recover() == nil {
-					t.Error("no panic")
-				}
-			}()
-			_, _ = s.get(node, "0660cd37/cmdline.txt")
-		}()
-		s.store.seal("v2", pi)
-		s.promote("v2")
-		time.Sleep(time.Hour)
-		s.MachineID = nil
-		if got, err := s.get(node, "0660cd37/cmdline.txt"); err != nil || !strings.Contains(got, ":/pi@v2,") {
-			t.Errorf("%q, %v", got, err)
-		}
-	})
-}
-
 // TestOtherCommandLine: config.txt may name another file than cmdline.txt, which is made for the node then.
 func TestOtherCommandLine(t *testing.T) {
 	const named, plain = "quiet root=/dev/nfs rw nfsroot=", "quiet root=/dev/sda1"
@@ -528,6 +504,30 @@ func TestOtherCommandLine(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", c.name, got, err, c.want)
 		}
 	}
+}
+
+// TestPanic: a request that panics does not keep a boot from ending, after which the node gets what is promoted.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := serve(t, pi)
+		s.set(exports.Entry{Name: "pi-01", Addresses: []netip.Addr{netip.MustParseAddr(node)}})
+		s.MachineID = func(string, string) (string, error) { panic("in MachineID") }
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_, _ = s.get(node, "0660cd37/cmdline.txt")
+		}()
+		s.store.seal("v2", pi)
+		s.promote("v2")
+		time.Sleep(time.Hour)
+		s.MachineID = nil
+		if got, err := s.get(node, "0660cd37/cmdline.txt"); err != nil || !strings.Contains(got, ":/pi@v2,") {
+			t.Errorf("%q, %v", got, err)
+		}
+	})
 }
 
 // TestServerAddress: nodes mount their root where the operator says, at whatever address they asked.

@@ -34,8 +34,13 @@ func (dir *spot) holdsCommandLine(names []string) bool {
 	if err != nil {
 		return false
 	}
-	asked := "/" + path.Join(names...)
-	for line := range strings.SplitSeq(string(content), "\n") {
+	return namesCommandLine(string(content), path.Join(names...))
+}
+
+// namesCommandLine reports whether a config.txt names the file at a path in place of cmdline.txt.
+func namesCommandLine(config, asked string) bool {
+	asked = "/" + asked
+	for line := range strings.SplitSeq(config, "\n") {
 		name, ok := strings.CutPrefix(strings.TrimSpace(line), "cmdline=")
 		if name = path.Clean("/" + name); ok && name != "/" && name != "/"+configFile && strings.HasSuffix(asked, name) {
 			return true
