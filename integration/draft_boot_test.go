@@ -47,6 +47,7 @@ func draftLine(m lab.Machine) lab.Machine {
 
 // TestDraftBoot boots Debian from a draft, installs a package there by apt, and makes a version of it.
 func TestDraftBoot(t *testing.T) {
+	t.Parallel()
 	golden := openGolden(t)
 	store := filepath.Join(t.TempDir(), "images")
 	mkdir(t, store)
@@ -55,6 +56,7 @@ func TestDraftBoot(t *testing.T) {
 	}
 	at := "--export=" + store
 	cli(t, "promote", "v1", at)
+	golden.Close() // for others
 	net := newNet(t)
 	serve(t, net, "--export", store, "--allow", lab.ServerAddress+"/24")
 	cli(t, "node", "set", "pi-01", "--address", lab.NodeAddress(1), at)

@@ -15,10 +15,12 @@ import (
 // TestNetboot boots a node by nothing but its firmware: iPXE in QEMU's network card asks dnsmasq for an address, and this
 // server for all else. After a promote the next boot has the new kernel, the new initramfs and the new root.
 func TestNetboot(t *testing.T) {
+	t.Parallel() // with other guests, each of which keeps one processor busy
 	require(t, "dnsmasq", "busybox")
 	golden := openGolden(t)
 	net := newNet(t)
 	dir := kernelStore(t, golden)
+	golden.Close() // for others
 	store := "--export=" + dir
 	cli(t, "seal", store)
 	cli(t, "promote", "v1", store)

@@ -136,6 +136,7 @@ func expectDoctor(t *testing.T, g *lab.Guest) {
 
 // TestOverlayImage boots a node with its upper in an image on the server, twice.
 func TestOverlayImage(t *testing.T) {
+	t.Parallel()
 	n := newOverlayNode(t, false)
 	g := boot(t, n.machine(t, 1, "rootnfsd.overlay=loop:size=100M"))
 	expectStatus(t, g, map[string]string{"mode": "image on the server: " + lab.ServerAddress + ":/home", "PROBLEM": "", "next boot": "as the command line says"})
