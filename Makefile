@@ -53,7 +53,7 @@ setup:
 	sh integration/setup.sh
 
 test: setup build
-	ROOTNFSD_TEST_ALL=1 $(GO) test -vet=off -timeout 25m ./integration/...
+	ROOTNFSD_TEST_ALL=1 $(GO) test -vet=off -timeout 40m ./integration/...
 
 test-long: build
 	sh integration/setup.sh --long
