@@ -38,8 +38,9 @@ vet:
 staticcheck:
 	$(GO) run $(STATICCHECK) ./...
 
-# The race detector needs cgo. It stands in the way of counting allocations.
+# The race detector needs cgo, and that a compiler. It stands in the way of counting allocations.
 race:
+	@command -v gcc >/dev/null || sh integration/setup.sh --check
 	CGO_ENABLED=1 $(GO) test -vet=off -race $(PACKAGES)
 	$(GO) test -vet=off -run Allocate ./nfs ./netboot/tftp
 

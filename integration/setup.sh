@@ -1,11 +1,12 @@
 #!/bin/sh
 # Installs the Debian packages that the tests and the demo use, where any is missing. With --long also what
-# TestLong builds a kernel with.
+# TestLong builds a kernel with; with --check no more than the race detector needs.
 set -eu
 packages="gcc libc6-dev netbase mmdebstrap qemu-system-x86 iproute2 libnfs-utils nfs-common rpcbind procps e2fsprogs xfsprogs strace nfs-ganesha nfs-ganesha-vfs libarchive-tools squashfs-tools umoci xz-utils zstd bzip2 lz4 libcap2-bin patch fdisk dosfstools mtools cryptsetup-bin gpg gpg-agent prometheus dnsmasq-base kea-dhcp4-server isc-dhcp-server tftpd-hpa tftp-hpa atftp curl busybox ipxe-qemu shellcheck"
-if [ "${1:-}" = --long ]; then
-    packages="$packages linux-source build-essential flex bison bc libelf-dev xz-utils"
-fi
+case ${1:-} in
+    --long) packages="$packages linux-source build-essential flex bison bc libelf-dev xz-utils" ;;
+    --check) packages="gcc libc6-dev" ;;
+esac
 
 missing=
 for package in $packages; do
