@@ -111,8 +111,21 @@ func (d *Drafts) Making(version string) string { return filepath.Join(d.dir, hid
 // draftsLock is the file whose lock is held by who makes, seals or deletes a draft.
 const draftsLock = "drafts.lock"
 
-// Lock keeps others from making, sealing and deleting drafts. Who finds it taken need not wait: that may take minutes.
+// Lock keeps others from making, sealing and deleting drafts, and puts right what a crash has left of that. Who finds it
+// taken, which is ErrDraftsBusy, need not wait: that may take minutes.
 func (d *Drafts) Lock() (unlock func(), err error) {
+	if unlock, err = d.take(); err != nil {
+		return nil, err
+	}
+	if err := d.Settle(); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// take is Lock that leaves what it finds alone.
+func (d *Drafts) take() (unlock func(), err error) {
 	if err := os.MkdirAll(d.state.dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -133,8 +146,8 @@ func (d *Drafts) Lock() (unlock func(), err error) {
 // ErrDraftsBusy is the error of Lock while somebody else has it.
 var ErrDraftsBusy = errors.New("another rootnfsd makes, seals or deletes a draft of this store: wait until it is done")
 
-// Settle puts right what a crash has left: each draft has its tree under its name, none is being sealed, and there are no
-// trees of drafts that are no more. The caller has the Lock.
+// Settle puts right what a crash has left, or a Start that failed: each draft has its tree under its name, none is being sealed, and
+// there are no trees of drafts that are no more. The caller has the Lock.
 func (d *Drafts) Settle() error {
 	err := d.state.update(func(r *Rollout) (bool, error) {
 		changed := false
@@ -189,11 +202,10 @@ func (d *Drafts) settleIfFree() error {
 	if errors.Is(err, ErrDraftsBusy) {
 		return nil
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		unlock()
 	}
-	defer unlock()
-	return d.Settle()
+	return err
 }
 
 // publish gives a tree that was made its name, unless it has it. It is os.ErrNotExist where there is none.

@@ -293,7 +293,7 @@ func TestDraftCrashes(t *testing.T) {
 			s := serveDrafts(t)
 			c.crash(t, s)
 			before := namesIn(t, s.dir)
-			unlock, err := s.drafts.Lock()
+			unlock, err := s.drafts.take()
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -39,13 +39,12 @@ func ServePinTFTP(addr, dir string) error {
 // PinTFTP serves the boot files of a tree by pin/tftp in a process of its own: the
 // program at a path, which takes PinTFTPCommand.
 func PinTFTP(ctx context.Context, program, tree string) (*Server, error) {
-	dir, err := os.MkdirTemp("", "rootnfsd-bench")
+	at, err := freeDatagramAddr()
 	if err != nil {
 		return nil, err
 	}
-	at, err := freeDatagramAddr()
+	dir, err := os.MkdirTemp("", "rootnfsd-bench")
 	if err != nil {
-		os.RemoveAll(dir)
 		return nil, err
 	}
 	s := &Server{

@@ -113,13 +113,12 @@ func TFTPD(ctx context.Context, tree string) (*Server, error) {
 	if err := MissingTFTPD(); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "rootnfsd-bench")
+	at, err := freeDatagramAddr()
 	if err != nil {
 		return nil, err
 	}
-	at, err := freeDatagramAddr()
+	dir, err := os.MkdirTemp("", "rootnfsd-bench")
 	if err != nil {
-		os.RemoveAll(dir)
 		return nil, err
 	}
 	s := &Server{

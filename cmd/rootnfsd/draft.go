@@ -171,9 +171,6 @@ func (s *openedStore) makeDraft(c *cli.Context, name string, rollout *exports.Ro
 		return err
 	}
 	defer unlock()
-	if err := drafts.Settle(); err != nil {
-		return err
-	}
 	ctx, stop := stoppable(c)
 	defer stop()
 	p := newProgress("checking out " + from)
@@ -275,9 +272,6 @@ func (s *openedStore) abandonDraft(c *cli.Context, d *exports.Draft) error {
 		return err
 	}
 	defer unlock()
-	if err := drafts.Settle(); err != nil {
-		return err
-	}
 	// Nobody must make files where they are deleted: the server is to know of it first.
 	told := func() { _ = s.idle(c.Context, d.Version, "") }
 	if err := drafts.Abandon(d.Version, operator(), told); err != nil {
@@ -336,9 +330,6 @@ func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, se
 		return err
 	}
 	defer unlock()
-	if err := drafts.Settle(); err != nil {
-		return err
-	}
 	idle := func() error {
 		err := s.idle(ctx, name, "have it leave that first (rootnfsd draft --release "+name+", and reboot it), or take it away from it with rootnfsd seal "+name+" --force, which is right if it is off")
 		if on := (*onDraftError)(nil); force && errors.As(err, &on) {
