@@ -300,13 +300,16 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	if v == nil {
 		return nil, nil, key
 	}
-	if e, _ := t.imageOf(f.image).inventory.booting(key.addr, key.id, f.macs); v.draft != nil && !t.imageOf(f.image).trustsBoot(e, key, f.macs) {
-		return nil, nil, key
+	if img := t.imageOf(f.image); v.draft != nil {
+		if e, _ := img.inventory.booting(key.addr, key.id, f.macs); !img.trustsBoot(e, key, f.macs) {
+			return nil, nil, key
+		}
 	}
 	if f.key.id == (BootID{}) && key.id != f.key.id {
 		b.drop(f)
-		now := t.offer(key, f.macs) // to who turns out to be a node that is promised something else than one that does not say who it is
-		if now.image == nil || now.image.id != f.image || now.ref.Digest != f.ref.Digest && (now.why != ByRollout || f.why != ByRollout) {
+		// Who it turns out to be may be promised something else than a node that does not say who it is.
+		next := t.offer(key, f.macs)
+		if next.image == nil || next.image.id != f.image || next.ref.Digest != f.ref.Digest && (next.why != ByRollout || f.why != ByRollout) {
 			return nil, nil, key
 		}
 		f.key, f.confirmed = key, false
@@ -358,7 +361,7 @@ func (x *Exports) begin(t *table, key fetchKey, step BootStep) (*fetching, *vers
 	}
 	v := to.image.holding(to.ref)
 	switch {
-	case v == nil && x.starting.Load():
+	case v == nil && x.starting():
 		return nil, nil, fs.ErrWouldBlock
 	case v == nil:
 		gone := target{image: to.image}
@@ -521,9 +524,9 @@ func (inv *Inventory) saying(id BootID) *Entry {
 	return nil
 }
 
-// Of returns the entry of a node that was seen, or nil: by its address or, where nobody has named
+// of returns the entry of a node that was seen, or nil: by its address or, where nobody has named
 // that, by what it said when it fetched boot files. A node that was given addresses is where these are: somebody else can say that it is it.
-func (inv *Inventory) Of(n *Node) *Entry {
+func (inv *Inventory) of(n *Node) *Entry {
 	if e := inv.At(n.Addr); e != nil {
 		return e
 	}
@@ -571,7 +574,7 @@ func (f *fetched) said() BootID {
 
 // netbooted notes what a node is given that fetches boot files.
 func (n *nodes) netbooted(addr netip.Addr, f fetched) {
-	nd := n.known(addr)
+	nd, _ := n.known(addr)
 	f.Since = f.At
 	if old := nd.netboot.Load(); old != nil && old.image == f.image && old.Digest == f.Digest && !nd.mountedSince(old.Since) {
 		f.Since = old.Since

@@ -443,7 +443,6 @@ func TestBootErrors(t *testing.T) {
 	if err := try(host); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("nothing is promoted: %v; want ErrNotExist", err)
 	}
-	s.starting.Store(true)
 	s.started, s.closing = make(chan struct{}), sync.Once{}
 	if err := try(host); err != fs.ErrWouldBlock {
 		t.Errorf("too early: %v; want ErrWouldBlock", err)

@@ -1,6 +1,7 @@
 // Package exports decides what is served to whom: which images and versions
 // there are, which of them is promoted, what a mount path and a file handle
-// mean, which addresses may use them, and which node runs which version.
+// mean, which addresses may use them, which node runs which version, which one
+// a boot over the network gets, and which machine is which node.
 //
 // It owns the table of exports, the file-handle codec, the rollout state
 // (promote, rollback, drafts), the record of nodes, and the layers of files that are one

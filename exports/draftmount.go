@@ -85,16 +85,6 @@ func (v *imageView) draftNamed(name string) *draft {
 	return nil
 }
 
-// draftWith returns the draft that a version stands for, or nil.
-func (v *imageView) draftWith(ver *version) *draft {
-	for _, d := range v.drafts {
-		if d.version == ver {
-			return d
-		}
-	}
-	return nil
-}
-
 // draftHeldBy returns the draft that the node with an entry boots, or nil.
 func (v *imageView) draftHeldBy(e *Entry) *draft {
 	for _, d := range v.drafts {

@@ -75,8 +75,7 @@ type Exports struct {
 	layers     layers
 	neighbours string // file of the kernel's neighbour table
 	bootFiles  bootFiles
-	starting   atomic.Bool   // see Config
-	started    chan struct{} // closed when that is over
+	started    chan struct{} // closed when nothing is being sealed any more (Config.Starting)
 	closing    sync.Once     // of started
 
 	warmed atomic.Uint64 // bytes
@@ -122,7 +121,6 @@ func New(cfg Config) (*Exports, error) {
 	x.nodes.load(first, x.log)
 	x.restoreBoots(first)
 	if cfg.Starting {
-		x.starting.Store(true)
 		return x, x.Refresh()
 	}
 	return x, x.Started()
@@ -146,7 +144,6 @@ func (x *Exports) Sealed(image string) error {
 // the error, does not keep the others from being served.
 func (x *Exports) Started() error {
 	defer x.closing.Do(func() { close(x.started) })
-	defer x.starting.Store(false)
 	var failed []error
 	for _, img := range x.table.Load().images {
 		failed = append(failed, x.promoteOnly(img.image))

@@ -209,8 +209,8 @@ func merge(seen []Node) Node {
 // on reports whether the node has used a draft, or fetches boot files of it, and did not boot anything else since.
 func (n *Node) on(draft Ref, now time.Time) bool {
 	var last time.Time
-	if f := n.Netboot; f != nil && draft.Is(f.Ref) && now.Sub(f.At) < bootFilesMost*time.Second {
-		last = f.At
+	if n.fetches(draft, now) {
+		last = n.Netboot.At
 	}
 	for _, u := range n.Uses {
 		if draft.Is(u.Ref) {

@@ -15,11 +15,11 @@ import (
 
 // layerFor returns the layer that p gets with what it mounts, 0 for none. Whatever goes wrong,
 // the node boots: it goes without the file that is the matter, or without any.
-func (x *Exports) layerFor(p *Peer, to *target) uint64 {
+func (x *Exports) layerFor(t *table, p *Peer, to *target) uint64 {
 	if to.image.files == nil || p.ambiguous() {
 		return 0
 	}
-	is := x.identify(p, x.table.Load()).in(to.image.image)
+	is := x.identify(p, t).in(to.image.image)
 	e := is.entry
 	node := MemberOf(e, p.addr).Key
 	log := x.log.With(zap.String("image", to.image.name), zap.String("node", node))

@@ -18,13 +18,12 @@ import (
 // goes to no other machine, though an address changes hands by DHCP: the first one that is a node is it from then on. A
 // node has as many as it has addresses; a MAC address that an operator has said is the first of them.
 type machines struct {
-	path string
-	gen  atomic.Uint64 // counts what may make a stranger of somebody, or the other way round
+	path   string
+	change atomic.Uint64 // counts changes, under mu; who a peer is is found out anew after one
 
 	mu     sync.Mutex // guards what follows
 	byName map[string][]string
 	owner  map[string]string // of a MAC address: the name
-	change uint64            // counts changes
 	broken error             // why the file cannot be read: nobody can tell who is who
 
 	saving sync.Mutex // guards saved
@@ -138,9 +137,9 @@ func (m *machines) learn(e *Entry, mac string) error {
 	case fresh:
 		m.byName[e.Name] = append(slices.Clone(m.byName[e.Name]), mac)
 		m.owner[mac] = e.Name
-		m.change++
+		m.change.Add(1)
 	}
-	mine := m.change
+	mine := m.change.Load()
 	m.mu.Unlock()
 	return m.save(mine)
 }
@@ -153,7 +152,7 @@ func (m *machines) save(change uint64) error {
 		return nil
 	}
 	m.mu.Lock()
-	disk, upto := machinesOnDisk{machinesFormat, maps.Clone(m.byName)}, m.change
+	disk, upto := machinesOnDisk{machinesFormat, maps.Clone(m.byName)}, m.change.Load()
 	m.mu.Unlock()
 	if err := replaceJSON(m.path, disk); err != nil {
 		return err
@@ -165,9 +164,8 @@ func (m *machines) save(change uint64) error {
 // keep forgets what an inventory that was replaced makes void: the machines of nodes that have no name any more, for whoever
 // gets the name next is another node, and those in whose place an operator has said another.
 func (m *machines) keep(inv *Inventory, log *zap.Logger) {
-	m.gen.Add(1)
 	m.mu.Lock()
-	before := m.change
+	before := m.change.Load()
 	for name, macs := range m.byName {
 		var kept []string
 		if e := inv.Named(name); e != nil {
@@ -176,7 +174,7 @@ func (m *machines) keep(inv *Inventory, log *zap.Logger) {
 		if len(kept) == len(macs) {
 			continue
 		}
-		m.change++
+		m.change.Add(1)
 		for _, mac := range macs {
 			delete(m.owner, mac)
 		}
@@ -187,7 +185,7 @@ func (m *machines) keep(inv *Inventory, log *zap.Logger) {
 			delete(m.byName, name)
 		}
 	}
-	mine := m.change
+	mine := m.change.Load()
 	m.mu.Unlock()
 	if mine == before {
 		return
@@ -206,21 +204,21 @@ type identity struct {
 // identities are who a peer is to all images of a table, until the table or what is known of machines changes.
 type identities struct {
 	table    *table
-	gen      uint64
+	changes  uint64     // of machines, of all images
 	byImage  []identity // as images are in the table
 	homeless bool       // it is a stranger to each image that has a node there
 }
 
 // identify returns who p is. Where nothing has changed it allocates nothing and takes no lock.
 func (x *Exports) identify(p *Peer, t *table) *identities {
-	var gen uint64
+	var changes uint64
 	for _, img := range t.images {
-		gen += img.machines.gen.Load()
+		changes += img.machines.change.Load()
 	}
-	if known := p.identities.Load(); known != nil && known.table == t && known.gen == gen {
+	if known := p.identities.Load(); known != nil && known.table == t && known.changes == changes {
 		return known
 	}
-	ids := &identities{table: t, gen: gen, byImage: make([]identity, len(t.images))}
+	ids := &identities{table: t, changes: changes, byImage: make([]identity, len(t.images))}
 	named, welcome := false, false
 	for i, img := range t.images {
 		e := img.inventory.entryOf(p)
@@ -274,10 +272,7 @@ func (x *Exports) admit(p *Peer, img *imageView, is identity) error {
 		return errStranger
 	case fresh:
 		if macs := p.macs(); len(macs) == 1 { // else nobody knows which of them it is
-			if err := img.machines.learn(is.entry, macs[0]); err != nil {
-				return err
-			}
-			p.identities.Store(nil)
+			return img.machines.learn(is.entry, macs[0])
 		}
 	}
 	return nil

@@ -80,7 +80,7 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 			return handle, nil
 		}
 	}
-	if !from.Datagram && x.find(x.table.Load(), names, p).version == nil {
+	if !from.Datagram && x.starting() && x.find(x.table.Load(), names, p).version == nil {
 		x.awaitStart()
 	}
 	from.Booting = from.Booting && p.reserved
@@ -104,11 +104,18 @@ func (x *Exports) Mount(p *Peer, dir string, from Caller) ([]byte, error) {
 // mounts again every second.
 const startWait = 5 * time.Second
 
+// starting reports whether versions are still being sealed (Config.Starting).
+func (x *Exports) starting() bool {
+	select {
+	case <-x.started:
+		return false
+	default:
+		return true
+	}
+}
+
 // awaitStart waits until all is sealed that was to be, but not for long.
 func (x *Exports) awaitStart() {
-	if !x.starting.Load() {
-		return
-	}
 	late := time.NewTimer(startWait)
 	defer late.Stop()
 	select {
@@ -168,7 +175,7 @@ func (x *Exports) mountVersion(p *Peer, dir string, names []string, from Caller,
 		return appendHandle(nil, target.version, id), &target, nil
 	}
 	x.sayNoDraft(p, t, &target)
-	layer := x.layerFor(p, &target)
+	layer := x.layerFor(t, p, &target)
 	x.noteMount(p, &target, dir, from, layer, try)
 	o := Object{ver: target.version, layer: layer}
 	return o.AppendHandle(nil, id), &target, nil
@@ -254,7 +261,7 @@ func (x *Exports) find(t *table, names []string, p *Peer) target {
 	}
 	ref, ok := x.bootFiles.promised(p.addr, to.image.id)
 	if ok && to.mayBe(ref) {
-		if v := to.image.holding(ref); v != nil && (v.draft == nil || x.givesDraft(t, to.image.draftWith(v), p)) {
+		if v := to.image.holding(ref); v != nil && (v.draft == nil || x.givesDraft(t, t.drafts[v.treeID], p)) {
 			to.version, to.promise = v, &ref
 			return to
 		}

@@ -235,10 +235,13 @@ func (n *Node) Running(now time.Time) []Use {
 
 // Needs reports whether the node needs a version at the time now: it runs it, or boots it and has not mounted its root yet.
 func (n *Node) Needs(version Ref, now time.Time) bool {
-	if f := n.Netboot; f != nil && f.Digest == version.Digest && now.Sub(f.At) < bootFilesMost*time.Second {
-		return true
-	}
-	return slices.ContainsFunc(n.Running(now), func(u Use) bool { return version.Is(u.Ref) })
+	return n.fetches(version, now) || slices.ContainsFunc(n.Running(now), func(u Use) bool { return version.Is(u.Ref) })
+}
+
+// fetches reports whether the node fetches boot files of a version at the time now.
+func (n *Node) fetches(version Ref, now time.Time) bool {
+	f := n.Netboot
+	return f != nil && version.Is(f.Ref) && now.Sub(f.At) < bootFilesMost*time.Second
 }
 
 // booted is when the node booted the version as far as that is known. A version that nobody saw it

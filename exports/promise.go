@@ -33,7 +33,7 @@ func MemberOf(e *Entry, addr netip.Addr) Member {
 }
 
 // Key returns what a node that was seen goes by: its name or, if it has none, its address.
-func (inv *Inventory) Key(n *Node) string { return MemberOf(inv.Of(n), n.Addr).Key }
+func (inv *Inventory) Key(n *Node) string { return MemberOf(inv.of(n), n.Addr).Key }
 
 // Partial is a version that some nodes get and the others do not get yet. A node
 // gets it that any of the three chooses.

@@ -71,8 +71,7 @@ func (n *nodes) trouble(p *Peer, note func(t *Trouble, now time.Time)) {
 	if !p.allowed {
 		return
 	}
-	fresh := n.get(p.addr) == nil
-	nd := n.known(p.addr)
+	nd, fresh := n.known(p.addr)
 	nd.troubles.mu.Lock()
 	defer nd.troubles.mu.Unlock()
 	note(&nd.troubles.Trouble, instant(n.now.Load()))
@@ -81,11 +80,12 @@ func (n *nodes) trouble(p *Peer, note func(t *Trouble, now time.Time)) {
 	}
 }
 
-// known returns the node at an address, which is in the record from then on.
-func (n *nodes) known(addr netip.Addr) *node {
+// known returns the node at an address, which is in the record from then on, and whether it was not there before.
+func (n *nodes) known(addr netip.Addr) (nd *node, fresh bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.node(addr)
+	fresh = n.byAddr[addr] == nil
+	return n.node(addr), fresh
 }
 
 // last is when there was trouble last, in seconds since the epoch; 0 if there never was.
