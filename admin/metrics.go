@@ -87,7 +87,7 @@ type collector struct {
 
 	mu     sync.Mutex // guards what follows
 	events map[string]*eventCounts
-	seals  map[string]*sealCounts
+	seals  map[string]sealCounts
 }
 
 // sealCounts counts the versions of an image that were sealed since the server began.
@@ -97,13 +97,13 @@ type sealCounts struct {
 }
 
 func newCollector(cfg *Config) *collector {
-	c := &collector{cfg: cfg, events: map[string]*eventCounts{}, seals: map[string]*sealCounts{}}
-	for _, image := range imagesOf(cfg.Exports) {
+	c := &collector{cfg: cfg, events: map[string]*eventCounts{}, seals: map[string]sealCounts{}}
+	for _, image := range imagesOf(cfg.Exports) { // what was before does not count
 		if list, err := cfg.Versions(image); err == nil {
-			c.countSeals(image, list) // as above
+			c.countSeals(image, list)
 		}
 		if rollout, err := cfg.Rollout(image); err == nil {
-			c.countEvents(image, rollout.History) // what was before does not count
+			c.countEvents(image, rollout.History)
 		}
 	}
 	return c
@@ -305,22 +305,16 @@ func (m meter) rollout(image string, r *exports.Rollout, fleet []exports.NodeSta
 func (c *collector) countSeals(image string, list []Version) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.seals[image]
-	if s == nil {
-		s = &sealCounts{}
-		for _, v := range list {
-			s.newest = latest(s.newest, v.Sealed)
-		}
-		c.seals[image] = s
-	}
+	s, known := c.seals[image]
 	newest := s.newest
 	for _, v := range list {
-		if v.Sealed.After(s.newest) {
+		if known && v.Sealed.After(s.newest) {
 			s.count++
-			newest = latest(newest, v.Sealed)
 		}
+		newest = latest(newest, v.Sealed)
 	}
 	s.newest = newest
+	c.seals[image] = s
 	return s.count
 }
 

@@ -165,7 +165,7 @@ func TestMetricsStayFew(t *testing.T) {
 
 // TestRolloutEvents counts what is done to a history that forgets.
 func TestSealsAreCounted(t *testing.T) {
-	c := &collector{seals: map[string]*sealCounts{}}
+	c := &collector{seals: map[string]sealCounts{}}
 	version := func(name string, at int64) Version { return Version{Name: name, Sealed: time.Unix(at, 0)} }
 	list := []Version{version("v1", 1000), version("v2", 2000)}
 	check := func(when string, want uint64) {

@@ -75,9 +75,9 @@ const (
 	seedSize = 32
 )
 
-// MachineID returns the machine-id of a node that has a name (machine-id(5)): 32 hexadecimal digits. It may wait for a disk. It is derived from the name and a secret, so that
-// there is one small file to be kept for all nodes: a node that is removed and comes back, whose
-// directory is lost, or that boots from a second server with the same secret, has the id that it
+// MachineID returns the machine-id of a node that has a name (machine-id(5)): 32 hexadecimal digits. It may wait
+// for a disk. It is derived from the name and a secret, so that there is one small file to be kept for all nodes: a
+// node that is removed and comes back, whose directory is lost, or that boots from a second server with the same secret, has the id that it
 // had. It is made to look like a random UUID, as systemd's own are.
 func (m *Maker) MachineID(name string) (string, error) {
 	seed, err := m.seed()

@@ -15,12 +15,7 @@ import (
 // loadTable shows results of load: medians, and how rootnfsd stands to the others.
 func loadTable(w io.Writer, r *bench.Report) error {
 	rows := [][]string{{"WORK", "CONNS", "SERVER", "TIME", "CALLS/S", "", "MB/S", "CPU/CALL", "P50", "P99", "P99.9", "MEMORY", "RATE", "CPU"}}
-	ours := map[bench.Case]bench.Result{}
-	for _, x := range r.Results {
-		if x.Server == "rootnfsd" {
-			ours[withoutServer(x.Case)] = x
-		}
-	}
+	ours := oursOf(r.Results)
 	// Results come in the order in which things were measured, so those of a case
 	// follow each other.
 	var last bench.Case
@@ -133,4 +128,15 @@ func memory(bytes float64) string {
 		return "-"
 	}
 	return size(uint64(bytes))
+}
+
+// oursOf returns the results of rootnfsd, by what was measured.
+func oursOf(results []bench.Result) map[bench.Case]bench.Result {
+	ours := map[bench.Case]bench.Result{}
+	for _, x := range results {
+		if x.Server == "rootnfsd" {
+			ours[withoutServer(x.Case)] = x
+		}
+	}
+	return ours
 }

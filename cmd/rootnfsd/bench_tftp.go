@@ -236,12 +236,7 @@ func (s *tftpServers) start(ctx context.Context, name string, plan *tftp.Plan) e
 // the others.
 func tftpTable(w io.Writer, report *bench.Report) error {
 	rows := [][]string{{"WORK", "RTT", "CLIENTS", "SERVER", "ALL HAVE IT", "", "ONE", "SLOWEST", "MB/S", "CPU/MIB", "BLOCK P50", "P99", "LEAST SHARE", "MEMORY", "RESENT", "ERRORS", "TIME", "CPU"}}
-	ours := map[bench.Case]bench.Result{}
-	for _, x := range report.Results {
-		if x.Server == "rootnfsd" {
-			ours[withoutServer(x.Case)] = x
-		}
-	}
+	ours := oursOf(report.Results)
 	var last bench.Case
 	for _, x := range report.Results {
 		median := func(f bench.Figure) float64 { return bench.Summarize(x.Runs, f).Median }

@@ -55,7 +55,7 @@ Examples:
 					return err
 				}
 			}
-			ctx, stop := stoppable(c)
+			ctx, stop := stoppable(c.Context)
 			defer stop()
 			name := v.Info().Name
 			p := newProgress("checking out " + name)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -122,7 +121,7 @@ func (s *openedStore) lineOf(c *cli.Context) (line *netboot.Line, notes []error,
 		return line, notes, nil
 	}
 	line.Own = entry.Cmdline
-	if c.Bool("no-node-identity") || !c.IsSet("no-node-identity") && cfg.NodeFiles.NoNodeIdentity {
+	if !identityWanted(c, cfg.NodeFiles) {
 		return line, notes, nil
 	}
 	line.Hostname = cmp.Or(entry.Hostname, entry.Name)
@@ -146,7 +145,7 @@ func (s *openedStore) bootTree(m exports.Member, version string) (tree fs.Tree, 
 		tree, err := openDraftTree(s.drafts().Tree(d.Version))
 		return tree, d.Version, true, explainPermission(err)
 	}
-	info, err := s.bootedBy(m, version)
+	info, err := s.bootedBy(&rollout, m, version)
 	if err != nil {
 		return nil, "", false, err
 	}
@@ -162,7 +161,7 @@ func (s *openedStore) machineID(e *exports.Entry) (string, error) {
 	if len(e.Addresses) == 0 {
 		return "", nil
 	}
-	maker, err := nodefiles.New(nodefiles.Options{Identity: true, Secrets: filepath.Join(s.StateDir(), "node-keys")})
+	maker, err := nodefiles.New(nodefiles.Options{Identity: true, Secrets: nodeKeys(s.StateDir())})
 	if err != nil {
 		return "", err
 	}
@@ -191,13 +190,9 @@ func (s *openedStore) memberNamed(key string) (*exports.Entry, exports.Member, e
 }
 
 // bootedBy returns the version of a name or, if that is empty, the one that a node is promised.
-func (s *openedStore) bootedBy(m exports.Member, version string) (image.Info, error) {
+func (s *openedStore) bootedBy(rollout *exports.Rollout, m exports.Member, version string) (image.Info, error) {
 	if version != "" {
 		return s.info(version)
-	}
-	rollout, err := s.state.Rollout()
-	if err != nil {
-		return image.Info{}, err
 	}
 	var ref exports.Ref
 	if m.Key == "" {
@@ -208,20 +203,11 @@ func (s *openedStore) bootedBy(m exports.Member, version string) (image.Info, er
 	if ref.Version == "" {
 		return image.Info{}, errors.New("nothing is promoted: rootnfsd promote VERSION, or say --version")
 	}
-	versions, err := s.Versions()
-	if err != nil {
-		return image.Info{}, err
+	info, found, err := s.held(ref)
+	if err == nil && !found {
+		err = fmt.Errorf("the promised version %s is gone, or cannot be read (rootnfsd versions)", ref.Version)
 	}
-	var found *image.Info
-	for i, v := range versions {
-		if v.Err == nil && v.Digest == ref.Digest && (found == nil || v.Name == ref.Version) {
-			found = &versions[i]
-		}
-	}
-	if found == nil {
-		return image.Info{}, fmt.Errorf("the promised version %s is gone, or cannot be read (rootnfsd versions)", ref.Version)
-	}
-	return *found, nil
+	return info, err
 }
 
 // serverOf returns where nodes find the server: as --server says, else as a server with this configuration would announce it.

@@ -44,7 +44,7 @@ Examples:
 				return err
 			}
 			from, to := c.Args().Slice()[:c.NArg()-1], c.Args().Get(c.NArg()-1)
-			ctx, stop := stoppable(c)
+			ctx, stop := stoppable(c.Context)
 			defer stop()
 			copies := []extractedJSON{}
 			for _, arg := range from {

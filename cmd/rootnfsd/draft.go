@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -171,7 +169,7 @@ func (s *openedStore) makeDraft(c *cli.Context, name string, rollout *exports.Ro
 		return err
 	}
 	defer unlock()
-	ctx, stop := stoppable(c)
+	ctx, stop := stoppable(c.Context)
 	defer stop()
 	p := newProgress("checking out " + from)
 	_, err = v.Extract(ctx, v.Root(), drafts.Making(name), image.ExtractOptions{Progress: p.update})
@@ -321,13 +319,13 @@ func (e *onDraftError) Error() string { return e.text }
 
 // sealDraft has seal make a version of a draft, which that ends. With force it is taken away from a node that is on it.
 // If it is interrupted, the draft is what it was.
-func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, seal func(ctx context.Context) (image.SealResult, error)) error {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, seal func(ctx context.Context) (image.SealResult, error)) (r image.SealResult, err error) {
+	ctx, stop := stoppable(ctx)
 	defer stop()
 	drafts := s.drafts()
 	unlock, err := drafts.Lock()
 	if err != nil {
-		return err
+		return r, err
 	}
 	defer unlock()
 	idle := func() error {
@@ -338,16 +336,17 @@ func (s *openedStore) sealDraft(ctx context.Context, name string, force bool, se
 		return err
 	}
 	if err := idle(); err != nil { // before a node is disturbed
-		return err
+		return r, err
 	}
 	err = drafts.Seal(name, operator(), idle, func() (exports.Ref, error) {
-		r, err := seal(ctx)
+		var err error
+		r, err = seal(ctx)
 		return refOf(r.Info), err
 	})
 	if err == nil {
 		_ = s.idle(ctx, name, "") // the server knows it within a second, or so at once
 	}
-	return explainDraft(name, err)
+	return r, explainDraft(name, err)
 }
 
 // draftOf returns the draft of a name, or nil.

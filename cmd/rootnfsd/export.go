@@ -44,7 +44,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			ctx, stop := stoppable(c)
+			ctx, stop := stoppable(c.Context)
 			defer stop()
 			to, format := c.String("output"), c.String("format")
 			if to == "" && format != "tar" {

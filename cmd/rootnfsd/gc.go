@@ -44,7 +44,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			ctx, stop := stoppable(c)
+			ctx, stop := stoppable(c.Context)
 			defer stop()
 			out, err := s.gc(ctx, policy, c.Bool("dry-run"), c.App.ErrWriter)
 			err = explainPermission(err)

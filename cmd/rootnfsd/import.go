@@ -73,7 +73,7 @@ rootnfsd lint does. --fix and --caps are those of rootnfsd seal.`,
 			if err := s.notDraft(name); err != nil {
 				return err
 			}
-			ctx, stop := stoppable(c)
+			ctx, stop := stoppable(c.Context)
 			defer stop()
 			opts := importOptions{dryRun: c.Bool("dry-run"), platform: c.String("platform"), maxBytes: c.Uint64("max-size") << 30, fix: fix}
 			r, changes, err := s.importFrom(ctx, c.Args().First(), name, opts)

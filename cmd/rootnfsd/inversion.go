@@ -12,7 +12,6 @@ import (
 	"syscall"
 
 	"github.com/go-git/go-billy/v5"
-	"github.com/urfave/cli/v2"
 
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/fs/image"
@@ -116,6 +115,6 @@ func nameOf(ids map[uint32]string, id uint32) string {
 
 // stoppable is the context of a command that cleans up behind itself when it is
 // stopped.
-func stoppable(c *cli.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(c.Context, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+func stoppable(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 }

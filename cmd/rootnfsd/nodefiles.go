@@ -31,10 +31,7 @@ func nodeFileFlags() []cli.Flag {
 
 // nodeFilesOf gives the images what makes files of nodes, if any are wanted.
 func nodeFilesOf(c *cli.Context, cfg nodeFileConfig, images []exports.Image, homes *exports.Homes) error {
-	o := nodefiles.Options{Dir: str(c, "node-files", cfg.NodeFiles), Identity: !cfg.NoNodeIdentity}
-	if c.IsSet("no-node-identity") {
-		o.Identity = !c.Bool("no-node-identity")
-	}
+	o := nodefiles.Options{Dir: str(c, "node-files", cfg.NodeFiles), Identity: identityWanted(c, cfg)}
 	ports := str(c, "node-ports", cfg.NodePorts)
 	if ports != "reserved" && ports != "any" {
 		return usageError(c, "--node-ports %s: want reserved or any", ports)
@@ -48,7 +45,7 @@ func nodeFilesOf(c *cli.Context, cfg nodeFileConfig, images []exports.Image, hom
 		}
 	}
 	for i := range images {
-		o.Secrets = filepath.Join(images[i].StateDir, "node-keys")
+		o.Secrets = nodeKeys(images[i].StateDir)
 		maker, err := nodefiles.New(o)
 		if err != nil {
 			return err
@@ -57,6 +54,17 @@ func nodeFilesOf(c *cli.Context, cfg nodeFileConfig, images []exports.Image, hom
 	}
 	return nil
 }
+
+// identityWanted reports whether nodes that have a name get an identity of their own.
+func identityWanted(c *cli.Context, cfg nodeFileConfig) bool {
+	if c.IsSet("no-node-identity") {
+		return !c.Bool("no-node-identity")
+	}
+	return !cfg.NoNodeIdentity
+}
+
+// nodeKeys is where a store keeps the host keys of nodes, and the secret of their machine-ids.
+func nodeKeys(stateDir string) string { return filepath.Join(stateDir, "node-keys") }
 
 // checkNodeFiles refuses a directory whose files would be everybody's: as a golden tree of a store, or
 // as what nodes write to. It makes the path an absolute one.

@@ -170,15 +170,11 @@ func (s *openedStore) ready(ctx context.Context, w io.Writer, name string, verif
 }
 
 // sealOrEnd makes a version of a golden tree, and ends it if it is a draft.
-func (s *openedStore) sealOrEnd(ctx context.Context, name string, draft *exports.Draft) (r image.SealResult, err error) {
+func (s *openedStore) sealOrEnd(ctx context.Context, name string, draft *exports.Draft) (image.SealResult, error) {
 	if draft == nil {
 		return s.seal(ctx, name)
 	}
-	err = s.sealDraft(ctx, name, false, func(ctx context.Context) (image.SealResult, error) {
-		r, err = s.seal(ctx, name)
-		return r, err
-	})
-	return r, err
+	return s.sealDraft(ctx, name, false, func(ctx context.Context) (image.SealResult, error) { return s.seal(ctx, name) })
 }
 
 // bootable returns an error if nodes cannot boot a version.

@@ -152,17 +152,13 @@ func (s *openedStore) sealAny(c *cli.Context, name, from string, fix fixer) (r i
 		return r, nil, err
 	}
 	if draft == nil {
-		return s.sealFixed(c, name, from, fix)
+		return s.sealFixed(c.Context, c, name, from, fix)
 	}
 	if from != "" {
 		return r, nil, fmt.Errorf("%s is a draft of node %s: seal that without --from, or choose another name", name, draft.Node)
 	}
-	err = s.sealDraft(c.Context, name, c.Bool("force"), func(ctx context.Context) (image.SealResult, error) {
-		var err error
-		before := c.Context
-		c.Context = ctx
-		defer func() { c.Context = before }()
-		r, changes, err = s.sealFixed(c, name, "", fix)
+	r, err = s.sealDraft(c.Context, name, c.Bool("force"), func(ctx context.Context) (r image.SealResult, err error) {
+		r, changes, err = s.sealFixed(ctx, c, name, "", fix)
 		return r, err
 	})
 	return r, changes, err
@@ -170,7 +166,7 @@ func (s *openedStore) sealAny(c *cli.Context, name, from string, fix fixer) (r i
 
 // sealFixed makes a version as the seal command's flags say, and tells what was
 // fixed in it.
-func (s *openedStore) sealFixed(c *cli.Context, name, from string, fix fixer) (image.SealResult, []lint.Change, error) {
+func (s *openedStore) sealFixed(ctx context.Context, c *cli.Context, name, from string, fix fixer) (image.SealResult, []lint.Change, error) {
 	tree, err := s.openTree(name, from)
 	if err != nil {
 		return image.SealResult{}, nil, err
@@ -179,11 +175,11 @@ func (s *openedStore) sealFixed(c *cli.Context, name, from string, fix fixer) (i
 	var src billy.Filesystem = tree
 	var changes []lint.Change
 	if fix != nil {
-		if src, changes, err = fix(c.Context, tree); err != nil {
+		if src, changes, err = fix(ctx, tree); err != nil {
 			return image.SealResult{}, nil, fmt.Errorf("nothing was changed: %w", err)
 		}
 	}
-	r, err := s.sealSource(c.Context, name, src, c.Bool("read-all"))
+	r, err := s.sealSource(ctx, name, src, c.Bool("read-all"))
 	return r, changes, err
 }
 

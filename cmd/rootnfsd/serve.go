@@ -297,26 +297,20 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return a.Prefix(a.BitLen())
 }
 
-// newLogger returns a logger to standard error.
+// newLogger returns a logger to standard error, which loses lines rather than to wait (logWriter).
 func newLogger(level, format string) (*zap.Logger, error) {
-	cfg := zap.NewProductionConfig()
-	cfg.Sampling = nil
-	cfg.DisableStacktrace = true
-	cfg.DisableCaller = true
-	if err := cfg.Level.UnmarshalText([]byte(level)); err != nil {
+	least, err := zapcore.ParseLevel(level)
+	if err != nil {
 		return nil, fmt.Errorf("--log-level %s: want debug, info, warn or error", level)
 	}
+	var encoder zapcore.Encoder
 	switch format {
 	case "json":
+		encoder = zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
 	case "console":
-		cfg.Encoding = "console"
-		cfg.EncoderConfig = zap.NewDevelopmentEncoderConfig()
+		encoder = zapcore.NewConsoleEncoder(zap.NewDevelopmentEncoderConfig())
 	default:
 		return nil, fmt.Errorf("--log-format %s: want console or json", format)
 	}
-	encoder := zapcore.NewConsoleEncoder(cfg.EncoderConfig)
-	if cfg.Encoding == "json" {
-		encoder = zapcore.NewJSONEncoder(cfg.EncoderConfig)
-	}
-	return zap.New(zapcore.NewCore(encoder, newLogWriter(os.Stderr), cfg.Level)), nil
+	return zap.New(zapcore.NewCore(encoder, newLogWriter(os.Stderr), least)), nil
 }

@@ -210,16 +210,22 @@ func (s *openedStore) hasTree(name string) bool {
 
 // holds returns nil if the store has that very version, under whatever name.
 func (s *openedStore) holds(ref exports.Ref) error {
-	versions, err := s.Versions()
-	if err != nil {
-		return err
+	_, found, err := s.held(ref)
+	if err == nil && !found {
+		err = fmt.Errorf("version %s was removed meanwhile", ref.Version)
 	}
+	return err
+}
+
+// held returns that very version, if the store has it: under its own name if it has that still, else under whatever name.
+func (s *openedStore) held(ref exports.Ref) (info image.Info, found bool, err error) {
+	versions, err := s.Versions()
 	for _, v := range versions {
-		if v.Err == nil && v.Digest == ref.Digest {
-			return nil
+		if v.Err == nil && v.Digest == ref.Digest && (!found || v.Name == ref.Version) {
+			info, found = v, true
 		}
 	}
-	return fmt.Errorf("version %s was removed meanwhile", ref.Version)
+	return info, found, err
 }
 
 func refOf(i image.Info) exports.Ref { return exports.Ref{Version: i.Name, Digest: i.Digest} }
