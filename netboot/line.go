@@ -229,7 +229,11 @@ func (l *Line) all(image []string) (words []Word, err error) {
 		words = append(words, Word{Text: text, By: ByNode, Why: cmp.Or(meanings[keyOf(text)], "the node has it (rootnfsd node set --cmdline)")})
 	}
 	if len(imageInit)+len(ownInit) > 0 {
-		words = append(words, Word{Text: "--", By: ByImage, Why: "what follows is for init"})
+		by := ByImage
+		if len(imageInit) == 0 {
+			by = ByNode
+		}
+		words = append(words, Word{Text: "--", By: by, Why: "what follows is for init"})
 		for _, text := range imageInit {
 			words = append(words, Word{Text: text, By: ByImage, Why: "for init"})
 		}
