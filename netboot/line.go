@@ -62,9 +62,9 @@ type Word struct {
 	Options []Word `json:"options,omitempty"`
 }
 
-// options are those of NFS that both klibc's nfsmount and the kernel's own nfsroot take. Attributes may be cached
+// versionOptions are those of NFS that both klibc's nfsmount and the kernel's own nfsroot take. Attributes may be cached
 // for a day because a version never changes: without that a boot makes twice the calls.
-var options = []Word{
+var versionOptions = []Word{
 	{Text: "v3", Why: "NFS version 3"},
 	{Text: "tcp", Why: "over TCP"},
 	{Text: "nolock", Why: "without a lock manager, for nobody writes"},
@@ -90,10 +90,11 @@ var draftOptions = []Word{
 
 // options returns those of the mount.
 func (l *Line) options() []Word {
-	all := slices.Clone(options)
+	all := versionOptions
 	if l.Draft {
-		all = slices.Clone(draftOptions)
+		all = draftOptions
 	}
+	all = slices.Clone(all)
 	if l.Ports.NFS != 2049 || !l.Ports.Mapper {
 		all = append(all, Word{Text: fmt.Sprintf("port=%d", l.Ports.NFS), Why: "where NFS is"})
 	}
@@ -108,7 +109,7 @@ func (l *Line) options() []Word {
 
 // root returns the word that says where the root is.
 func (l *Line) root() Word {
-	w := Word{By: ByServer, Options: l.options()}
+	w := Word{Options: l.options()}
 	address := l.Server.Unmap().String()
 	if !l.Server.Unmap().Is4() {
 		address = "SERVER-IPV4"
@@ -186,7 +187,7 @@ func (l *Line) all(image []string) (words []Word, err error) {
 	}
 	image, imageInit := cutInit(image)
 	own, ownInit := cutInit(own)
-	own, notOurs := l.cutOverlays(own)
+	own, overlays := l.cutOverlays(own)
 	theirs, images, server := keysOf(own), keysOf(image), map[string]bool{}
 	ours := l.ours()
 	if (theirs["rootnfsd.overlay"] || images["rootnfsd.overlay"]) && l.Version != "" && !l.Draft {
@@ -222,14 +223,18 @@ func (l *Line) all(image []string) (words []Word, err error) {
 		}
 		words = append(words, w)
 	}
-	for _, text := range notOurs {
+	for _, text := range overlays {
 		words = append(words, Word{Text: text, By: ByNode, Why: ofOverlay, LeftOut: true})
 	}
 	for _, text := range own {
 		words = append(words, Word{Text: text, By: ByNode, Why: cmp.Or(meanings[keyOf(text)], "the node has it (rootnfsd node set --cmdline)")})
 	}
 	if len(imageInit)+len(ownInit) > 0 {
-		words = append(words, Word{Text: "--", By: ByImage, Why: "what follows is for init"})
+		by := ByImage
+		if len(imageInit) == 0 {
+			by = ByNode
+		}
+		words = append(words, Word{Text: "--", By: by, Why: "what follows is for init"})
 		for _, text := range imageInit {
 			words = append(words, Word{Text: text, By: ByImage, Why: "for init"})
 		}

@@ -170,6 +170,33 @@ func TestLine(t *testing.T) {
 	}
 }
 
+// TestWhoseInit looks whose the words for init are, and the dashes before them.
+func TestWhoseInit(t *testing.T) {
+	for _, c := range []struct{ name, image, own, want string }{
+		{"the image's", "-- single", "quiet", "--:image single:image"},
+		{"the node's", "quiet", "-- -b", "--:node -b:node"},
+		{"both", "-- single", "-- -b", "--:image single:image -b:node"},
+		{"nothing behind the image's dashes", "quiet --", "-- -b", "--:node -b:node"},
+		{"none", "quiet", "panic=1", ""},
+	} {
+		l := piLine()
+		l.Words, l.Own = strings.Fields(c.image), c.own
+		words, err := l.All()
+		if err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		var got []string
+		for _, w := range words {
+			if w.Text == "--" || got != nil {
+				got = append(got, w.Text+":"+string(w.By))
+			}
+		}
+		if text := strings.Join(got, " "); text != c.want {
+			t.Errorf("%s: %q; want %q", c.name, text, c.want)
+		}
+	}
+}
+
 // TestLineSays: each word has a reason, those that are left out, too.
 func TestLineSays(t *testing.T) {
 	l := piLine()

@@ -193,7 +193,7 @@ func (b *booting) commandLine(dir *spot, names []string) (tftp.File, error) {
 // script returns the image's own script for iPXE or, where it has none, one that boots its kernel.
 func (b *booting) script(dir *spot) (tftp.File, error) {
 	if own, err := dir.regular(scriptFile); err == nil {
-		return file(own, nil)
+		return treeFile{own}, nil
 	}
 	if _, _, err := dir.kernelPair(); err != nil {
 		return nil, err
@@ -214,7 +214,7 @@ func (b *booting) script(dir *spot) (tftp.File, error) {
 
 // words returns the node's command line, given the image's words. What is strange about it is logged.
 func (b *booting) words(image []string) ([]Word, error) {
-	l := Line{Server: cmp.Or(b.s.Address, b.request.Local.Unmap()), Ports: b.s.Ports, Image: b.Image, Version: b.Version, FSID: b.Tree.FSID(), Draft: b.Draft, Words: image}
+	l := Line{Server: cmp.Or(b.s.Address, b.request.Local), Ports: b.s.Ports, Image: b.Image, Version: b.Version, FSID: b.Tree.FSID(), Draft: b.Draft, Words: image}
 	if !l.Server.Is4() {
 		b.say(errors.New("a node asks for its command line over IPv6, by which neither klibc nor the kernel mounts a root"))
 		return nil, &tftp.Error{Message: "a root is mounted over IPv4 only: ask by that"}
@@ -293,9 +293,9 @@ func paired(dir *spot, name string) (tftp.File, error) {
 	kernel, initramfs, err := dir.kernelPair()
 	switch {
 	case err == nil && name == kernelFile:
-		return file(kernel, nil)
+		return treeFile{kernel}, nil
 	case err == nil && initramfs != nil:
-		return file(initramfs, nil)
+		return treeFile{initramfs}, nil
 	}
 	return file(dir.regular(name))
 }

@@ -3,6 +3,7 @@ package netboot
 import (
 	"errors"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
@@ -33,13 +34,15 @@ func (s *spot) path() string { return "/" + strings.Join(s.names, "/") }
 
 func (s *spot) isDir() bool { return s.attr.Kind == fs.Directory }
 
-// root returns the spot at the top, parent that of the directory which the object is in. Their attributes are not known.
-func (s *spot) root() *spot   { return &spot{tree: s.tree, ids: s.ids[:1:1]} }
-func (s *spot) parent() *spot { return s.up(1) }
+// root returns the spot at the top. Of its attributes the kind alone is known.
+func (s *spot) root() *spot {
+	return &spot{tree: s.tree, ids: s.ids[:1:1], attr: fs.Attr{Kind: fs.Directory}}
+}
 
-func (s *spot) up(levels int) *spot {
-	n := len(s.names) - levels
-	return &spot{tree: s.tree, ids: s.ids[: n+1 : n+1], names: s.names[:n:n]}
+// parent returns the spot of the directory which the object is in. Of its attributes the kind alone is known.
+func (s *spot) parent() *spot {
+	n := len(s.names) - 1
+	return &spot{tree: s.tree, ids: s.ids[: n+1 : n+1], names: s.names[:n:n], attr: fs.Attr{Kind: fs.Directory}}
 }
 
 // mostLinks is how many symlinks may follow each other, as on Linux (path_resolution(7)).
@@ -87,7 +90,7 @@ func (s *spot) find(names ...string) (*spot, error) {
 		next, err := at.step(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrNotDir):
-			return fail(err, "leads to nothing: the image has no "+strings.TrimSuffix(at.path(), "/")+"/"+name)
+			return fail(err, "leads to nothing: the image has no "+path.Join(at.path(), name))
 		case err != nil:
 			return fail(err, "cannot be followed: "+err.Error())
 		case next.attr.Kind != fs.Symlink:
@@ -108,11 +111,6 @@ func (s *spot) find(names ...string) (*spot, error) {
 			at = at.root()
 		}
 		todo = append(strings.Split(string(text), "/"), todo...)
-	}
-	if at != s {
-		if err := at.tree.Getattr(at.id(), &at.attr); err != nil {
-			return nil, err
-		}
 	}
 	if first != nil && at.attr.Kind != fs.Directory && at.attr.Kind != fs.Regular {
 		return fail(fs.ErrInvalid, "leads to a "+at.attr.Kind.String())

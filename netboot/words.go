@@ -10,8 +10,8 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
-// mostCmdlineFile is how long a cmdline.txt may be, in bytes.
-const mostCmdlineFile = 64 << 10
+// mostText is how long a cmdline.txt may be, and a config.txt, in bytes.
+const mostText = 64 << 10
 
 // ImageWords returns the words that an image has for its kernel's command line, in the cmdline.txt of its boot directory. The error says why
 // there are none, though there may be a file.
@@ -30,7 +30,7 @@ func (dir *spot) holdsCommandLine(names []string) bool {
 	if err != nil {
 		return false
 	}
-	content, err := f.read(mostCmdlineFile)
+	content, err := f.read(mostText)
 	if err != nil {
 		return false
 	}
@@ -50,22 +50,21 @@ func namesCommandLine(config, asked string) bool {
 }
 
 // words returns those in a file of a directory.
-func (dir *spot) words(names ...string) ([]string, error) {
-	at := strings.TrimSuffix(dir.path(), "/") + "/" + path.Join(names...)
-	f, err := dir.regular(names...)
+func (dir *spot) words(name string) ([]string, error) {
+	f, err := dir.regular(name)
 	var content []byte
 	if err == nil {
-		content, err = f.read(mostCmdlineFile)
+		content, err = f.read(mostText)
 	}
 	if errors.Is(err, fs.ErrTooLarge) {
-		err = fmt.Errorf("it has more than %d bytes", mostCmdlineFile)
+		err = fmt.Errorf("it has more than %d bytes", mostText)
 	}
 	var words []string
 	if err == nil {
 		words, err = parseCmdline(string(content))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("the command line in %s is left out: %w", at, err)
+		return nil, fmt.Errorf("the command line in %s is left out: %w", path.Join(dir.path(), name), err)
 	}
 	return words, nil
 }
@@ -139,7 +138,7 @@ func cutInit(words []string) (kernel, init []string) {
 	return words, nil
 }
 
-// Reasons to leave out a word of an image.
+// Reasons to leave out words.
 const (
 	ofDisk      = "belongs to a root on a local disk"
 	ofOverlay   = "a draft is written to: nothing lies over it"
@@ -155,13 +154,13 @@ var localKeys = map[string]string{
 
 // laysOverlay reports whether a word lays an overlay over the root, or makes that read-only.
 func laysOverlay(word string) bool {
-	switch key := keyOf(word); key {
+	switch keyOf(word) {
 	case "overlayroot", "rootnfsd.overlay", "overlaytmpfs", "overlaytmpfsflags":
 		return true
 	case "init":
 		return path.Base(valueOf(word)) == "init-overlay"
 	default:
-		return key == "rw" && word == "ro"
+		return word == "ro"
 	}
 }
 

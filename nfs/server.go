@@ -1,6 +1,7 @@
 package nfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -77,24 +78,18 @@ type Limits struct {
 }
 
 func (l *Limits) setDefaults() {
-	setDefault(&l.Conns, maxConns())
-	setDefault(&l.Idle, 15*time.Minute)
-	setDefault(&l.Record, 30*time.Second)
-	setDefault(&l.Write, 30*time.Second)
-	setDefault(&l.Drain, 5*time.Second)
-	setDefault(&l.Pending, 64<<20)
-	setDefault(&l.PendingConn, 4<<20)
-	setDefault(&l.Homes, 64<<20)
-	setDefault(&l.HomesNode, 16<<20)
-	setDefault(&l.Duplicates, 16<<20)
-	setDefault(&l.Incoming, 64<<20)
-	setDefault(&l.Disk, 64)
-}
-
-func setDefault[T comparable](field *T, value T) {
-	if *field == *new(T) {
-		*field = value
-	}
+	l.Conns = cmp.Or(l.Conns, maxConns())
+	l.Idle = cmp.Or(l.Idle, 15*time.Minute)
+	l.Record = cmp.Or(l.Record, 30*time.Second)
+	l.Write = cmp.Or(l.Write, 30*time.Second)
+	l.Drain = cmp.Or(l.Drain, 5*time.Second)
+	l.Pending = cmp.Or(l.Pending, 64<<20)
+	l.PendingConn = cmp.Or(l.PendingConn, 4<<20)
+	l.Homes = cmp.Or(l.Homes, 64<<20)
+	l.HomesNode = cmp.Or(l.HomesNode, 16<<20)
+	l.Duplicates = cmp.Or(l.Duplicates, 16<<20)
+	l.Incoming = cmp.Or(l.Incoming, 64<<20)
+	l.Disk = cmp.Or(l.Disk, 64)
 }
 
 // maxConns leaves descriptors for listeners, packs and whatever else is open.

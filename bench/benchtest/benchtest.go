@@ -2,6 +2,7 @@
 package benchtest
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +35,28 @@ func Need(t testing.TB, missing error) {
 	default:
 		t.Skip(missing)
 	}
+}
+
+// BootTree makes a tree with a directory of boot files, and peer.BootFile in it unless
+// its content is empty. Any user may read it, as servers must that are not who the test
+// is: the directories of tests are closed to them.
+func BootTree(t testing.TB, content string) string {
+	t.Helper()
+	tree, err := os.MkdirTemp("", "rootnfsd-tftp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(tree) })
+	boot := filepath.Join(tree, peer.BootDir)
+	if err := errors.Join(os.Chmod(tree, 0o755), os.MkdirAll(boot, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	if content != "" {
+		if err := os.WriteFile(filepath.Join(boot, peer.BootFile), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tree
 }
 
 // InNetwork runs a test again in a network of its own, where all ports are free, and

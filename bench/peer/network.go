@@ -69,7 +69,7 @@ func rerun() (ran bool, err error) {
 	cmd.Env = append(os.Environ(), OwnNetwork+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
-	runtime.LockOSThread() // the one whose end is the parent's death, see Server.run
+	runtime.LockOSThread() // the one whose end is the parent's death, see spawn
 	defer runtime.UnlockOSThread()
 	signal.Ignore(os.Interrupt) // the terminal sends it to both, and the other one ends in its own time
 	defer signal.Reset(os.Interrupt)

@@ -39,19 +39,10 @@ func ServePinTFTP(addr, dir string) error {
 // PinTFTP serves the boot files of a tree by pin/tftp in a process of its own: the
 // program at a path, which takes PinTFTPCommand.
 func PinTFTP(ctx context.Context, program, tree string) (*Server, error) {
-	at, err := freeDatagramAddr()
+	s, dir, err := newTFTP("pin/tftp", "github.com/pin/tftp/v3 "+moduleVersion("github.com/pin/tftp/v3")+", reading files as in its example, else its defaults")
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "rootnfsd-bench")
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{
-		Name:     "pin/tftp",
-		About:    "github.com/pin/tftp/v3 " + moduleVersion("github.com/pin/tftp/v3") + ", reading files as in its example, else its defaults",
-		TFTPAddr: at,
-	}
-	args := append(append([]string{}, PinTFTPCommand...), at.String(), filepath.Join(tree, BootDir))
+	args := append(append([]string{}, PinTFTPCommand...), s.TFTPAddr.String(), filepath.Join(tree, BootDir))
 	return s, s.start(ctx, dir, program, args...)
 }

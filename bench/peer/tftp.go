@@ -49,39 +49,49 @@ func MissingTFTPD() error {
 	return nil
 }
 
+// newTFTP returns a server that is to be started at an address of its own, and the
+// directory to start it with.
+func newTFTP(name, about string) (s *Server, dir string, err error) {
+	at, err := freeDatagramAddr()
+	if err != nil {
+		return nil, "", err
+	}
+	if dir, err = os.MkdirTemp("", "rootnfsd-bench"); err != nil {
+		return nil, "", err
+	}
+	return &Server{Name: name, About: about, TFTPAddr: at}, dir, nil
+}
+
 // RootnfsdTFTP seals a tree into a store of its own, and serves its boot files over TFTP
 // by the program at a path, which may be given more flags of serve.
 func RootnfsdTFTP(ctx context.Context, program, tree string, flags ...string) (*Server, error) {
-	dir, err := os.MkdirTemp("", "rootnfsd-bench")
+	s, dir, err := newTFTP("rootnfsd", about(program, "--version")+", serve with its defaults")
 	if err != nil {
 		return nil, err
 	}
 	store := filepath.Join(dir, "images")
+	if err := sealBootFiles(ctx, program, store, tree); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	args := append([]string{"serve", "--export", store, "--listen", "127.0.0.1:0", "--portmap", "off", "--tftp", s.TFTPAddr.String()}, flags...)
+	return s, s.start(ctx, dir, program, args...)
+}
+
+// sealBootFiles makes a store with a tree as the version that is promoted.
+func sealBootFiles(ctx context.Context, program, store, tree string) error {
+	if err := os.MkdirAll(store, 0o755); err != nil {
+		return err
+	}
 	for _, args := range [][]string{
 		{"seal", "--export", store, "--from", tree, "v1"},
 		{"promote", "v1", "--force", "--export", store}, // nothing could boot from what is just boot files
 	} {
-		if err := os.MkdirAll(store, 0o755); err != nil {
-			os.RemoveAll(dir)
-			return nil, err
-		}
 		if out, err := exec.CommandContext(ctx, program, args...).CombinedOutput(); err != nil {
-			os.RemoveAll(dir)
-			return nil, fmt.Errorf("%s a store of boot files: %w\n%s", args[0], err, out)
+			return fmt.Errorf("%s a store of boot files: %w\n%s", args[0], err, out)
 		}
 	}
-	at, err := freeDatagramAddr()
-	if err != nil {
-		os.RemoveAll(dir)
-		return nil, err
-	}
-	s := &Server{
-		Name:     "rootnfsd",
-		About:    about(program, "--version") + ", serve with its defaults",
-		TFTPAddr: at,
-	}
-	args := append([]string{"serve", "--export", store, "--listen", "127.0.0.1:0", "--portmap", "off", "--tftp", at.String()}, flags...)
-	return s, s.start(ctx, dir, program, args...)
+	return nil
 }
 
 // Dnsmasq serves the boot files of a tree by dnsmasq, unless MissingDnsmasq. Port 69 of
@@ -97,7 +107,7 @@ func Dnsmasq(ctx context.Context, tree string) (*Server, error) {
 	const configured = "TFTP alone, 1024 transfers at once where its default is 50, no log of transfers"
 	s := &Server{
 		Name:     "dnsmasq",
-		About:    strings.TrimSuffix(strings.TrimSpace(firstWords(about(dnsmasqProgram, "--version"), 3)), ",") + ", " + configured,
+		About:    strings.TrimSuffix(firstWords(about(dnsmasqProgram, "--version"), 3), ",") + ", " + configured,
 		TFTPAddr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 69),
 	}
 	return s, s.start(ctx, dir, dnsmasqProgram,
@@ -113,23 +123,14 @@ func TFTPD(ctx context.Context, tree string) (*Server, error) {
 	if err := MissingTFTPD(); err != nil {
 		return nil, err
 	}
-	at, err := freeDatagramAddr()
+	s, dir, err := newTFTP("tftpd-hpa", about(tftpdProgram, "-V")+", a process for each transfer, else its defaults")
 	if err != nil {
 		return nil, err
-	}
-	dir, err := os.MkdirTemp("", "rootnfsd-bench")
-	if err != nil {
-		return nil, err
-	}
-	s := &Server{
-		Name:     "tftpd-hpa",
-		About:    about(tftpdProgram, "-V") + ", a process for each transfer, else its defaults",
-		TFTPAddr: at,
 	}
 	if s.group, err = newControlGroup(); err != nil {
 		s.About += "; its CPU cannot be told: " + err.Error()
 	}
-	return s, s.start(ctx, dir, tftpdProgram, "-L", "-a", at.String(), "-s", filepath.Join(tree, BootDir))
+	return s, s.start(ctx, dir, tftpdProgram, "-L", "-a", s.TFTPAddr.String(), "-s", filepath.Join(tree, BootDir))
 }
 
 func firstWords(s string, n int) string {

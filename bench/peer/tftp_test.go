@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -12,26 +11,6 @@ import (
 	"github.com/rootnfsd/rootnfsd/bench/benchtest"
 	"github.com/rootnfsd/rootnfsd/bench/peer"
 )
-
-// bootTree makes a tree, with a boot file or without, that any user may read.
-func bootTree(t *testing.T, content string) string {
-	t.Helper()
-	tree, err := os.MkdirTemp("", "rootnfsd-tftp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(tree) })
-	boot := filepath.Join(tree, peer.BootDir)
-	if err := errors.Join(os.Chmod(tree, 0o755), os.MkdirAll(boot, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	if content != "" {
-		if err := os.WriteFile(filepath.Join(boot, peer.BootFile), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return tree
-}
 
 // TestTFTPServers starts all servers of boot files, which are there when they have given
 // one out, and has them say so when there is none.
@@ -44,7 +23,7 @@ func TestTFTPServers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	full, empty := bootTree(t, "content"), bootTree(t, "")
+	full, empty := benchtest.BootTree(t, "content"), benchtest.BootTree(t, "")
 	for name, start := range map[string]func(ctx context.Context, tree string) (*peer.Server, error){
 		"dnsmasq":   peer.Dnsmasq,
 		"tftpd-hpa": peer.TFTPD,

@@ -93,7 +93,6 @@ func NewDatagrams(target string, rtt time.Duration) (*Datagrams, error) {
 	if err != nil {
 		return nil, err
 	}
-	go l.run()
 	return &Datagrams{target: netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), idle: flowIdle, most: maxFlows, line: l}, nil
 }
 
@@ -104,10 +103,11 @@ const attention = 100 * time.Millisecond
 // serve once. It returns early only if it can wait for nothing more.
 func (r *Datagrams) Serve(ctx context.Context, socket *udp.Socket) (err error) {
 	local, err := socket.Local()
-	if err != nil {
-		return err
+	if err == nil {
+		r.poll, err = udp.NewPoll()
 	}
-	if r.poll, err = udp.NewPoll(); err != nil {
+	if err != nil {
+		socket.Close()
 		return err
 	}
 	r.flows = map[netip.AddrPort]*flow{}

@@ -35,6 +35,7 @@ type line[P parcel] struct {
 	arrive sync.Cond // signalled when the queue is no longer empty
 }
 
+// newLine returns a line that runs until the process ends.
 func newLine[P parcel](delay time.Duration) (*line[P], error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
@@ -42,6 +43,7 @@ func newLine[P parcel](delay time.Duration) (*line[P], error) {
 	}
 	l := &line[P]{delay: delay, fd: fd, timer: os.NewFile(uintptr(fd), "timer")}
 	l.arrive.L = &l.mu
+	go l.run()
 	return l, nil
 }
 

@@ -29,10 +29,7 @@ func Main(listen, target string, rtt time.Duration) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(ln.Addr())
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	return r.Serve(ctx, ln)
+	return serve(ln.Addr(), func(ctx context.Context) error { return r.Serve(ctx, ln) })
 }
 
 // MainDatagrams is Main for datagrams.
@@ -45,10 +42,15 @@ func MainDatagrams(listen, target string, rtt time.Duration) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(local)
+	return serve(local, func(ctx context.Context) error { return r.Serve(ctx, socket) })
+}
+
+// serve says where a relay listens, and calls f until it is told to stop.
+func serve(at fmt.Stringer, f func(context.Context) error) error {
+	fmt.Println(at)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	return r.Serve(ctx, socket)
+	return f(ctx)
 }
 
 // Process is a relay that runs as a process of its own, so that what it takes of the

@@ -33,7 +33,6 @@ func New(target string, rtt time.Duration) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	go l.run()
 	return &Relay{target: target, line: l}, nil
 }
 

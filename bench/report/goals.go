@@ -1,7 +1,6 @@
 package report
 
 import (
-	"slices"
 	"time"
 
 	"github.com/rootnfsd/rootnfsd/bench"
@@ -37,10 +36,8 @@ type test interface {
 
 // goals are all that rootnfsd is to reach. Cases name what must be measured for
 // it; where a case leaves something open, the worst that was measured counts.
-func goals() []goal { return slices.Concat(otherGoals(), bootFileGoals()) }
-
-func otherGoals() []goal {
-	return []goal{
+func goals() []goal {
+	return append([]goal{
 		{what: "CPU of a GETATTR, 4 connections × 16 in flight", test: cpuPerCall("GETATTR", 4, 16).atMost(1.0 / 12)},
 		{what: "CPU of a LOOKUP, 4 × 16", test: cpuPerCall("LOOKUP", 4, 16).atMost(1.0 / 12)},
 		{what: "CPU of a READ of 4 KiB, 4 × 16", test: cpuPerCall("READ 4 KiB", 4, 16).atMost(1.0 / 7)},
@@ -121,7 +118,7 @@ func otherGoals() []goal {
 		{what: "unpacking a source tree into a home, equally durable", test: inHome("untar"), limit: loneFlush},
 
 		{what: "calls and seconds of a boot, with the generated client options and with bare ones", test: several{bench.Case{Bench: "boot"}}},
-	}
+	}, bootFileGoals()...)
 }
 
 // bootBlocks is how Raspberry Pis ask for boot files: for blocks of that size in

@@ -256,32 +256,17 @@ type below struct {
 func (b below) want() string { return "below " + b.unit.exact(b.bound) }
 
 func (b below) judge(m measured) verdict {
-	var v verdict
-	most, n := 0.0, 0
-	for _, result := range m.like(withServer(b.Case, ours)) {
-		s := bench.Summarize(result.Runs, b.figure)
-		value := s.Median
+	value := func(r bench.Result) (float64, bool) {
+		s := bench.Summarize(r.Runs, b.figure)
+		v := s.Median
 		if b.worst {
-			value = s.Max
+			v = s.Max
 		}
-		if value <= 0 {
-			continue
-		}
-		n++
-		if value > most {
-			most = value
-			v = verdict{
-				state:   stateOf(value < b.bound && errorCount(result.Runs) == 0),
-				ours:    b.unit.text(value) + failures(result),
-				setting: setting(result.Case),
-				runs:    len(result.Runs),
-			}
-		}
+		return v, v > 0
 	}
-	if n < 2 {
-		v.setting = ""
-	}
-	return v
+	return worstOf(m.like(withServer(b.Case, ours)), b.unit, value,
+		func(v, than float64) bool { return v > than },
+		func(v float64) bool { return v < b.bound })
 }
 
 // above is the goal that a figure of rootnfsd is at least a bound in every run.
@@ -295,28 +280,42 @@ type above struct {
 func (a above) want() string { return "at least " + a.unit.exact(a.bound) }
 
 func (a above) judge(m measured) verdict {
-	var v verdict
-	least, n := math.Inf(1), 0
-	for _, result := range m.like(withServer(a.Case, ours)) {
-		value := bench.Summarize(result.Runs, a.figure).Min
-		if value <= 0 && errorCount(result.Runs) == 0 {
+	value := func(r bench.Result) (float64, bool) {
+		v := bench.Summarize(r.Runs, a.figure).Min
+		return v, v > 0 || errorCount(r.Runs) > 0
+	}
+	return worstOf(m.like(withServer(a.Case, ours)), a.unit, value,
+		func(v, than float64) bool { return v < than },
+		func(v float64) bool { return v >= a.bound })
+}
+
+// worstOf is the verdict on the worst of rootnfsd's results, the first of those that are equal. value tells whether a
+// result has one.
+func worstOf(m measured, unit quantity, value func(bench.Result) (float64, bool), worse func(v, than float64) bool, holds func(float64) bool) verdict {
+	var worst verdict
+	var worstValue float64
+	n := 0
+	for _, result := range m {
+		v, ok := value(result)
+		if !ok {
 			continue
 		}
 		n++
-		if value < least {
-			least = value
-			v = verdict{
-				state:   stateOf(value >= a.bound && errorCount(result.Runs) == 0),
-				ours:    a.unit.text(value) + failures(result),
-				setting: setting(result.Case),
-				runs:    len(result.Runs),
-			}
+		if n > 1 && !worse(v, worstValue) {
+			continue
+		}
+		worstValue = v
+		worst = verdict{
+			state:   stateOf(holds(v) && errorCount(result.Runs) == 0),
+			ours:    unit.text(v) + failures(result),
+			setting: setting(result.Case),
+			runs:    len(result.Runs),
 		}
 	}
 	if n < 2 {
-		v.setting = ""
+		worst.setting = ""
 	}
-	return v
+	return worst
 }
 
 // noErrors is the goal that no call fails.

@@ -1,6 +1,6 @@
-// Package rpc is the client of all loads: it makes the calls of NFS version 3,
-// MOUNT and the port mapper, many at a time on a connection, and takes the
-// replies apart.
+// Package rpc is the client of all loads over NFS: it makes the calls of NFS
+// version 3, MOUNT and the port mapper, many at a time on a connection, and takes
+// the replies apart.
 //
 // It shares the machine with the server that is measured, so it is built to be
 // cheap: calls are appended to a buffer of the caller and go out in one write,

@@ -132,8 +132,8 @@ func TestNoWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.close()
-	if _, failed, err := f.fetch(t.Context(), "file", time.Minute); !errors.Is(failed, ErrNoWindow) || err != nil {
-		t.Errorf("%v, %v; want %v", failed, err, ErrNoWindow)
+	if _, failed, err := f.fetch(t.Context(), "file", time.Minute); !errors.Is(failed, errNoWindow) || err != nil {
+		t.Errorf("%v, %v; want %v", failed, err, errNoWindow)
 	}
 }
 

@@ -100,7 +100,8 @@ func (p *Plan) settings() (all []setting) {
 // that fails, or does not grant what is asked for, is left out of what it fails in, with
 // a Note; an error ends it all.
 func (p *Plan) Run(ctx context.Context, targets []*Target, report *bench.Report) error {
-	total, done := len(p.settings())*len(targets)*p.Runs, 0
+	settings := p.settings()
+	total, done := len(settings)*len(targets)*p.Runs, 0
 	granting := map[Options][]*Target{}
 	for _, o := range p.Options {
 		for _, t := range targets {
@@ -117,10 +118,10 @@ func (p *Plan) Run(ctx context.Context, targets []*Target, report *bench.Report)
 		}
 	}
 	total = 0
-	for _, s := range p.settings() {
+	for _, s := range settings {
 		total += len(granting[s.Options]) * p.Runs
 	}
-	for _, s := range p.settings() {
+	for _, s := range settings {
 		entries := granting[s.Options]
 		var left []*Target // out
 		for i := range p.Runs {
@@ -159,8 +160,8 @@ func (p *Plan) fetch(ctx context.Context, t *Target, s setting) (r bench.Run, fa
 		return r, nil, fmt.Errorf("%s: %w", t.Name, err)
 	}
 	defer f.close()
-	highest := peer.WatchEvery(t.Family, watchEvery)
 	t.Family.Settle(ctx)
+	highest := peer.WatchEvery(t.Family, watchEvery)
 	cpu := t.Family.CPU()
 	r, failed, err = f.fetch(ctx, p.File, p.Limit)
 	r.Resident = highest()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -134,10 +133,8 @@ func TestRace(t *testing.T) {
 	if !benchtest.InNetwork(t) {
 		return
 	}
-	program, tree, content := benchtest.Program(t), openTree(t), random(300_000)
-	if err := os.WriteFile(filepath.Join(tree, peer.BootDir, peer.BootFile), content, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	content := random(300_000)
+	program, tree := benchtest.Program(t), benchtest.BootTree(t, string(content))
 	const rtt = time.Millisecond
 	var targets []*Target
 	for _, start := range []func() (*peer.Server, error){
@@ -198,19 +195,4 @@ func TestRace(t *testing.T) {
 			}
 		}
 	}
-}
-
-// openTree makes a tree with a directory of boot files that servers may read who are not
-// who the test is; the directories of tests are closed to them.
-func openTree(t *testing.T) string {
-	t.Helper()
-	tree, err := os.MkdirTemp("", "rootnfsd-tftp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(tree) })
-	if err := errors.Join(os.Chmod(tree, 0o755), os.MkdirAll(filepath.Join(tree, peer.BootDir), 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	return tree
 }

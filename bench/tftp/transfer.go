@@ -2,13 +2,14 @@ package tftp
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 )
 
-// ErrNoWindow says that a server does not grant a window, as many do not.
-var ErrNoWindow = errors.New("it grants no windows (RFC 7440)")
+// errNoWindow says that a server does not grant a window, as many do not.
+var errNoWindow = errors.New("it grants no windows (RFC 7440)")
 
 // transfer is the fetching of a file, by a client that knows what is in it. It knows
 // nothing of sockets and clocks.
@@ -16,16 +17,15 @@ type transfer struct {
 	asked   Options
 	content []byte // what the file should be; not changed
 
-	begun     bool   // the server has answered
-	blockSize int    // of the DATA that come
-	window    int    // DATA to an ACK
-	next      uint16 // the block that comes next
-	came      int    // bytes of content
-	blocks    int    // DATA that were taken
-	unacked   int    // of them since the last ACK
-	gap       bool   // a block was lost, and the server was told
-	done      bool
-	refused   bool // the server said so, or gave up
+	begun   bool   // the server has answered
+	window  int    // DATA to an ACK
+	next    uint16 // the block that comes next
+	came    int    // bytes of content
+	blocks  int    // DATA that were taken
+	unacked int    // of them since the last ACK
+	gap     bool   // a block was lost, and the server was told
+	done    bool
+	refused bool // the server said so, or gave up
 }
 
 // take takes a datagram of the server and appends the answer to it, if there is one. An
@@ -65,15 +65,15 @@ func (t *transfer) options(p []byte) error {
 	case err != nil:
 		return err
 	case g.blockSize != t.asked.BlockSize:
-		return fmt.Errorf("it grants blocks of %d bytes where %d were asked for", max(g.blockSize, plainBlock), t.asked.BlockSize)
+		return fmt.Errorf("it grants blocks of %d bytes where %d were asked for", cmp.Or(g.blockSize, plainBlock), t.asked.BlockSize)
 	case t.asked.Window > 1 && g.window == 0:
-		return ErrNoWindow
+		return errNoWindow
 	case g.window > t.asked.Window:
 		return fmt.Errorf("it grants windows of %d where %d were asked for", g.window, t.asked.Window)
 	case g.hasSize && g.size != int64(len(t.content)):
 		return fmt.Errorf("it says that the file has %d bytes; it has %d", g.size, len(t.content))
 	}
-	t.begun, t.blockSize, t.window, t.next = true, g.blockSize, max(g.window, 1), 1
+	t.begun, t.window, t.next = true, max(g.window, 1), 1
 	return nil
 }
 
@@ -83,8 +83,8 @@ func (t *transfer) data(p, to []byte) (answer []byte, news bool, err error) {
 	}
 	p = p[headSize:]
 	left := t.content[t.came:]
-	last := len(left) < t.blockSize
-	if want := min(len(left), t.blockSize); len(p) != want || !bytes.Equal(p, left[:want]) {
+	last := len(left) < t.asked.BlockSize
+	if want := min(len(left), t.asked.BlockSize); len(p) != want || !bytes.Equal(p, left[:want]) {
 		return to, false, fmt.Errorf("from byte %d on the content is not that of the file", t.came)
 	}
 	t.next++

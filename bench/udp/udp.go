@@ -17,7 +17,8 @@ import (
 // MaxDatagram is more than any datagram over IPv4 holds, in bytes.
 const MaxDatagram = 1 << 16
 
-// ErrNothing is what Receive and ReceiveFrom return where nothing has arrived.
+// ErrNothing is what Receive and ReceiveFrom return where nothing has arrived, and Send and
+// SendTo where there is no room to send.
 var ErrNothing = errors.New("no datagram has arrived")
 
 // Socket is a UDP socket. It may send while another goroutine receives; else it is for

@@ -244,14 +244,13 @@ func serverOf(c *cli.Context, cfg *config) (netip.Addr, netboot.Ports, error) {
 
 // explainLine prints what each word does.
 func explainLine(w io.Writer, line *netboot.Line, words []netboot.Word) error {
-	from := map[netboot.By]string{netboot.ByImage: "image", netboot.ByServer: "server", netboot.ByNode: "node"}
 	rows, out := [][]string{{"WORD", "FROM", "WHAT IT DOES"}}, [][]string{{"LEFT OUT", "FROM", "WHY"}}
 	for _, word := range words {
 		if word.LeftOut {
-			out = append(out, []string{beforeOptions(word), from[word.By], word.Why})
+			out = append(out, []string{beforeOptions(word), string(word.By), word.Why})
 			continue
 		}
-		rows = append(rows, []string{beforeOptions(word), from[word.By], word.Why})
+		rows = append(rows, []string{beforeOptions(word), string(word.By), word.Why})
 		for _, o := range word.Options {
 			rows = append(rows, []string{"  ," + o.Text, "", o.Why})
 		}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -173,7 +172,7 @@ func networkAround(addr netip.Addr) (netip.Prefix, error) {
 func hostsOf(inv *exports.Inventory) []dhcp.Host {
 	var hosts []dhcp.Host
 	for _, e := range inv.Entries {
-		h := dhcp.Host{Name: e.Name, Hostname: cmp.Or(e.Hostname, e.Name), MAC: e.MAC}
+		h := dhcp.Host{Name: e.Name, Hostname: e.Hostname, MAC: e.MAC}
 		for _, a := range e.Addresses {
 			if a.Is4() && !h.Address.IsValid() {
 				h.Address = a

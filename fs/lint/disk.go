@@ -26,7 +26,7 @@ func diskRules() []Rule {
 		ID: "cmdline", Severity: Warning,
 		Looks:  "`cmdline.txt` of a Raspberry Pi with `root=` for a card, `init=`, `systemd.run=`, `fsck.repair=` or `rootfstype=`",
 		Reason: "A node that is sent this file as it is waits for a card that is not there, or runs what was meant for the first boot from one, again at each boot.",
-		Fix:    "Nothing where nodes get their boot files from `rootnfsd serve --tftp`, which leaves these words out. Elsewhere send them the line that `rootnfsd cmdline` prints: `root=/dev/nfs nfsroot=… ip=dhcp …`, without these words.",
+		Fix:    "Nothing where nodes get their boot files from `rootnfsd serve --tftp`, which leaves out what is about a card, and an `init=` or `systemd.run=` that Raspberry Pi OS or Raspberry Pi Imager put there for the first boot. Elsewhere send them the line that `rootnfsd cmdline` prints, without these words: `root=/dev/nfs nfsroot=… ip=dhcp …`. Both keep any other `init=` or `systemd.run=`: take it out of the file.",
 		check:  checkCmdline,
 	}}
 }
@@ -108,6 +108,10 @@ func checkSwap(c *checker) error {
 func mask(unit string) string { return "ln -sf /dev/null etc/systemd/system/" + unit }
 
 func checkCmdline(c *checker) error {
+	const (
+		ofCard      = "nothing with rootnfsd serve --tftp, which leaves it out; else send nodes the line that rootnfsd cmdline prints"
+		ofFirstBoot = "nothing if Raspberry Pi OS or Raspberry Pi Imager put it there: rootnfsd serve --tftp and rootnfsd cmdline leave that out; else take it out of the file"
+	)
 	for _, p := range []string{"/boot/firmware/cmdline.txt", "/boot/cmdline.txt"} {
 		text, err := c.read(p)
 		if err != nil {
@@ -115,19 +119,19 @@ func checkCmdline(c *checker) error {
 		}
 		for _, word := range strings.Fields(text) {
 			key, value, _ := strings.Cut(word, "=")
-			reason := ""
+			reason, fix := "", ofCard
 			switch {
 			case key == "root" && value != "/dev/nfs" && !strings.HasPrefix(value, "nfs"):
 				reason = "a node that is sent this waits for a card with its root"
 			case key == "init" && value != "/sbin/init" && !strings.HasSuffix(value, "/systemd") && value != "/sbin/init-overlay":
-				reason = "meant for the first boot from a card: a node that is sent this resizes the card, or reboots, at each boot"
+				reason, fix = "meant for the first boot from a card: a node that is sent this resizes the card, or reboots, at each boot", ofFirstBoot
 			case key == "systemd.run":
-				reason = "meant for the first boot from a card: a node that is sent this runs it at each boot"
+				reason, fix = "meant for the first boot from a card: a node that is sent this runs it at each boot", ofFirstBoot
 			case key == "fsck.repair", key == "rootfstype" && !strings.HasPrefix(value, "nfs"):
 				reason = "is about a root on a card"
 			}
 			if reason != "" {
-				c.found(Warning, p, quoted(word)+": "+reason, "nothing with rootnfsd serve --tftp, which leaves it out; else send nodes the line that rootnfsd cmdline prints")
+				c.found(Warning, p, quoted(word)+": "+reason, fix)
 			}
 		}
 	}

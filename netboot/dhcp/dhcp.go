@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
 	"strings"
@@ -117,97 +118,98 @@ func piOption() []byte {
 	return append(append(b, piService...), 255)
 }
 
+// text is a configuration that is being written.
+type text struct{ strings.Builder }
+
+func (t *text) line(format string, args ...any) { fmt.Fprintf(t, format+"\n", args...) }
+
 // Dnsmasq returns a configuration of dnsmasq (dnsmasq(8)).
 func (c *Config) Dnsmasq() string {
-	var b strings.Builder
-	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("# Boot files of rootnfsd, at %s: for /etc/dnsmasq.d/rootnfsd.conf", c.Server)
-	p("")
+	var t text
+	t.line("# Boot files of rootnfsd, at %s: for /etc/dnsmasq.d/rootnfsd.conf", c.Server)
+	t.line("")
 	if c.KeepDNS {
-		p("# This dnsmasq goes on with DNS. It must have no enable-tftp, for the boot files come from rootnfsd.")
+		t.line("# This dnsmasq goes on with DNS. It must have no enable-tftp, for the boot files come from rootnfsd.")
 	} else {
-		p("# DHCP alone: no enable-tftp, for the boot files come from rootnfsd; and port=0 is no DNS. Where this dnsmasq resolves names")
-		p("# for others (Pi-hole does), take that line away: rootnfsd netboot dnsmasq --keep-dns leaves it out.")
-		p("port=0")
+		t.line("# DHCP alone: no enable-tftp, for the boot files come from rootnfsd; and port=0 is no DNS. Where this dnsmasq resolves names")
+		t.line("# for others (Pi-hole does), take that line away: rootnfsd netboot dnsmasq --keep-dns leaves it out.")
+		t.line("port=0")
 	}
 	if c.Interface != "" {
-		p("interface=%s", c.Interface)
+		t.line("interface=%s", c.Interface)
 	}
-	p("")
+	t.line("")
 	if c.Full() {
-		p("# Addresses for nodes that have none of their own below.")
-		p("dhcp-range=%s,%s,%s,12h", c.From, c.To, netmask(c.Network))
+		t.line("# Addresses for nodes that have none of their own below.")
+		t.line("dhcp-range=%s,%s,%s,12h", c.From, c.To, netmask(c.Network))
 		if c.Router.IsValid() {
-			p("dhcp-option=option:router,%s", c.Router)
+			t.line("dhcp-option=option:router,%s", c.Router)
 		} else {
-			p("dhcp-option=option:router # none: nodes reach this network alone")
+			t.line("dhcp-option=option:router # none: nodes reach this network alone")
 		}
 		if dns := c.dns(","); dns != "" && (len(c.DNS) > 0 || !c.KeepDNS) {
-			p("dhcp-option=option:dns-server,%s", dns)
+			t.line("dhcp-option=option:dns-server,%s", dns)
 		}
 	} else {
-		p("# Another server gives out the addresses; this one adds where to boot from, for Raspberry Pis and iPXE alone.")
-		p("dhcp-range=tag:node,%s,proxy", c.Network.Masked().Addr())
-		p("tag-if=set:node,tag:pi")
-		p("tag-if=set:node,tag:ipxe")
+		t.line("# Another server gives out the addresses; this one adds where to boot from, for Raspberry Pis and iPXE alone.")
+		t.line("dhcp-range=tag:node,%s,proxy", c.Network.Masked().Addr())
+		t.line("tag-if=set:node,tag:pi")
+		t.line("tag-if=set:node,tag:ipxe")
 	}
-	p("")
+	t.line("")
 	if c.Full() {
-		p("# What the firmware of a Raspberry Pi looks for. A Pi 3 wants the spaces.")
-		p("pxe-service=tag:!ipxe,0,%q", piService)
-		p("")
-		p("# Where the boot files are: for firmware that reads option 66, and for that which reads the header.")
-		p("dhcp-option=option:tftp-server,%s", c.Server)
-		p("dhcp-boot=tag:!ipxe,tag:!efi64,,,%s", c.Server)
+		t.line("# What the firmware of a Raspberry Pi looks for. A Pi 3 wants the spaces.")
+		t.line("pxe-service=tag:!ipxe,0,%q", piService)
+		t.line("")
+		t.line("# Where the boot files are: for firmware that reads option 66, and for that which reads the header.")
+		t.line("dhcp-option=option:tftp-server,%s", c.Server)
+		t.line("dhcp-boot=tag:!ipxe,tag:!efi64,,,%s", c.Server)
 	} else {
-		p("# Raspberry Pis, by what their MAC addresses begin with: a PC would take an answer without a file for a failure. Add what is")
-		p("# missing for a newer one.")
+		t.line("# Raspberry Pis, by what their MAC addresses begin with: a PC would take an answer without a file for a failure. Add what is")
+		t.line("# missing for a newer one.")
 		for _, prefix := range piPrefixes {
-			p("dhcp-mac=set:pi,%s:*:*:*", prefix)
+			t.line("dhcp-mac=set:pi,%s:*:*:*", prefix)
 		}
-		p("")
-		p("# What their firmware looks for, and where the boot files are. A Pi 3 wants the spaces.")
-		p("pxe-service=tag:pi,tag:!ipxe,0,%q", piService)
-		p("dhcp-boot=tag:pi,tag:!ipxe,,,%s", c.Server)
+		t.line("")
+		t.line("# What their firmware looks for, and where the boot files are. A Pi 3 wants the spaces.")
+		t.line("pxe-service=tag:pi,tag:!ipxe,0,%q", piService)
+		t.line("dhcp-boot=tag:pi,tag:!ipxe,,,%s", c.Server)
 	}
-	p("")
-	p("# iPXE, which says so by option 175: the network ROM of QEMU is one. Others need it first: put it")
-	p("# into the boot directory of the image, as ipxe.efi, and take away the signs.")
-	p("dhcp-match=set:ipxe,175")
-	p("dhcp-boot=tag:ipxe,boot.ipxe,,%s", c.Server)
-	p("#dhcp-match=set:efi64,option:client-arch,7")
+	t.line("")
+	t.line("# iPXE, which says so by option 175: the network ROM of QEMU is one. Others need it first: put it")
+	t.line("# into the boot directory of the image, as ipxe.efi, and take away the signs.")
+	t.line("dhcp-match=set:ipxe,175")
+	t.line("dhcp-boot=tag:ipxe,boot.ipxe,,%s", c.Server)
+	t.line("#dhcp-match=set:efi64,option:client-arch,7")
 	if !c.Full() {
-		p("#tag-if=set:node,tag:efi64")
+		t.line("#tag-if=set:node,tag:efi64")
 	}
-	p("#dhcp-boot=tag:efi64,tag:!ipxe,ipxe.efi,,%s", c.Server)
+	t.line("#dhcp-boot=tag:efi64,tag:!ipxe,ipxe.efi,,%s", c.Server)
 	if !c.Full() {
-		return b.String()
+		return t.String()
 	}
 	hosts, left := c.hosts()
-	p("")
-	p("# The nodes whose MAC address is known (rootnfsd node list).")
+	t.line("")
+	t.line("# The nodes whose MAC address is known (rootnfsd node list).")
 	for _, h := range hosts {
 		if name := h.name(); name != "" {
-			p("dhcp-host=%s,%s,%s", h.MAC, h.Address, name)
+			t.line("dhcp-host=%s,%s,%s", h.MAC, h.Address, name)
 		} else {
-			p("dhcp-host=%s,%s # %s", h.MAC, h.Address, h.Name)
+			t.line("dhcp-host=%s,%s # %s", h.MAC, h.Address, h.Name)
 		}
 	}
-	c.leftOut(&b, "#", left)
-	return b.String()
+	c.leftOut(&t, "#", left)
+	return t.String()
 }
 
 // leftOut says in comments which nodes have no line.
-func (c *Config) leftOut(b *strings.Builder, sign string, names []string) {
+func (c *Config) leftOut(t *text, sign string, names []string) {
 	if len(names) > 0 {
-		fmt.Fprintf(b, "%s Not here, for want of a MAC address or of an address in %s: %s\n", sign, c.Network.Masked(), strings.Join(names, " "))
+		t.line("%s Not here, for want of a MAC address or of an address in %s: %s", sign, c.Network.Masked(), strings.Join(names, " "))
 	}
 }
 
-func netmask(p netip.Prefix) netip.Addr {
-	bits := ^uint32(0) << (32 - p.Bits())
-	return netip.AddrFrom4([4]byte{byte(bits >> 24), byte(bits >> 16), byte(bits >> 8), byte(bits)})
-}
+func netmask(p netip.Prefix) net.IP { return net.IP(net.CIDRMask(p.Bits(), 32)) }
 
 // errNeedsRange is why only dnsmasq can go beside another DHCP server.
 var errNeedsRange = errors.New("this server gives out the addresses: say which with --range FROM,TO; where another one does, use dnsmasq beside it")
@@ -217,35 +219,34 @@ func (c *Config) Kea() (string, error) {
 	if !c.Full() {
 		return "", errNeedsRange
 	}
-	var b strings.Builder
-	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("// Boot files of rootnfsd, at %s: for /etc/kea/kea-dhcp4.conf", c.Server)
-	p(`{"Dhcp4": {`)
-	p(`  "interfaces-config": {"interfaces": [%s]},`, quote(cmp.Or(c.Interface, "*")))
-	p(`  "lease-database": {"type": "memfile", "persist": true},`)
-	p(`  "valid-lifetime": 43200,`)
-	p("  // iPXE says so by option 175. Other machines than a Raspberry Pi need it first.")
-	p(`  "client-classes": [{"name": "iPXE", "test": "option[175].exists", "next-server": "%s", "boot-file-name": "boot.ipxe"}],`, c.Server)
-	p(`  "subnet4": [{`)
-	p(`    "id": 1,`)
-	p(`    "subnet": "%s",`, c.Network.Masked())
-	p(`    "pools": [{"pool": "%s - %s"}],`, c.From, c.To)
-	p("    // Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
-	p(`    "next-server": "%s",`, c.Server)
-	p(`    "option-data": [`)
-	p(`      {"name": "tftp-server-name", "data": "%s"},`, c.Server)
+	var t text
+	t.line("// Boot files of rootnfsd, at %s: for /etc/kea/kea-dhcp4.conf", c.Server)
+	t.line(`{"Dhcp4": {`)
+	t.line(`  "interfaces-config": {"interfaces": [%s]},`, quote(cmp.Or(c.Interface, "*")))
+	t.line(`  "lease-database": {"type": "memfile", "persist": true},`)
+	t.line(`  "valid-lifetime": 43200,`)
+	t.line("  // iPXE says so by option 175. Other machines than a Raspberry Pi need it first.")
+	t.line(`  "client-classes": [{"name": "iPXE", "test": "option[175].exists", "next-server": "%s", "boot-file-name": "boot.ipxe"}],`, c.Server)
+	t.line(`  "subnet4": [{`)
+	t.line(`    "id": 1,`)
+	t.line(`    "subnet": "%s",`, c.Network.Masked())
+	t.line(`    "pools": [{"pool": "%s - %s"}],`, c.From, c.To)
+	t.line("    // Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
+	t.line(`    "next-server": "%s",`, c.Server)
+	t.line(`    "option-data": [`)
+	t.line(`      {"name": "tftp-server-name", "data": "%s"},`, c.Server)
 	if c.Router.IsValid() {
-		p(`      {"name": "routers", "data": "%s"},`, c.Router)
+		t.line(`      {"name": "routers", "data": "%s"},`, c.Router)
 	}
 	if dns := c.dns(", "); dns != "" {
-		p(`      {"name": "domain-name-servers", "data": "%s"},`, dns)
+		t.line(`      {"name": "domain-name-servers", "data": "%s"},`, dns)
 	}
-	p("      // What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
-	p(`      {"code": 43, "csv-format": false, "always-send": true, "data": "%s"}`, hex.EncodeToString(piOption()))
-	p(`    ],`)
+	t.line("      // What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
+	t.line(`      {"code": 43, "csv-format": false, "always-send": true, "data": "%s"}`, hex.EncodeToString(piOption()))
+	t.line(`    ],`)
 	hosts, left := c.hosts()
-	p("    // The nodes whose MAC address is known (rootnfsd node list).")
-	p(`    "reservations": [`)
+	t.line("    // The nodes whose MAC address is known (rootnfsd node list).")
+	t.line(`    "reservations": [`)
 	for i, h := range hosts {
 		hostname := ""
 		if name := h.name(); name != "" {
@@ -255,13 +256,13 @@ func (c *Config) Kea() (string, error) {
 		if i == len(hosts)-1 {
 			comma = ""
 		}
-		p(`      {"hw-address": "%s", "ip-address": "%s"%s}%s`, h.MAC, h.Address, hostname, comma)
+		t.line(`      {"hw-address": "%s", "ip-address": "%s"%s}%s`, h.MAC, h.Address, hostname, comma)
 	}
-	c.leftOut(&b, "      //", left)
-	p(`    ]`)
-	p(`  }]`)
-	p(`}}`)
-	return b.String(), nil
+	c.leftOut(&t, "      //", left)
+	t.line(`    ]`)
+	t.line(`  }]`)
+	t.line(`}}`)
+	return t.String(), nil
 }
 
 // quote returns a string as JSON.
@@ -275,49 +276,48 @@ func (c *Config) ISC() (string, error) {
 	if !c.Full() {
 		return "", errNeedsRange
 	}
-	var b strings.Builder
-	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	p("# Boot files of rootnfsd, at %s: for /etc/dhcp/dhcpd.conf", c.Server)
+	var t text
+	t.line("# Boot files of rootnfsd, at %s: for /etc/dhcp/dhcpd.conf", c.Server)
 	if c.Interface != "" {
-		p("# It listens where /etc/default/isc-dhcp-server says: INTERFACESv4=\"%s\"", c.Interface)
+		t.line("# It listens where /etc/default/isc-dhcp-server says: INTERFACESv4=\"%s\"", c.Interface)
 	}
-	p("")
-	p("default-lease-time 43200;")
-	p("")
-	p("# iPXE says so by option 175. Other machines than a Raspberry Pi need it first.")
-	p("option ipxe-encapsulated code 175 = string;")
-	p("if exists ipxe-encapsulated {")
-	p("  filename \"boot.ipxe\";")
-	p("}")
-	p("")
-	p("subnet %s netmask %s {", c.Network.Masked().Addr(), netmask(c.Network))
-	p("  range %s %s;", c.From, c.To)
+	t.line("")
+	t.line("default-lease-time 43200;")
+	t.line("")
+	t.line("# iPXE says so by option 175. Other machines than a Raspberry Pi need it first.")
+	t.line("option ipxe-encapsulated code 175 = string;")
+	t.line("if exists ipxe-encapsulated {")
+	t.line("  filename \"boot.ipxe\";")
+	t.line("}")
+	t.line("")
+	t.line("subnet %s netmask %s {", c.Network.Masked().Addr(), netmask(c.Network))
+	t.line("  range %s %s;", c.From, c.To)
 	if c.Router.IsValid() {
-		p("  option routers %s;", c.Router)
+		t.line("  option routers %s;", c.Router)
 	}
 	if dns := c.dns(", "); dns != "" {
-		p("  option domain-name-servers %s;", dns)
+		t.line("  option domain-name-servers %s;", dns)
 	}
-	p("  # Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
-	p("  next-server %s;", c.Server)
-	p("  option tftp-server-name \"%s\";", c.Server)
-	p("  # What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
+	t.line("  # Where the boot files are: for firmware that reads the header, and for that which reads option 66.")
+	t.line("  next-server %s;", c.Server)
+	t.line("  option tftp-server-name \"%s\";", c.Server)
+	t.line("  # What the firmware of a Raspberry Pi looks for: a menu of PXE with %q. A Pi 3 wants the spaces.", piService)
 	var octets []string
 	for _, o := range piOption() {
 		octets = append(octets, fmt.Sprintf("%02x", o))
 	}
-	p("  option vendor-encapsulated-options %s;", strings.Join(octets, ":"))
-	p("}")
-	p("")
+	t.line("  option vendor-encapsulated-options %s;", strings.Join(octets, ":"))
+	t.line("}")
+	t.line("")
 	hosts, left := c.hosts()
-	p("# The nodes whose MAC address is known (rootnfsd node list).")
+	t.line("# The nodes whose MAC address is known (rootnfsd node list).")
 	for i, h := range hosts {
 		name := ""
 		if n := h.name(); n != "" {
 			name = fmt.Sprintf(" option host-name \"%s\";", n)
 		}
-		p("host node%d { hardware ethernet %s; fixed-address %s;%s } # %s", i+1, h.MAC, h.Address, name, h.Name)
+		t.line("host node%d { hardware ethernet %s; fixed-address %s;%s } # %s", i+1, h.MAC, h.Address, name, h.Name)
 	}
-	c.leftOut(&b, "#", left)
-	return b.String(), nil
+	c.leftOut(&t, "#", left)
+	return t.String(), nil
 }

@@ -223,10 +223,7 @@ func (l *loop) request(packet []byte, p path) {
 		l.warn("too many transfers", zap.Stringer("client", p.from))
 		return
 	}
-	t := &transfer{
-		path: p, query: q, began: l.now, fd: -1,
-		request: Request{Name: q.name, From: p.from, Local: p.local},
-	}
+	t := &transfer{path: p, query: q, began: l.now, fd: -1}
 	l.clients[p.from] = t
 	l.at[p.from.Addr()]++
 	t.half = l.half.PushBack(t)
@@ -303,7 +300,7 @@ func (l *loop) openNext() {
 func (l *loop) open(t *transfer) (f File, err error) {
 	debug.SetPanicOnFault(true)
 	defer l.recover(t, &err)
-	f, err = l.srv.Open(l.ctx, t.request)
+	f, err = l.srv.Open(l.ctx, t.request())
 	switch {
 	case err != nil:
 		return nil, err
@@ -321,7 +318,7 @@ var errPanic = errors.New("tftp: internal error")
 func (l *loop) recover(t *transfer, err *error) {
 	if r := recover(); r != nil {
 		l.say(zap.ErrorLevel, "panic in a transfer", zap.Any("panic", r), zap.Stringer("client", t.path.from),
-			zap.String("name", t.request.Name), zap.ByteString("stack", debug.Stack()))
+			zap.String("name", t.query.name), zap.ByteString("stack", debug.Stack()))
 		*err = errPanic
 	}
 }
@@ -374,8 +371,8 @@ func (l *loop) refuseTransfer(t *transfer, err error) {
 	case errors.As(err, &told):
 		l.refuse(t.path, told)
 	default:
-		l.warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
-		l.refuse(t.path, &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
+		l.warn("cannot open a file", zap.Stringer("client", t.path.from), zap.String("name", t.query.name), zap.Error(err))
+		l.refuse(t.path, errUnreadable)
 	}
 	l.forget(t)
 }

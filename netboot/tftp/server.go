@@ -1,6 +1,7 @@
 package tftp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -39,20 +40,14 @@ func (s *Server) Serve(ctx context.Context, pc net.PacketConn) error {
 }
 
 func (l *limits) setDefaults() {
-	setDefault(&l.transfers, maxTransfers())
-	setDefault(&l.halfOpen, max(1, l.transfers/2))
-	setDefault(&l.perAddress, 64)
-	setDefault(&l.opens, 64)
-	setDefault(&l.reads, 64)
-	setDefault(&l.aside, 4096)
-	setDefault(&l.timeout, time.Second)
-	setDefault(&l.silence, time.Minute)
-}
-
-func setDefault[T comparable](field *T, value T) {
-	if *field == *new(T) {
-		*field = value
-	}
+	l.transfers = cmp.Or(l.transfers, maxTransfers())
+	l.halfOpen = cmp.Or(l.halfOpen, max(1, l.transfers/2))
+	l.perAddress = cmp.Or(l.perAddress, 64)
+	l.opens = cmp.Or(l.opens, 64)
+	l.reads = cmp.Or(l.reads, 64)
+	l.aside = cmp.Or(l.aside, 4096)
+	l.timeout = cmp.Or(l.timeout, time.Second)
+	l.silence = cmp.Or(l.silence, time.Minute)
 }
 
 // maxTransfers leaves most descriptors to others: a transfer has a socket, and

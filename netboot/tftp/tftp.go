@@ -10,10 +10,10 @@ import (
 	"go.uber.org/zap"
 )
 
-// Request is what a client asks for.
+// Request is what a client asks for. No IPv4 address in it is in an IPv6 one.
 type Request struct {
 	Name  string         // as asked for: any bytes but NUL, at least one
-	From  netip.AddrPort // the client; an IPv4 address is never in an IPv6 one
+	From  netip.AddrPort // the client
 	Local netip.Addr     // the server's address as the client sees it
 }
 

@@ -24,6 +24,9 @@ var (
 	errStopped   = errors.New("tftp: the server stops")
 )
 
+// errUnreadable is what a client is told of an error that is none of its own.
+var errUnreadable = &Error{CodeUndefined, "the file cannot be read: the server's log says why"}
+
 const (
 	// What is not acknowledged is sent again after the timeout, then after twice as
 	// long, up to maxBackoff timeouts.
@@ -39,7 +42,6 @@ const (
 type transfer struct {
 	path    path
 	query   *query
-	request Request
 	began   time.Time
 	half    *list.Element // in loop.half
 	waiting *list.Element // in loop.waiting
@@ -76,6 +78,11 @@ type transfer struct {
 	heard    time.Time     // when something was acknowledged
 	deadline time.Time     // when to do something about silence
 	interval time.Duration // from which the deadline is made
+}
+
+// request is what the client asked for.
+func (t *transfer) request() Request {
+	return Request{Name: t.query.name, From: t.path.from, Local: t.path.local}
 }
 
 // Buffers hold what is read at once. In windows of 16 blocks a transfer takes 16 % more
@@ -225,7 +232,7 @@ func (l *loop) end(t *transfer, err error) {
 		stats.failed.Add(1)
 	}
 	if l.srv.Done != nil {
-		r := Result{Request: t.request, Size: t.size, Sent: min(t.acked*t.block, t.size), Took: l.now.Sub(t.began), Err: err}
+		r := Result{Request: t.request(), Size: t.size, Sent: min(t.acked*t.block, t.size), Took: l.now.Sub(t.began), Err: err}
 		l.aside.do(func() { l.srv.Done(r) })
 	}
 	if t.reading {
@@ -237,8 +244,8 @@ func (l *loop) end(t *transfer, err error) {
 
 // fail ends a transfer whose file cannot be read, and tells the client.
 func (l *loop) fail(t *transfer, err error) {
-	l.warn("cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.request.Name), zap.Error(err))
-	l.out = appendError(l.out[:0], &Error{CodeUndefined, "the file cannot be read: the server's log says why"})
+	l.warn("cannot read a file", zap.Stringer("client", t.path.from), zap.String("name", t.query.name), zap.Error(err))
+	l.out = appendError(l.out[:0], errUnreadable)
 	_ = send(t.fd, l.out)
 	l.end(t, err)
 }
