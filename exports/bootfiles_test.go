@@ -691,6 +691,22 @@ func TestStolenHandleAtTheAddress(t *testing.T) {
 	}
 }
 
+// TestConnectionOfAStranger: who was taken for the node is not any more when that is known, on a connection from before, too.
+func TestConnectionOfAStranger(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.nodesAre(t, entry("pi-01", host))
+	s.arp(t, host, card2)
+	p := s.at(host)
+	if got := s.identify(p, s.table.Load()).byImage[0].standing; got != fresh {
+		t.Errorf("before anybody mounts: %d; want %d", got, fresh)
+	}
+	s.arp(t, host, card1)
+	s.isNode(t, host)
+	if got := s.identify(p, s.table.Load()).byImage[0].standing; got != stranger {
+		t.Errorf("when the node has: %d; want %d", got, stranger)
+	}
+}
+
 func TestHomeOfFirstMachine(t *testing.T) {
 	s := serveHomes(t, nil)
 	s.neighbours = filepath.Join(s.stateDir, "arp")

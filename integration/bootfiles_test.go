@@ -97,6 +97,10 @@ func TestFirmware(t *testing.T) {
 			steps := recording(t, "testdata/netboot/"+model+".txt", serial)
 			half := len(steps) / 2
 			pi.replay(steps[:half], "v1")
+			type state struct{ Name, Serial, State string }
+			if got, want := fmt.Sprint(cliJSON[[]state](t, "nodes", pi.local.String(), f.at)), fmt.Sprint([]state{{"", serial, "new"}}); got != want {
+				t.Errorf("nodes, before its first root: %s; want %s", got, want)
+			}
 			cli(t, "promote", "v2", "--force", f.at)
 			pi.replay(steps[half:], "v1")
 			n := &fleetNode{address: pi.local}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/rootnfsd/rootnfsd/bench/rpc"
+	"github.com/rootnfsd/rootnfsd/integration/lab"
 )
 
 // The answers of a server that a client may not, or cannot, have an object (RFC 1813, section 2.6).
@@ -26,14 +27,23 @@ type ownNode struct {
 	t    *testing.T
 	f    *fleet
 	from netip.Addr
+	in   *lab.Net // where it is; nil for where the test is
 	uid  uint32
 	user bool // it calls from a port that any user can have
 	root []byte
 }
 
 func (n *ownNode) call(do func(c *rpc.Conn) error) error {
-	c, err := rpc.Dial(n.f.addr, rpc.Options{Local: n.from, Reserved: !n.user})
-	if err != nil {
+	var c *rpc.Conn
+	dial := func() (err error) {
+		c, err = rpc.Dial(n.f.addr, rpc.Options{Local: n.from, Reserved: !n.user})
+		return err
+	}
+	there := func(f func() error) error { return f() }
+	if n.in != nil {
+		there = n.in.Enter
+	}
+	if err := there(dial); err != nil {
 		return err
 	}
 	defer c.Close()
@@ -321,4 +331,63 @@ func TestNodeFiles(t *testing.T) {
 		n.boot().expect("etc/hostname", "pi-01\n")
 		f.stop()
 	})
+}
+
+// TestAddressChangesHands: another machine that gets a node's address, as by DHCP, is not the node. The machines are told apart by
+// what the kernel knows of its neighbours.
+func TestAddressChangesHands(t *testing.T) {
+	net := newNet(t)
+	store := newStore(t, map[string]files{"v1": {"etc/issue": "golden", "etc/hostname": "golden\n", "etc/ssh/sshd_config": ""}})
+	at := "--export=" + store
+	cli(t, "seal", at)
+	cli(t, "promote", "v1", "--force", at)
+	const address, card1, card2 = "192.0.2.21", "02:00:00:00:00:01", "02:00:00:00:00:02"
+	cli(t, "node", "set", "pi-01", "--address", address, at)
+	homes := []string{at, "--allow=192.0.2.0/24", "--home=" + t.TempDir()}
+	daemon := serve(t, net, homes...)
+	f := &fleet{t: t, addr: lab.ServerAddress + ":2049"}
+
+	// boots has a machine with the address boot and unplugs it. It is the node, or a stranger.
+	boots := func(mac string, node bool) {
+		t.Helper()
+		host, err := net.Host(address, mac)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		n := &ownNode{t: t, f: f, from: netip.MustParseAddr(address), in: host}
+		n.boot()
+		hostname, _, err := n.find(n.root, "etc/hostname")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := n.read(hostname)
+		if want := map[bool]string{true: "pi-01\n", false: "golden\n"}[node]; got != want || err != nil {
+			t.Errorf("%s has the host name %q, %v; want %q", mac, got, err, want)
+		}
+		if _, _, err := n.find(n.root, "etc/ssh/ssh_host_ed25519_key"); (err == nil) != node {
+			t.Errorf("%s looks for the host key: %v", mac, err)
+		}
+		err = n.call(func(c *rpc.Conn) error {
+			_, err := c.Mount("/home")
+			return err
+		})
+		if (err == nil) != node {
+			t.Errorf("%s mounts the home: %v", mac, err)
+		}
+	}
+	boots(card1, true)
+	boots(card2, false)
+	type told struct{ Hints []string }
+	want := "the machine at the address of pi-01 is " + card2 + ", not " + card1
+	if n := cliJSON[[]told](t, "node", "show", "pi-01", at); len(n) != 1 || !strings.Contains(strings.Join(n[0].Hints, " "), want) {
+		t.Errorf("nodes: %+v; want %q", n, want)
+	}
+	daemon.Kill()
+	serve(t, net, homes...)
+	boots(card2, false)
+	boots(card1, true)
+	cli(t, "node", "set", "pi-01", "--mac", card2, at) // another board
+	boots(card1, false)
+	boots(card2, true)
 }

@@ -326,6 +326,11 @@ func TestWatchedRollout(t *testing.T) {
 	boots("v2")
 	type event struct{ Action, Version, By, Note string }
 	events := cliJSON[[]event](t, "history", f.at)
+	for flag, want := range map[string]int{"--reboot-needed": 0, "--version=v2": 1, "--version=v1": 0} {
+		if n := cliJSON[[]nodeRow](t, "nodes", flag, f.at); len(n) != want {
+			t.Errorf("nodes %s: %+v; want %d", flag, n, want)
+		}
+	}
 	if last := events[len(events)-1]; last.Action != "rollback" || last.By != "rootnfsd serve" || !strings.Contains(last.Note, "pi-1") {
 		t.Errorf("history: %+v", last)
 	}
@@ -338,6 +343,9 @@ func TestWatchedRollout(t *testing.T) {
 	}
 	for cliJSON[[]nodeRow](t, "nodes", f.at)[0].Promised != "v3" {
 		time.Sleep(50 * time.Millisecond)
+	}
+	if n := cliJSON[[]nodeRow](t, "nodes", "--reboot-needed", f.at); len(n) != 1 || n[0].Running != "v2" {
+		t.Errorf("nodes --reboot-needed: %+v; want pi-1 that runs v2", n)
 	}
 	if err := interrupted.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

@@ -74,6 +74,29 @@ func (n *Net) Node(number int) (Machine, error) {
 // NodeAddress is the address of a machine that Node returned.
 func NodeAddress(number int) string { return fmt.Sprintf("192.0.2.1%d", number) }
 
+// Host returns a network that is one machine's, on the bridge with an address and a MAC address; Close unplugs it.
+func (n *Net) Host(address, mac string) (*Net, error) {
+	number := nets.Add(1)
+	h := &Net{name: fmt.Sprintf("rootnfsd-lab-%d-%d", os.Getpid(), number)}
+	if err := run(exec.Command("ip", "netns", "add", h.name)); err != nil {
+		return nil, err
+	}
+	plug := fmt.Sprintf("host%d", number)
+	err := n.ip("link add " + plug + " type veth peer name eth0 address " + mac + " netns " + h.name)
+	if err == nil {
+		err = n.ip("link set " + plug + " master br0 up")
+	}
+	for _, args := range []string{"address add " + address + "/24 dev eth0", "link set eth0 up"} {
+		if err == nil {
+			err = h.ip(args)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
 // openSockets opens the ports of an NFS server in this network.
 func (n *Net) openSockets() (files []*os.File, err error) {
 	err = n.Enter(func() error {
