@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -34,6 +35,7 @@ type loop struct {
 	disk     chan struct{}  // a token for each read of a disk that goes on
 
 	now      time.Time // when the loop woke
+	yielded  time.Time // when the scheduler last saw it
 	nextTick time.Time
 
 	clients map[netip.AddrPort]*transfer
@@ -128,6 +130,13 @@ func (l *loop) close() {
 	l.mail.close()
 }
 
+// yieldEvery is how often the scheduler sees the loop while packets come. A
+// goroutine that it has not seen for 10 ms (forcePreemptNS, runtime/proc.go of
+// Go 1.26) loses its processor at every look of sysmon while it waits for a
+// packet, and each packet then wakes two threads more: for one node that is 1 ms
+// away, 46 ms of CPU for each MiB instead of 35.
+const yieldEvery = 7 * time.Millisecond
+
 // run serves until ctx ends or the socket fails.
 func (l *loop) run() error {
 	debug.SetPanicOnFault(true) // a file may be mapped, and then be cut
@@ -137,6 +146,10 @@ func (l *loop) run() error {
 			return fmt.Errorf("tftp: cannot wait for packets: %w", err)
 		}
 		l.now = time.Now()
+		if l.now.Sub(l.yielded) > yieldEvery {
+			runtime.Gosched()
+			l.yielded = l.now
+		}
 		requests := false
 		for _, e := range l.events[:max(n, 0)] {
 			switch e.Fd {
