@@ -29,7 +29,7 @@ func fetch(t *testing.T, net *lab.Net, name string) string {
 	return output(t, net, "curl", "--silent", "--show-error", "--max-time", "60", "tftp://"+lab.ServerAddress+"/"+name)
 }
 
-// TestBootFiles: what a node fetches, and then mounts, is one version, whatever is promoted meanwhile.
+// TestBootFilesServed: what a node fetches, and then mounts, is one version, whatever is promoted meanwhile.
 func TestBootFilesServed(t *testing.T) {
 	require(t, "curl", "nfs-cat")
 	store := newStore(t, map[string]files{"v1": bootTree("v1"), "v2": bootTree("v2")})
@@ -92,13 +92,7 @@ func TestTFTPPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := dnsmasq.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		dnsmasq.Process.Kill()
-		dnsmasq.Wait()
-	})
+	background(t, dnsmasq)
 	if _, err := said.Read(make([]byte, 100)); err != nil { // it speaks when it listens
 		t.Fatal(err)
 	}
@@ -154,16 +148,12 @@ func serveUnready(t *testing.T, net *lab.Net, args ...string) {
 	server := net.Command(rootnfsd, append([]string{"serve"}, args...)...)
 	log := new(bytes.Buffer)
 	server.Stdout, server.Stderr = log, log
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		server.Process.Kill()
-		server.Wait()
 		if t.Failed() {
 			t.Logf("log of rootnfsd:\n%s", log)
 		}
 	})
+	background(t, server)
 }
 
 // askUntil mounts and reads until the outcome is the one that is waited for.

@@ -50,13 +50,7 @@ func TestForeignPortMapper(t *testing.T) {
 	net := newNet(t)
 	// Its socket and its state must not be those of the machine's own rpcbind.
 	rpcbind := net.Command("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /run && exec rpcbind -f")
-	if err := rpcbind.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		rpcbind.Process.Kill()
-		rpcbind.Wait()
-	})
+	background(t, rpcbind)
 	for deadline := time.Now().Add(time.Minute); finish(t, net.Command("rpcinfo", "-p", "127.0.0.1")).status != 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("rpcbind does not answer")

@@ -75,7 +75,7 @@ func (n *ownNode) must(proc uint32, args ...any) {
 	}
 }
 
-// dir is the handle of something below the root.
+// at is the handle of something below the root.
 func (n *ownNode) at(path string) []byte {
 	n.t.Helper()
 	h, _, err := n.find(n.root, path)
@@ -110,20 +110,6 @@ func (n *ownNode) reboot() *ownNode {
 	n.t.Helper()
 	time.Sleep(1100 * time.Millisecond)
 	return n.boot()
-}
-
-// cliFails runs rootnfsd, which must fail and say all that is wanted.
-func cliFails(t *testing.T, args []string, want ...string) {
-	t.Helper()
-	r := finish(t, exec.Command(rootnfsd, args...))
-	if r.status == 0 {
-		t.Errorf("rootnfsd %q succeeded: %s", args, r.stdout)
-	}
-	for _, w := range want {
-		if !strings.Contains(r.stderr, w) {
-			t.Errorf("rootnfsd %q: %q; want %q in it", args, r.stderr, w)
-		}
-	}
 }
 
 // draftFleet is a served store with v1, promoted, and v2, and two nodes.
@@ -316,7 +302,7 @@ func TestDraft(t *testing.T) {
 			{"node set pi-01 --address=", "it has the draft v3"},
 			{"import /dev/null v3", "v3 is a draft"},
 		} {
-			cliFails(t, append(strings.Fields(c.args), f.at), c.want)
+			expectFailure(t, append(strings.Fields(c.args), f.at), c.want)
 		}
 		if out := cli(t, "seal", f.at); !strings.Contains(out, "nothing to do") {
 			t.Errorf("seal without a version says %q", out)
@@ -339,21 +325,29 @@ func TestDraft(t *testing.T) {
 	t.Run("seal", func(t *testing.T) {
 		cli(t, "draft", "--release", "v3", f.at)
 		one.expect("etc/new", "written") // until it boots again
-		cliFails(t, []string{"seal", "v3", f.at}, "pi-01 is on the draft v3")
+		expectFailure(t, []string{"seal", "v3", f.at}, "pi-01 is on the draft v3")
 		rebooted := f.node(1).reboot()
 		rebooted.expect("etc/issue", "one")
 		if got, want := f.state("pi-01"), (nodeState{Name: "pi-01", Running: "v1", Promised: "v1", Why: "promoted"}); got != want {
 			t.Errorf("%+v; want %+v", got, want)
 		}
-		cli(t, "seal", "v3", f.at)
+		write(t, filepath.Join(f.store, "v3/etc/fstab"), "/dev/mmcblk0p2 / ext4 defaults 0 1\n")
+		if r := finish(t, exec.Command(rootnfsd, "seal", "v3", f.at)); r.status != 0 || !strings.Contains(r.stdout, "warning: /etc/fstab: line 1 mounts /dev/mmcblk0p2") {
+			t.Errorf("seal: exit status %d, %s%s; want that lint finds the line of fstab", r.status, r.stdout, r.stderr)
+		}
 		if _, err := one.read(secret); !errors.Is(err, statusStale) {
 			t.Errorf("READ in what was a draft: %v; want STALE", err)
 		}
 		if _, err := two.read(secret); !errors.Is(err, statusStale) {
 			t.Errorf("READ from elsewhere in what was a draft: %v; want STALE", err)
 		}
-		cli(t, "promote", "v3", "--force", f.at)
+		cli(t, "promote", "v3", "--nodes", "pi-02", "--force", f.at)
 		sealed := f.node(2).boot()
+		f.node(1).boot().expect("etc/issue", "one")
+		if got := f.state("pi-01"); got.Promised != "v1" {
+			t.Errorf("promoted for pi-02, v3 is promised to pi-01: %+v", got)
+		}
+		cli(t, "promote", "v3", "--force", f.at)
 		sealed.expect("etc/new", "written")
 		if err := sealed.do(procMkdir, append([]any{sealed.root, "x"}, sattr(0o755, 0, 0)...)...); !errors.Is(err, statusRofs) {
 			t.Errorf("MKDIR in a version: %v; want ROFS", err)
@@ -371,7 +365,7 @@ func TestDraft(t *testing.T) {
 		cli(t, "draft", "v5", "--node", "pi-01", f.at)
 		n := f.node(2).boot()
 		n.write(n.root, "file", "x")
-		cliFails(t, []string{"draft", "--abandon", "v4", f.at}, "pi-02 is on the draft v4")
+		expectFailure(t, []string{"draft", "--abandon", "v4", f.at}, "pi-02 is on the draft v4")
 		cli(t, "draft", "--abandon", "v4", "--force", f.at)
 		if _, err := n.list(n.root); !errors.Is(err, statusStale) {
 			t.Errorf("READDIRPLUS in what was a draft: %v; want STALE", err)
@@ -582,7 +576,7 @@ func TestDraftNoSpace(t *testing.T) {
 	at := "--export=" + store
 	cli(t, "promote", "v1", "--force", at)
 	cli(t, "node", "set", "pi-01", "--address", "127.1.0.1", at)
-	cliFails(t, []string{"draft", "v2", "--node", "pi-01", at}, "nothing was made", "no space left")
+	expectFailure(t, []string{"draft", "v2", "--node", "pi-01", at}, "nothing was made", "no space left")
 	entries, err := os.ReadDir(store)
 	if err != nil || len(entries) != 2 {
 		t.Errorf("in the store are %v, %v", entries, err)

@@ -13,7 +13,8 @@ import (
 )
 
 // TestNetboot boots a node by nothing but its firmware: iPXE in QEMU's network card asks dnsmasq for an address, and this
-// server for all else. After a promote the next boot has the new kernel, the new initramfs and the new root.
+// server for all else. After a promote the next boot has the new kernel, the new initramfs and the new root; by then it is
+// a router that gives out the addresses, and dnsmasq beside it tells only where to boot from (proxy DHCP).
 func TestNetboot(t *testing.T) {
 	t.Parallel() // with other guests, each of which keeps one processor busy
 	require(t, "dnsmasq", "busybox")
@@ -25,7 +26,8 @@ func TestNetboot(t *testing.T) {
 	cli(t, "seal", store)
 	cli(t, "promote", "v1", store)
 	cli(t, "node", "set", "pi-01", "--mac", "52:54:00:00:00:01", "--cmdline", "console=ttyS0 modules-load=overlay", store)
-	dhcp(t, net, cli(t, "netboot", "dnsmasq", "--server", lab.ServerAddress, "--interface", "br0", "--network", "192.0.2.0/24", "--range", "192.0.2.50,192.0.2.99", store))
+	netboot := []string{"netboot", "dnsmasq", "--server", lab.ServerAddress, "--interface", "br0", "--network", "192.0.2.0/24", store}
+	stop := dhcp(t, net, cli(t, append(netboot, "--range", "192.0.2.50,192.0.2.99")...))
 	serve(t, net, store, "--allow=192.0.2.0/24", "--tftp=:69")
 	m, err := net.Node(1)
 	if err != nil {
@@ -35,6 +37,9 @@ func TestNetboot(t *testing.T) {
 	expectNetboot(t, g, "v1")
 	cli(t, "promote", "v2", store)
 	expectVersion(t, g, "v1")
+	stop()
+	router(t, net)
+	dhcp(t, net, cli(t, netboot...))
 	reboot(t, g, g.Machine())
 	expectNetboot(t, g, "v2")
 
@@ -130,24 +135,44 @@ func replace(t *testing.T, path string, content []byte) {
 	}
 }
 
-// dhcp runs dnsmasq with a configuration until the test ends.
-func dhcp(t *testing.T, n *lab.Net, config string) {
+// dhcp runs dnsmasq with a configuration until it is stopped, or the test ends.
+func dhcp(t *testing.T, n *lab.Net, config string) (stop func()) {
 	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "conf")
 	write(t, file, config)
 	var log bytes.Buffer
-	cmd := n.Command("dnsmasq", "--keep-in-foreground", "--conf-file="+file, "--log-facility=-",
+	cmd := n.Command("dnsmasq", "--keep-in-foreground", "--conf-file="+file, "--log-facility=-", "--log-dhcp",
 		"--dhcp-leasefile="+filepath.Join(dir, "leases"), "--pid-file="+filepath.Join(dir, "pid"), "--user=root")
 	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	stop = background(t, cmd)
 	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
+		stop()
 		if t.Failed() {
 			t.Logf("configuration of dnsmasq:\n%s\nits log:\n%s", config, &log)
 		}
 	})
+	return stop
+}
+
+// router is a machine of its own that gives out addresses, and knows of no boot files.
+func router(t *testing.T, n *lab.Net) {
+	t.Helper()
+	r := host(t, n, "192.0.2.254", "02:00:00:00:00:fe")
+	dhcp(t, r, "port=0\ninterface=eth0\nno-ping\ndhcp-range=192.0.2.50,192.0.2.99,255.255.255.0,1h\n")
+}
+
+// host is a machine on the network of another one, until the test ends.
+func host(t *testing.T, n *lab.Net, address, mac string) *lab.Net {
+	t.Helper()
+	h, err := n.Host(address, mac)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
 }

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"archive/tar"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -134,6 +135,46 @@ func TestNodeFilesInto(t *testing.T) {
 	}
 	if out := cli(t, "node-files", "--for", "debian", "--into", tree, "--yes"); !strings.HasPrefix(out, "nothing to do") {
 		t.Errorf("without a home it says %q; want that what is there stays", out)
+	}
+}
+
+// TestNodeFilesOfEach prints and installs the files of each kind of system, as an administrator does whose umask is strict.
+func TestNodeFilesOfEach(t *testing.T) {
+	require(t)
+	for _, system := range systems {
+		t.Run(system, func(t *testing.T) {
+			tree := t.TempDir()
+			args := []string{"node-files", "--for", system, "--home", "192.0.2.1:/home"}
+			installed := func() string {
+				t.Helper()
+				r := finish(t, exec.Command("sh", "-euc", `umask 077; exec "$@"`, "sh", rootnfsd, "node-files", "--for", system, "--home", "192.0.2.1:/home", "--into", tree, "--yes"))
+				if r.status != 0 {
+					t.Fatal(r.stderr)
+				}
+				return r.stdout
+			}
+			installed()
+			if again := installed(); !strings.HasPrefix(again, "nothing to do") {
+				t.Errorf("the second time it says %q", again)
+			}
+			if dirs := finish(t, exec.Command("find", tree, "-mindepth", "1", "-type", "d", "-not", "-perm", "755")).stdout; dirs != "" {
+				t.Errorf("nodes cannot go into %s", dirs)
+			}
+			printed := "\n" + cli(t, args...)
+			for path, text := range nodeFiles(t, system, "--home", "192.0.2.1:/home") {
+				info, err := os.Stat(filepath.Join(tree, path))
+				if err != nil {
+					t.Error(err)
+					continue
+				}
+				if got := readFile(t, filepath.Join(tree, path)); got != text || info.Mode().Perm()&0o444 != 0o444 {
+					t.Errorf("%s is %v, and %q; want %q", path, info.Mode(), got, text)
+				}
+				if want := fmt.Sprintf("\n# /%s (mode %04o)\n%s", path, info.Mode().Perm(), text); !strings.Contains(printed, want) {
+					t.Errorf("it does not print /%s:%s", path, printed)
+				}
+			}
+		})
 	}
 }
 

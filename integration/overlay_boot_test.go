@@ -2,6 +2,7 @@ package integration
 
 import (
 	_ "embed"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -192,8 +193,17 @@ func TestLongOverlayMemory(t *testing.T) {
 			}
 			size := words[strings.Index(words, "size=")+len("size="):]
 			expectStatus(t, g, map[string]string{"mode": "(" + size + " at most)", "PROBLEM": ""})
-			kind := in(t, g, "findmnt -no FSTYPE /media/root-rw; df -k --output=size /media/root-rw | tail -n 1; grep MemTotal /proc/meminfo | tr -dc 0-9")
-			t.Logf("in memory there are: %q", kind)
+			var kind string
+			var has, all, percent int
+			out := in(t, g, "findmnt -no FSTYPE /media/root-rw; df -k --output=size /media/root-rw | tail -n 1; grep MemTotal /proc/meminfo | tr -dc 0-9")
+			if _, err := fmt.Sscan(out, &kind, &has, &all); err != nil {
+				t.Fatalf("%q: %v", out, err)
+			}
+			fmt.Sscanf(size, "%d", &percent)
+			// A file system on zram needs some of it for itself.
+			if got := has * 100 / all; got > percent || got < percent*8/10 {
+				t.Errorf("the %s has %d of %d KiB of memory, %d %%; want %s", kind, has, all, got, size)
+			}
 			fillUp(t, g)
 			expectDoctor(t, g)
 			in(t, g, change)
@@ -259,7 +269,8 @@ func TestLongOverlayDevice(t *testing.T) {
 	n := newOverlayNode(t, false)
 	disk := filepath.Join(t.TempDir(), "disk")
 	write(t, disk, "")
-	if r := finish(t, exec.Command("mke2fs", "-q", "-t", "ext4", "-L", "upper", disk, "100M")); r.status != 0 {
+	const uuid = "6d9a2f0e-1c35-4e63-9f0a-2b7c1d8e4f50"
+	if r := finish(t, exec.Command("mke2fs", "-q", "-t", "ext4", "-L", "upper", "-U", uuid, disk, "100M")); r.status != 0 {
 		t.Fatal(r.stderr)
 	}
 	m := n.machine(t, 1, "rootnfsd.overlay=device:LABEL=upper")
@@ -273,10 +284,11 @@ func TestLongOverlayDevice(t *testing.T) {
 	reboot(t, g, g.Machine())
 	expectChange(t, g, true)
 	in(t, g, "rootnfsd-overlay disable")
+	expectStatus(t, g, map[string]string{"next boot": "in memory"})
 	reboot(t, g, g.Machine())
 	expectChange(t, g, false)
 	in(t, g, "rootnfsd-overlay enable")
-	reboot(t, g, with(g.Machine(), "rootnfsd.overlay=device:LABEL=upper,on-change=keep rootnfsd.version=another"))
+	reboot(t, g, with(g.Machine(), "rootnfsd.overlay=device:UUID="+uuid+",on-change=keep rootnfsd.version=another"))
 	expectChange(t, g, true)
 	expectStatus(t, g, map[string]string{"mode": "disk", "PROBLEM": "are kept", "made over": "another version"})
 }

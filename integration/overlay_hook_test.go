@@ -154,11 +154,8 @@ func (n *initramfs) saved(t *testing.T) map[string]string {
 // inShells runs a test with each shell that an initramfs may have.
 func inShells(t *testing.T, version files, test func(t *testing.T, n *initramfs)) {
 	t.Helper()
-	for _, shell := range []string{"sh", "dash"} {
-		t.Run(map[string]string{"sh": "busybox"}[shell]+strings.TrimPrefix(shell, "sh"), func(t *testing.T) {
-			test(t, newInitramfs(t, shell, version))
-		})
-	}
+	t.Run("busybox", func(t *testing.T) { test(t, newInitramfs(t, "sh", version)) })
+	t.Run("dash", func(t *testing.T) { test(t, newInitramfs(t, "dash", version)) })
 }
 
 var noted = files{"etc/note": "version\n", "etc/fstab": "# a comment\nPARTUUID=1-02  /  ext4 defaults 0 1\nproc /proc proc defaults 0 0\n"}
@@ -272,6 +269,11 @@ func TestOverlayHookFails(t *testing.T) {
 		{"a home that does not answer", image, func(t *testing.T, n *initramfs) {
 			n.homeAnswers(t, "echo mount call failed - server replied: Permission denied. >&2; exit 1")
 		}, "the home 192.0.2.2:/home cannot be mounted: mount call failed - server replied: Permission denied."},
+		{"a home that hangs", image, func(t *testing.T, n *initramfs) {
+			// As after the minute that the hook gives it.
+			n.program(t, "timeout", fmt.Sprintf(`[ "$1 $2 $3" = "-s KILL 60" ] && shift 3 && exec busybox timeout -s KILL 1 "$@"`))
+			n.homeAnswers(t, "exec sleep 600")
+		}, "the home 192.0.2.2:/home cannot be mounted"},
 		{"a home elsewhere", image + ",home=192.0.2.3:/there", func(t *testing.T, n *initramfs) {
 			n.homeAnswers(t, `echo "$3"; exit 1`)
 		}, "the home 192.0.2.3:/there cannot be mounted: 192.0.2.3:/there"},
@@ -344,7 +346,10 @@ func TestOverlayHookDamaged(t *testing.T) {
 			if err := c.damage(n.path("home/.rootnfsd/upper.img")); err != nil {
 				t.Fatal(err)
 			}
-			want := map[bool]string{true: "changed\n", false: "version\n"}[c.keeps]
+			want := "version\n"
+			if c.keeps {
+				want = "changed\n"
+			}
 			if got := n.boot(t, words, readNote); got != want {
 				t.Errorf("the node reads %q; want %q", got, want)
 			}
@@ -393,14 +398,14 @@ func TestOverlayHookLock(t *testing.T) {
 func TestOverlayHookDevice(t *testing.T) {
 	inShells(t, noted, func(t *testing.T, n *initramfs) {
 		words := "rootnfsd.version=a rootnfsd.overlay=device:" + n.disk(t, "mke2fs", "-q", "-t", "ext4")
-		for _, b := range []struct{ words, then, want, problem string }{
-			{words, readNote + writeNote, "version\n", ""},
-			{words, readNote, "changed\n", ""},
-			{words + ",move", readNote + "echo second >etc/note", "version\n", ""},
-			{words + ",move,old=1", readNote + "cat media/root-rw/upper.old.*/etc/note", "version\nsecond\n", ""},
-			{words + ",clear", readNote + writeNote, "version\n", ""},
-			{words, readNote + "echo disable >media/root-rw/rootnfsd/next", "changed\n", ""},
-			{words, readNote, "version\n", ""},
+		for _, b := range []struct{ words, then, want string }{
+			{words, readNote + writeNote, "version\n"},
+			{words, readNote, "changed\n"},
+			{words + ",move", readNote + "echo second >etc/note", "version\n"},
+			{words + ",move,old=1", readNote + "cat media/root-rw/upper.old.*/etc/note", "version\nsecond\n"},
+			{words + ",clear", readNote + writeNote, "version\n"},
+			{words, readNote + "echo disable >media/root-rw/rootnfsd/next", "changed\n"},
+			{words, readNote, "version\n"},
 		} {
 			if got := n.boot(t, b.words, b.then); got != b.want {
 				t.Errorf("with %s, %s prints %q; want %q", b.words, b.then, got, b.want)
@@ -619,6 +624,85 @@ A /a/two  words
 `
 	if got != want {
 		t.Errorf("the difference is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestOverlayTool has a node say what is and what will be, and what is wrong with it, with the programs of busybox.
+func TestOverlayTool(t *testing.T) {
+	n := newInitramfs(t, "sh", files{
+		"etc/note": "version\n", "etc/machine-id": "", "proc/.keep": "", "dev/.keep": "", "run/.keep": "", "tmp/.keep": "", "home/.keep": "",
+	})
+	n.addBusybox(t)
+	const image = "loop:size=16M"
+	for _, c := range []struct {
+		name, overlay, script string
+		want                  []string // lines of what it says, or how they begin
+	}{
+		{"at first", image, "tool status",
+			[]string{"mode:      image on the server: 192.0.2.2:/home", "wanted:    rootnfsd.overlay=loop:size=16M", "next boot: as the command line says", "upper:     "}},
+		{"clear", image, "echo forgotten >/etc/note; tool clear; tool status", []string{"next boot: cleared"}},
+		{"cleared", image, "cat /etc/note; tool status; echo kept >/etc/note; tool disable", []string{"version", "next boot: as the command line says"}},
+		{"disabled", image, "cat /etc/note; tool status; tool enable; tool status",
+			[]string{"version", "mode:      in memory (50% at most)", "next boot: in memory: disabled (rootnfsd-overlay enable)", "next boot: as the command line says"}},
+		{"clear, taken back", image, "tool clear; tool enable; tool status", []string{"next boot: as the command line says"}},
+		{"enabled", image, "cat /etc/note; tool status", []string{"kept", "mode:      image on the server"}},
+		{"clear in memory", "tmpfs:size=2M", "tool clear; tool disable || echo status $?",
+			[]string{"What this node writes is in memory: the next boot begins anew by itself.", "status 1"}},
+
+		{"doctor, with an image", image, "tool doctor; echo status $?",
+			[]string{"OK     / is an overlay", "WRONG  /media/root-ro is tmpfs, not NFS", "OK     the upper is full to", "OK     /home is in the upper, which lasts", "WRONG  /etc/machine-id is empty", "2 WRONG", "status 1"}},
+		{"doctor, with large memory", "tmpfs:size=90%", `mkdir -p /etc/systemd/system /var/log/journal/x; ln -s busybox /bin/journalctl
+			touch /etc/systemd/system/home.automount /var/log/journal/x/system.journal; echo 0123 >/etc/machine-id; tool doctor`,
+			[]string{"WRONG  the upper may take 90 % of the memory", "WRONG  nothing is mounted at /home, though it should be", "WRONG  the journal is kept in /var/log/journal", "OK     the machine-id is this node's", "4 WRONG"}},
+		{"doctor, with a full upper", "tmpfs:size=2M", "head -c 1950000 /dev/zero >/full; mount -t tmpfs home /home; tool doctor",
+			[]string{"WRONG  the upper is full to 9", "WRONG  /home is tmpfs, and no NFS comes when somebody looks"}},
+		{"doctor, with a wrong word", "junk", "tool doctor",
+			[]string{"WRONG  the overlay is not what was wanted: rootnfsd.overlay=junk is none of", "WRONG  nothing is mounted at /home: what is written there is lost"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := n.boot(t, "rootnfsd.version=a rootnfsd.overlay="+c.overlay, "mount -t proc proc proc; mount --bind /dev dev; mount --bind /run run; cat >tmp/run.sh <<'END'\n"+
+				"tool() { busybox sh /usr/local/sbin/rootnfsd-overlay \"$@\"; }\n"+c.script+"\ntrue\nEND\nchroot . /bin/sh /tmp/run.sh")
+			rest := got
+			for _, want := range c.want { // in this order
+				_, after, ok := strings.Cut("\n"+rest, "\n"+want)
+				if !ok {
+					t.Errorf("it says\n%s\nwant %q in it, behind those before", got, want)
+					return
+				}
+				rest = after
+			}
+		})
+	}
+}
+
+// TestAlpineWords holds what the guide says of Alpine against what its initramfs knows.
+func TestAlpineWords(t *testing.T) {
+	known := map[string]bool{}
+	for line := range strings.Lines(readFile(t, "testdata/alpine-parameters.txt")) {
+		for _, word := range strings.Fields(line) {
+			known[word] = !strings.HasPrefix(line, "#")
+		}
+	}
+	_, text, _ := strings.Cut(readFile(t, "../docs/overlay.md"), "\n**Alpine**")
+	text, _, _ = strings.Cut(text, "\n")
+	words := 0
+	for i, part := range strings.Split(text, "`") {
+		name, value, ok := strings.Cut(part, "=")
+		if i%2 == 0 || !ok || name == "mode" {
+			continue
+		}
+		words++
+		if !known[name] {
+			t.Errorf("Alpine's initramfs does not know %s=", name)
+		}
+		if name == "overlaytmpfsflags" { // options of a tmpfs
+			if r := finish(t, exec.Command("unshare", "--mount", "mount", "-t", "tmpfs", "-o", "mode=0755,"+value+",rw", "root-tmpfs", t.TempDir())); r.status != 0 {
+				t.Error(r.stderr)
+			}
+		}
+	}
+	if words < 3 {
+		t.Errorf("the guide has %d words for Alpine: %s", words, text)
 	}
 }
 

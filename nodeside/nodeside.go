@@ -10,8 +10,8 @@ import (
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
-// Placeholder is what the files say for a home that was not named.
-const Placeholder = "server:/home"
+// placeholder is what the embedded files say for the home.
+const placeholder = "server:/home"
 
 // File is a file, symlink or directory as it is installed. It is root's.
 type File struct {
@@ -136,7 +136,7 @@ func Files(target, home string) ([]File, error) {
 			f.Content = string(b)
 		}
 		if p.home {
-			f.Content = strings.ReplaceAll(f.Content, Placeholder, home)
+			f.Content = strings.ReplaceAll(f.Content, placeholder, home)
 		}
 		files = append(files, f)
 	}
@@ -155,9 +155,9 @@ func checkHome(home string) error {
 	if !ok || server == "" {
 		return fmt.Errorf("%q is no home: want SERVER:/PATH, such as 192.168.1.66:/home", home)
 	}
-	if len(home) > 1024 || strings.IndexFunc(server+path, func(r rune) bool {
+	if len(home) > 1024 || strings.ContainsFunc(server+path, func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.:/@+", r))
-	}) >= 0 {
+	}) {
 		return fmt.Errorf("%q is no home that can be written into a unit: want letters, digits and - _ . : / @ + in SERVER:/PATH", home)
 	}
 	return nil

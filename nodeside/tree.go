@@ -52,25 +52,16 @@ func (t *Tree) put(f File) error {
 	}
 	defer dir.Close()
 	name, fd := path.Base(p), int(dir.Fd())
-	if f.Kind == fs.Directory {
-		err := unix.Mkdirat(fd, name, f.Mode)
-		if err == unix.EEXIST {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := own(fd, name); err != nil {
-			return err
-		}
-		return dir.Sync()
+	var st unix.Stat_t
+	if f.Kind == fs.Directory && unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil
 	}
 	temp := ".rootnfsd-" + strings.ToLower(rand.Text())
 	if err := write(fd, temp, f); err != nil {
-		return errors.Join(err, removeTemp(fd, temp))
+		return errors.Join(err, removeTemp(fd, temp, f.Kind))
 	}
 	if err := unix.Renameat(fd, temp, fd, name); err != nil {
-		return errors.Join(err, removeTemp(fd, temp))
+		return errors.Join(err, removeTemp(fd, temp, f.Kind))
 	}
 	return dir.Sync()
 }
@@ -92,25 +83,34 @@ func (t *Tree) directory(p string) (*os.File, error) {
 	}
 }
 
-// write makes a temporary file.
+// write makes an object under a temporary name.
 func write(dir int, name string, f File) error {
-	if f.Kind == fs.Symlink {
+	how := unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL
+	switch f.Kind {
+	case fs.Symlink:
 		if err := unix.Symlinkat(f.Content, dir, name); err != nil {
 			return err
 		}
 		return own(dir, name)
+	case fs.Directory:
+		if err := unix.Mkdirat(dir, name, 0o700); err != nil {
+			return err
+		}
+		how = unix.O_RDONLY | unix.O_DIRECTORY
 	}
-	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(dir, name, how|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	out := os.NewFile(uintptr(fd), name)
-	_, err = out.WriteString(f.Content)
+	if f.Kind == fs.Regular {
+		_, err = out.WriteString(f.Content)
+	}
 	if err == nil {
 		err = own(dir, name)
 	}
 	if err == nil {
-		err = unix.Fchmod(fd, f.Mode) // behind chown, which takes setuid bits away
+		err = unix.Fchmod(fd, f.Mode) // behind chown, which takes setuid bits away, and whatever the umask is
 	}
 	if err == nil {
 		err = out.Sync()
@@ -126,8 +126,12 @@ func own(dir int, name string) error {
 	return unix.Fchownat(dir, name, 0, 0, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func removeTemp(dir int, name string) error {
-	if err := unix.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
+func removeTemp(dir int, name string, kind fs.Kind) error {
+	flags := 0
+	if kind == fs.Directory {
+		flags = unix.AT_REMOVEDIR
+	}
+	if err := unix.Unlinkat(dir, name, flags); err != nil && err != unix.ENOENT {
 		return err
 	}
 	return nil

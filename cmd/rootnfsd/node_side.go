@@ -121,7 +121,7 @@ func printNodeFiles(w io.Writer, files []nodeside.File) error {
 func additionsOf(files []nodeside.File) []lint.Addition {
 	var all []lint.Addition
 	for _, f := range files {
-		all = append(all, lint.Addition{Path: f.Path, Kind: f.Kind, Mode: f.Mode, Content: f.Content})
+		all = append(all, lint.Addition(f))
 	}
 	return all
 }
@@ -163,7 +163,7 @@ func installNodeFiles(c *cli.Context, dir string, files []nodeside.File) error {
 	}
 	defer tree.Close()
 	for _, a := range made {
-		if err := tree.Put(nodeside.File{Path: a.Path, Kind: a.Kind, Mode: a.Mode, Content: a.Content}); err != nil {
+		if err := tree.Put(nodeside.File(a)); err != nil {
 			return fmt.Errorf("%w (run it again when that is put right: what is there already stays)", err)
 		}
 	}

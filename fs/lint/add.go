@@ -18,7 +18,7 @@ import (
 type Addition struct {
 	Path    string  // from the root of the tree
 	Kind    fs.Kind // Regular, Symlink or Directory
-	Mode    uint32  // within 07777; not of a symlink
+	Mode    uint32  // within 07777, of a regular file; a directory that has to be made is 0755
 	Content string  // of a regular file, or the text of a symlink
 }
 
@@ -66,7 +66,7 @@ func (f *adder) add(a Addition) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	what, before := "made", ""
+	what, before, after := "made", "", shownOf(a.Kind, a.Content)
 	if err == nil {
 		if info.IsDir() {
 			return errors.New("there is a directory of that name: move it away")
@@ -76,7 +76,7 @@ func (f *adder) add(a Addition) error {
 			return err
 		}
 		kept := m.Kind == a.Kind && m.UID == 0 && m.GID == 0
-		switch after := shownOf(a.Kind, a.Content); {
+		switch {
 		case kept && before == after && (a.Kind == fs.Symlink || m.Mode == a.Mode):
 			return nil
 		case m.Kind == a.Kind && before == after:
@@ -98,7 +98,6 @@ func (f *adder) add(a Addition) error {
 		return err
 	}
 	f.made = append(f.made, a)
-	after := shownOf(a.Kind, a.Content)
 	if before == after {
 		before, after = "", ""
 	}
@@ -127,22 +126,10 @@ func shownOf(kind fs.Kind, content string) string {
 
 // directory returns the real path of a directory, which is made if need be.
 func (f *adder) directory(p string) (string, error) {
-	real, info, err := f.resolve(p)
-	switch {
-	case err == nil && !info.IsDir():
-		return "", fmt.Errorf("%s is no directory", p)
-	case !missing(err) || p == "/":
-		return real, err
+	real, made, err := f.makeDirectory(p)
+	for _, d := range made {
+		f.made = append(f.made, Addition{Path: d, Kind: fs.Directory, Mode: 0o755})
+		f.changed(d, "made the directory", "", "")
 	}
-	above, err := f.directory(path.Dir(p))
-	if err != nil {
-		return "", err
-	}
-	real = path.Join(above, path.Base(p))
-	if err := f.out.Mkdir(real); err != nil {
-		return "", err
-	}
-	f.made = append(f.made, Addition{Path: real, Kind: fs.Directory, Mode: 0o755})
-	f.changed(real, "made the directory", "", "")
-	return real, nil
+	return real, err
 }

@@ -141,16 +141,28 @@ func (f *fixer) place(p string) (string, error) {
 
 // directory returns the real path of a directory, which is made if need be.
 func (f *fixer) directory(p string) (string, error) {
-	real, _, err := f.resolve(p)
-	if !missing(err) || p == "/" {
-		return real, err
+	real, _, err := f.makeDirectory(p)
+	return real, err
+}
+
+// makeDirectory returns the real path of a directory, and those of the directories that had to be made for it.
+func (f *fixer) makeDirectory(p string) (real string, made []string, err error) {
+	real, info, err := f.resolve(p)
+	switch {
+	case err == nil && !info.IsDir():
+		return "", nil, fmt.Errorf("%s is no directory", p)
+	case !missing(err) || p == "/":
+		return real, nil, err
 	}
-	above, err := f.directory(path.Dir(p))
+	above, made, err := f.makeDirectory(path.Dir(p))
 	if err != nil {
-		return "", err
+		return "", made, err
 	}
 	real = path.Join(above, path.Base(p))
-	return real, f.out.Mkdir(real)
+	if err := f.out.Mkdir(real); err != nil {
+		return "", made, err
+	}
+	return real, append(made, real), nil
 }
 
 func (f *fixer) fixFstab() error {

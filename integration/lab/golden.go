@@ -36,13 +36,18 @@ func OpenGolden() (*Golden, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, lock, err := openCache("golden-" + key)
+	return openStore("golden-"+key, debootstrap)
+}
+
+// openStore returns the store in a directory of the cache. If there is none yet, fill makes it.
+func openStore(name string, fill func(store string) error) (*Golden, error) {
+	dir, lock, err := openCache(name)
 	if err != nil {
 		return nil, err
 	}
 	// The name of a store's directory is the name that nodes mount.
 	g := &Golden{Store: filepath.Join(dir, "images"), lock: lock}
-	if err := g.prepare(dir); err != nil {
+	if err := g.prepare(filepath.Join(dir, "making"), fill); err != nil {
 		g.Close()
 		return nil, err
 	}
@@ -68,18 +73,18 @@ func (g *Golden) Boot(version string, m Machine) (Machine, error) {
 // Reset takes away all that rootnfsd has written to the store: seals and promotions.
 func (g *Golden) Reset() error { return os.RemoveAll(filepath.Join(g.Store, ".rootnfsd")) }
 
-func (g *Golden) prepare(dir string) error {
+// prepare leaves the store as fill has made it.
+func (g *Golden) prepare(making string, fill func(store string) error) error {
 	if _, err := os.Stat(g.Store); err == nil {
 		return g.Reset()
 	}
-	making := filepath.Join(dir, "making")
 	if err := os.RemoveAll(making); err != nil {
 		return err
 	}
 	if err := os.Mkdir(making, 0o755); err != nil {
 		return err
 	}
-	if err := debootstrap(making); err != nil {
+	if err := fill(making); err != nil {
 		return err
 	}
 	return os.Rename(making, g.Store)
@@ -194,45 +199,22 @@ func OpenNodeSide(program, home string) (*Golden, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, lock, err := openCache("nodeside-" + key)
-	if err != nil {
-		return nil, err
-	}
-	g := &Golden{Store: filepath.Join(dir, "images"), lock: lock}
-	if _, missing := os.Stat(g.Store); missing == nil {
-		err = g.Reset()
-	} else {
-		err = makeNodeSide(dir, g.Store, append([]string{program}, args...))
-	}
-	if err != nil {
-		g.Close()
-		return nil, err
-	}
-	return g, nil
+	return openStore("nodeside-"+key, func(store string) error {
+		return fillNodeSide(store, append([]string{program}, args...))
+	})
 }
 
-// makeNodeSide makes the store in dir.
-func makeNodeSide(dir, store string, install []string) error {
+// fillNodeSide makes v1 in a store, in which install puts the node files.
+func fillNodeSide(store string, install []string) error {
 	golden, err := OpenGolden()
 	if err != nil {
 		return err
 	}
 	defer golden.Close()
-	making := filepath.Join(dir, "making")
-	if err := os.RemoveAll(making); err != nil {
-		return err
-	}
-	if err := os.Mkdir(making, 0o755); err != nil {
-		return err
-	}
-	root := filepath.Join(making, "v1")
-	err = runAll("making a golden root with node files", [][]string{
+	root := filepath.Join(store, "v1")
+	return runAll("making a golden root with node files", [][]string{
 		{"cp", "-a", golden.Tree("v1"), root},
 		append(install, "--into", root, "--yes"),
 		{"unshare", "--mount", "sh", "-euc", `mount -t proc proc "$1/proc" && chroot "$1" update-initramfs -u -k all`, "sh", root},
 	})
-	if err != nil {
-		return err
-	}
-	return os.Rename(making, store)
 }

@@ -334,7 +334,7 @@ doctor_upper() {
 
 # doctor_home has somebody's home looked at, and writes a file there.
 doctor_home() {
-    if ! grep -q '[[:space:]]/home[[:space:]]' /proc/mounts; then
+    if ! mounted /home; then
         if [ -e /etc/systemd/system/home.automount ]; then
             wrong "nothing is mounted at /home, though it should be" "systemctl status home-activate.service home.automount"
         elif [ "$(noted mode)" = loop ] || [ "$(noted mode)" = device ]; then
@@ -344,7 +344,10 @@ doctor_home() {
         fi
         return
     fi
-    before=$(findmnt -no FSTYPE /home | tr '\n' ' ')
+    before=''
+    while read -r _ at t _; do
+        [ "$at" != /home ] || before="$before$t "
+    done </proc/mounts
     ls /home >/dev/null 2>&1
     mounted /home
     case $type in
