@@ -70,7 +70,7 @@ type fetching struct {
 	image       uint32 // export id
 	ref         Ref
 	why         Why      // it gets that
-	macs        []string // that the kernel sees at the address
+	macs        []string // that the kernel sees at the address, once it sees any
 	first, last int64
 	files       int   // that are being sent
 	late        bool  // what comes last was asked for
@@ -270,10 +270,17 @@ func (x *Exports) Boot(from netip.Addr, id BootID, step BootStep) (*Boot, error)
 		b.Done()
 		return nil, err
 	}
-	img := t.imageOf(f.image)
-	b.Node, b.Elsewhere = img.inventory.booting(addr, key.id, f.macs)
-	b.Trusted = img.trustsBoot(b.Node, key, f.macs)
+	img, macs := t.imageOf(f.image), x.bootFiles.macsOf(f)
+	b.Node, b.Elsewhere = img.inventory.booting(addr, key.id, macs)
+	b.Trusted = img.trustsBoot(b.Node, key, macs)
 	return b, nil
+}
+
+// macsOf returns the MAC addresses that the kernel has seen of a boot.
+func (b *bootFiles) macsOf(f *fetching) []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return f.macs
 }
 
 // trustsBoot reports whether who fetches boot files is the node with an entry: it asks from an address that is the node's, and no other
@@ -289,6 +296,14 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := b.find(key, now)
+	if f != nil && len(f.macs) == 0 { // the kernel may have heard of it since
+		b.mu.Unlock()
+		macs := x.macsAt(key.addr)
+		b.mu.Lock()
+		if f = b.find(key, now); f != nil && len(f.macs) == 0 {
+			f.macs = macs
+		}
+	}
 	if f == nil {
 		return nil, nil, key
 	}
@@ -302,6 +317,7 @@ func (x *Exports) continued(t *table, key fetchKey, step BootStep) (*fetching, *
 	}
 	if img := t.imageOf(f.image); v.draft != nil {
 		if e, _ := img.inventory.booting(key.addr, key.id, f.macs); !img.trustsBoot(e, key, f.macs) {
+			b.drop(f)
 			return nil, nil, key
 		}
 	}
@@ -414,19 +430,16 @@ func (b *Boot) Confirmed() {
 	}
 	x := b.exports
 	x.nodes.tick()
-	x.nodes.netbooted(key.addr, fetched{b.Image, f.record(key, instant(x.nodes.now.Load()))})
+	n := Netboot{Serial: key.id.Serial, MAC: key.id.MAC, SaidMAC: key.id.MAC != "", Ref: b.Ref, At: instant(x.nodes.now.Load())}
+	if n.MAC == "" {
+		if macs := x.macsAt(key.addr); len(macs) > 0 { // it has answered, so the kernel knows it
+			n.MAC = macs[0]
+		}
+	}
+	x.nodes.netbooted(key.addr, fetched{b.Image, n})
 	if said {
-		x.tellOfBoot(b, key, was)
+		x.tellOfBoot(b, key, n.MAC, was)
 	}
-}
-
-// record is what is kept of a boot.
-func (f *fetching) record(key fetchKey, at time.Time) Netboot {
-	n := Netboot{Serial: key.id.Serial, MAC: key.id.MAC, SaidMAC: key.id.MAC != "", Ref: f.ref, At: at}
-	if n.MAC == "" && len(f.macs) > 0 {
-		n.MAC = f.macs[0]
-	}
-	return n
 }
 
 // mostTold is how many boots of one address are logged in a minute: whoever is there can begin as many as it likes.
@@ -444,8 +457,8 @@ func (b *bootFiles) tell(addr netip.Addr) bool {
 }
 
 // tellOfBoot logs who boots.
-func (x *Exports) tellOfBoot(b *Boot, key fetchKey, was netip.Addr) {
-	log := x.log.With(zap.String("image", b.Image), zap.String("version", b.Version), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", b.of.record(key, time.Time{}).MAC))
+func (x *Exports) tellOfBoot(b *Boot, key fetchKey, mac string, was netip.Addr) {
+	log := x.log.With(zap.String("image", b.Image), zap.String("version", b.Version), zap.Stringer("address", key.addr), zap.String("serial", key.id.Serial), zap.String("mac", mac))
 	log.Info("a node fetches boot files", zap.String("node", MemberOf(b.Node, key.addr).Key))
 	if was.IsValid() {
 		log.Warn("a serial number that was at another address before: the node has got another address, or two machines say that they are it; files of its own go to the address that the inventory has (rootnfsd node set --address)", zap.Stringer("before", was))
@@ -633,12 +646,16 @@ func (x *Exports) restoreBoots(t *table) {
 	now, wall := b.clock(), x.nodes.now.Load()
 	for _, nd := range x.nodes.all() {
 		saved := nd.netboot.Load()
-		if saved == nil || wall-seconds(saved.At) >= bootFilesMost || nd.mountedSince(saved.At) {
+		if saved == nil {
+			continue
+		}
+		age := max(0, wall-seconds(saved.At)) // the clock may have been ahead
+		if age >= bootFilesMost || nd.mountedSince(saved.At) {
 			continue
 		}
 		for _, img := range t.images {
 			if img.name == saved.image {
-				b.add(&fetching{key: fetchKey{nd.addr, saved.said()}, image: img.id, ref: saved.Ref, first: now - (wall - seconds(saved.At)), last: now, late: saved.Named, confirmed: true})
+				b.add(&fetching{key: fetchKey{nd.addr, saved.said()}, image: img.id, ref: saved.Ref, first: now - age, last: now, late: saved.Named, confirmed: true})
 			}
 		}
 	}

@@ -751,3 +751,71 @@ func TestBootHoldsItsVersion(t *testing.T) {
 		}
 	}
 }
+
+// TestBootOfAnyUser has a user of a node ask for boot files as another one, which needs no privilege: the kernel knows the node's card, so
+// that it stays itself, with its files and its home.
+func TestBootOfAnyUser(t *testing.T) {
+	s := serveHomes(t, nil)
+	s.neighbours = s.stateDir + "/arp"
+	s.name(t, Entry{Name: "pi-01", Serial: "0660cd37", Addresses: []netip.Addr{netip.MustParseAddr(host)}})
+	s.promote(t, "v1")
+	s.refreshIfPromoted()
+	s.arp(t, host, card1)
+	if _, err := s.Mount(s.at(host), "/home", Caller{}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := s.Boot(netip.MustParseAddr(host), BootID{Serial: "11111111"}, BootFirst)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Confirmed()
+	b.Done()
+	if b.Trusted {
+		t.Error("who says that it is another one gets secrets of the node's")
+	}
+	if _, err := s.Mount(s.at(host), "/home", Caller{}); err != nil {
+		t.Errorf("its home, afterwards: %v", err)
+	}
+	s.arp(t, host, card2)
+	if _, err := s.Mount(s.at(host), "/home", Caller{}); err == nil {
+		t.Error("another card there gets the home")
+	}
+}
+
+// TestBootSeenLate has the kernel hear of a card only after the first request.
+func TestBootSeenLate(t *testing.T) {
+	s := serveLayers(t, hostnames, "v1")
+	s.promoted(t, "v1")
+	e := entry("pi-01", host)
+	e.MAC = card1
+	s.nodesAre(t, e)
+	s.arp(t)
+	pi := &booter{t, s, host, BootID{}}
+	if b := pi.gets(BootFirst, "v1"); !b.Trusted {
+		t.Error("a node behind a router is not trusted")
+	}
+	s.arp(t, host, card2)
+	if b := pi.gets(BootLast, "v1"); b.Trusted {
+		t.Error("another card is seen there, and still it is trusted")
+	}
+}
+
+// TestBootClockBack starts a server again whose clock has gone back, as that of a machine without a battery does: a boot from before goes on,
+// but not until the clock has caught up.
+func TestBootClockBack(t *testing.T) {
+	s := serveLayers(t, nil, "v1", "v2")
+	s.promoted(t, "v1")
+	pi := &booter{t, s, host, BootID{Serial: "0660cd37"}}
+	pi.gets(BootFirst, "v1")
+	for _, nd := range s.nodes.all() {
+		f := *nd.netboot.Load()
+		f.At = time.Now().Add(40 * time.Minute)
+		nd.netboot.Store(&f)
+	}
+	s.nodes.save(s.table.Load().images, s.log, true)
+	s.promoted(t, "v2")
+	s.restart(t)
+	pi.gets(BootFirst, "v1")
+	s.clock(bootFilesMost)
+	pi.gets(BootFirst, "v2")
+}

@@ -711,3 +711,28 @@ func FuzzRolloutWithDrafts(f *testing.F) {
 		r.DraftOf("pi-01")
 	})
 }
+
+// TestDraftBootElsewhere has the address of a node given to another one while the node fetches the boot files of its draft: from then on
+// who is there gets nothing of the draft.
+func TestDraftBootElsewhere(t *testing.T) {
+	s := serveDrafts(t)
+	set := func(change func(e *Entry)) {
+		t.Helper()
+		err := OpenState(s.stateDir).UpdateInventory("me", anyVersion, func(inv *Inventory) error { change(inv.Named("pi-01")); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(func(e *Entry) { e.Serial = "0660cd37" })
+	s.start(t)
+	pi := BootID{Serial: "0660cd37"}
+	if b := s.boots(t, draftHost, pi, BootFirst); !b.Draft || !b.Trusted {
+		t.Fatalf("the node itself: draft %v, trusted %v", b.Draft, b.Trusted)
+	}
+	set(func(e *Entry) { e.Addresses = []netip.Addr{netip.MustParseAddr("10.1.2.77")} })
+	for range 2 {
+		if b := s.boots(t, draftHost, pi, BootAny); b.Draft || b.Trusted {
+			t.Errorf("where the node is no more: draft %v, trusted %v", b.Draft, b.Trusted)
+		}
+	}
+}

@@ -110,8 +110,8 @@ func (x *Exports) draftFor(t *table, v *imageView, p *Peer, wanted string) *draf
 
 // givesDraft reports whether p, which mounts, gets a draft: it may use that, and did not say that it is another node.
 func (x *Exports) givesDraft(t *table, d *draft, p *Peer) bool {
-	v := t.imageOf(d.version.image.id)
-	return x.ownsDraft(t, d, p) && !x.contradicts(p, v, v.inventory.At(p.addr))
+	img := d.version.image
+	return x.ownsDraft(t, d, p) && !x.contradicts(p, t.imageOf(img.id), x.identify(p, t).in(img))
 }
 
 // ownsDraft reports whether p is at an address of the node that has a draft, and no other machine is known to have that.

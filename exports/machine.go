@@ -264,7 +264,7 @@ func (inv *Inventory) entryOf(p *Peer) *Entry {
 // admit decides whether p, which mounts, is the node with an entry, and notes it if it is the first machine that is. The error is
 // errStranger, or why that cannot be noted.
 func (x *Exports) admit(p *Peer, img *imageView, is identity) error {
-	if x.contradicts(p, img, is.entry) {
+	if x.contradicts(p, img, is) {
 		return errStranger
 	}
 	switch is.standing {
@@ -278,8 +278,12 @@ func (x *Exports) admit(p *Peer, img *imageView, is identity) error {
 	return nil
 }
 
-// contradicts reports whether what p said when it fetched boot files is not what operators have said of the node with an entry.
-func (x *Exports) contradicts(p *Peer, img *imageView, e *Entry) bool {
+// contradicts reports whether what p said when it fetched boot files is not what operators have said of the node that it may be. Where
+// the kernel sees the node's card that counts for nothing: every program on a node can ask for boot files.
+func (x *Exports) contradicts(p *Peer, img *imageView, is identity) bool {
+	if is.standing == familiar {
+		return false
+	}
 	nd := p.node.Load()
 	if nd == nil {
 		nd = x.nodes.get(p.addr)
@@ -289,7 +293,7 @@ func (x *Exports) contradicts(p *Peer, img *imageView, e *Entry) bool {
 		return false
 	}
 	other := img.inventory.saying(f.said())
-	return other != nil && other.Name != e.Name || e.contradicts(f.said())
+	return other != nil && other.Name != is.entry.Name || is.entry.contradicts(f.said())
 }
 
 // contradicts reports whether a node that says that it is id is not the one with the entry.

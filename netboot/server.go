@@ -103,17 +103,17 @@ func (s *Server) refuse(r tftp.Request, err error) error {
 	case errors.Is(err, fs.ErrWouldBlock), errors.Is(err, fs.ErrStale):
 		return tftp.ErrIgnore
 	case errors.Is(err, fs.ErrAccess):
-		if s.said.first("access " + from.String()) {
+		if s.said.first(ofAccess, from.String()) {
 			log.Warn("a boot file is refused: serve --allow says who gets any")
 		}
 		return &tftp.Error{Code: tftp.CodeAccess, Message: "this address may not boot from here"}
 	case errors.Is(err, fs.ErrNotExist):
-		if s.said.first("nothing " + from.String()) {
+		if s.said.first(ofNothing, from.String()) {
 			log.Warn("a node finds nothing to boot", zap.Error(err))
 		}
 		return &tftp.Error{Code: tftp.CodeNotFound, Message: "no version is promoted"}
 	}
-	if s.said.first("version " + err.Error()) {
+	if s.said.first(ofVersion, err.Error()) {
 		log.Error("a node cannot boot", zap.Error(err))
 	}
 	return &tftp.Error{Message: "the version cannot be read: the server's log says why"}
@@ -128,10 +128,10 @@ func (s *Server) done(r tftp.Result) {
 	case errors.Is(r.Err, tftp.ErrAborted):
 		log.Debug("a node wants no more of a boot file")
 	case r.Sent == 0: // it may never have asked: who sends the request can make up where it comes from
-		if s.said.first("unanswered") {
+		if s.said.first(ofTransfer, "unanswered") {
 			log.Warn("a node does not answer to what it is sent: a firewall may drop it, or the answers", zap.Error(r.Err))
 		}
-	case s.said.first("transfer " + r.From.Addr().String()):
+	case s.said.first(ofTransfer, r.From.Addr().String()):
 		log.Warn("a boot file did not arrive", zap.Int64("of", r.Size), zap.Error(r.Err))
 	}
 }
@@ -250,7 +250,7 @@ func (b *booting) identify(l *Line) {
 
 // say logs what is wrong with an image, or with what is said of a node, once.
 func (b *booting) say(problem error) {
-	if problem == nil || !b.s.said.first(b.Image+" "+b.Digest.String()+" "+problem.Error()) {
+	if problem == nil || !b.s.said.first(ofImage, b.Image+" "+b.Digest.String()+" "+problem.Error()) {
 		return
 	}
 	b.log.Warn("a node may not boot as it should", zap.Error(problem))
@@ -282,7 +282,7 @@ func (b *booting) refuse(err error) error {
 	case fs.ErrStale: // it is removed just now
 		return tftp.ErrIgnore
 	}
-	if b.s.said.first("read " + b.Digest.String() + " " + err.Error()) {
+	if b.s.said.first(ofImage, "read "+b.Digest.String()+" "+err.Error()) {
 		b.log.Error("a boot file cannot be read", zap.String("file", b.request.Name), zap.Error(err))
 	}
 	return &tftp.Error{Message: "the file cannot be read: the server's log says why"}

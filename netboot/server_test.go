@@ -607,14 +607,20 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestLogIsBounded: whoever makes up addresses fills no log.
+// TestLogIsBounded: whoever makes up addresses fills no log, and hides nothing.
 func TestLogIsBounded(t *testing.T) {
 	s := serve(t, pi)
+	s.store.versions[0].Open = func() (fs.Tree, error) { return nil, fs.ErrIO }
+	s = serveStore(t, s.store)
 	for i := range 1000 {
 		_, _ = s.get(fmt.Sprintf("8.8.%d.%d", i>>8, i&255), "start4.elf")
 	}
 	if n := s.said("--allow"); n == 0 || n > 200 {
 		t.Errorf("%d lines", n)
+	}
+	s.refuses("start4.elf", tftp.CodeUndefined)
+	if n := s.said("cannot boot"); n != 1 {
+		t.Errorf("behind those, what is wrong with a version is said %d times", n)
 	}
 }
 

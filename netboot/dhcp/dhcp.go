@@ -55,6 +55,12 @@ func (c *Config) Check() error {
 		return errors.New("a range of addresses has a first and a last one")
 	case c.From.IsValid() && (!c.Network.Contains(c.From) || !c.Network.Contains(c.To) || c.To.Less(c.From)):
 		return fmt.Errorf("%s to %s is no range of addresses in %s", c.From, c.To, c.Network)
+	case c.gives(c.Network.Masked().Addr()) || c.gives(broadcast(c.Network)):
+		return fmt.Errorf("%s to %s has the first or the last address of %s in it, which no machine can have", c.From, c.To, c.Network.Masked())
+	case c.gives(c.Server):
+		return fmt.Errorf("%s to %s has the server's own address in it, %s", c.From, c.To, c.Server)
+	case c.Router.IsValid() && c.gives(c.Router):
+		return fmt.Errorf("%s to %s has the router's address in it, %s", c.From, c.To, c.Router)
 	case c.Router.IsValid() && !c.Network.Contains(c.Router):
 		return fmt.Errorf("the router %s is not in the network %s", c.Router, c.Network)
 	}
@@ -64,6 +70,20 @@ func (c *Config) Check() error {
 		}
 	}
 	return nil
+}
+
+// gives reports whether an address is in the range that nodes get.
+func (c *Config) gives(a netip.Addr) bool {
+	return c.Full() && !a.Less(c.From) && !c.To.Less(a)
+}
+
+// broadcast returns the last address of a network of IPv4.
+func broadcast(p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As4()
+	for i, m := range net.CIDRMask(p.Bits(), 32) {
+		a[i] |= ^m
+	}
+	return netip.AddrFrom4(a)
 }
 
 // Full reports whether the DHCP server that is configured gives out addresses.
@@ -84,7 +104,7 @@ func (c *Config) dns(separator string) string {
 // hosts returns those that can be in the configuration, and the names of the others.
 func (c *Config) hosts() (hosts []Host, left []string) {
 	for _, h := range c.Hosts {
-		if h.MAC == "" || !h.Address.Is4() || !c.Network.Contains(h.Address) {
+		if h.MAC == "" || !h.Address.Is4() || !c.Network.Contains(h.Address) || h.Address == c.Server || h.Address == c.Router {
 			left = append(left, h.Name)
 			continue
 		}
@@ -205,7 +225,7 @@ func (c *Config) Dnsmasq() string {
 // leftOut says in comments which nodes have no line.
 func (c *Config) leftOut(t *text, sign string, names []string) {
 	if len(names) > 0 {
-		t.line("%s Not here, for want of a MAC address or of an address in %s: %s", sign, c.Network.Masked(), strings.Join(names, " "))
+		t.line("%s Not here, for want of a MAC address or of an address of its own in %s: %s", sign, c.Network.Masked(), strings.Join(names, " "))
 	}
 }
 

@@ -57,6 +57,10 @@ func TestCheck(t *testing.T) {
 		"192.168.1.99 is no":     func(c *dhcp.Config) { c.To = addr("192.168.1.99") },
 		"name server fd00::1 is": func(c *dhcp.Config) { c.DNS = []netip.Addr{addr("9.9.9.9"), addr("fd00::1")} },
 		"the router 10.0.0.1 is": func(c *dhcp.Config) { c.Router = addr("10.0.0.1") },
+		"the server's own":       func(c *dhcp.Config) { c.From, c.To = addr("192.168.1.60"), addr("192.168.1.66") },
+		"the router's address":   func(c *dhcp.Config) { c.From, c.To = addr("192.168.1.1"), addr("192.168.1.2") },
+		"the first or the last":  func(c *dhcp.Config) { c.From = addr("192.168.1.0") },
+		"no machine can have":    func(c *dhcp.Config) { c.To = addr("192.168.1.255") },
 	} {
 		c := home()
 		change(&c)
@@ -155,6 +159,7 @@ func TestHosts(t *testing.T) {
 		host("infinite", "dc:a6:32:01:36:c5", "192.168.1.25"), host("pi.example.org", "dc:a6:32:01:36:c6", "192.168.1.26"),
 		{Name: "pi-07", Hostname: "kitchen", MAC: "dc:a6:32:01:36:c7", Address: netip.MustParseAddr("192.168.1.27")},
 		host("no-mac", "", "192.168.1.28"), host("no-address", "dc:a6:32:01:36:c8", ""), host("elsewhere", "dc:a6:32:01:36:c9", "10.0.0.1"),
+		host("server", "dc:a6:32:01:36:ca", "192.168.1.66"), host("router", "dc:a6:32:01:36:cb", "192.168.1.1"),
 	}
 	all := texts(t, c)
 	names := map[string]*regexp.Regexp{
@@ -170,7 +175,7 @@ func TestHosts(t *testing.T) {
 		if got != "21pi-01 22 23 24 25 26pi 27kitchen " {
 			t.Errorf("%s: hosts %s in\n%s", server, got, all[server])
 		}
-		if !strings.Contains(all[server], ": no-mac no-address elsewhere\n") {
+		if !strings.Contains(all[server], ": no-mac no-address elsewhere server router\n") {
 			t.Errorf("%s does not say who is left out:\n%s", server, all[server])
 		}
 	}
