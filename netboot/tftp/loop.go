@@ -150,14 +150,13 @@ func (l *loop) run() error {
 			runtime.Gosched()
 			l.yielded = l.now
 		}
-		requests := false
+		requests, ends := false, false
 		for _, e := range l.events[:max(n, 0)] {
 			switch e.Fd {
 			case eventMail:
-				if l.ctx.Err() != nil {
-					return nil
+				if ends = l.ctx.Err() != nil; !ends {
+					l.readMail()
 				}
-				l.readMail()
 			case eventRequest:
 				requests = true
 			default:
@@ -166,6 +165,9 @@ func (l *loop) run() error {
 					l.receive(t)
 				}
 			}
+		}
+		if ends { // but not before what had come is dealt with: who has confirmed is known
+			return nil
 		}
 		if requests {
 			if err := l.receiveRequests(); err != nil {
