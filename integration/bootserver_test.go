@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,6 +75,12 @@ func TestBootFilesServed(t *testing.T) {
 	}](t, "node", "show", "pi-07", "--json", at)
 	if len(nodes) != 1 || nodes[0].Netboot.Serial != "0660cd37" || nodes[0].Netboot.Version != "v2" {
 		t.Errorf("node show says %+v", nodes)
+	}
+	// Of one that says nothing and has no name, the kernel knows the card.
+	fetch(t, host(t, net, "192.0.2.77", "02:00:00:00:00:77"), "start4.elf")
+	type node struct{ Name, Address, MAC, State string }
+	if got, want := fmt.Sprint(cliJSON[[]node](t, "nodes", "192.0.2.77", at)), fmt.Sprint([]node{{"", "192.0.2.77", "02:00:00:00:00:77", "new"}}); got != want {
+		t.Errorf("nodes: %s; want %s", got, want)
 	}
 	for _, name := range []string{"nothing", "../../etc/hostname", "overlays"} {
 		if out := finish(t, net.Command("curl", "--silent", "--max-time", "60", "tftp://"+lab.ServerAddress+"/"+name, "--path-as-is")); out.status == 0 {
