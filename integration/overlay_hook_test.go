@@ -271,7 +271,7 @@ func TestOverlayHookFails(t *testing.T) {
 		}, "the home 192.0.2.2:/home cannot be mounted: mount call failed - server replied: Permission denied."},
 		{"a home that hangs", image, func(t *testing.T, n *initramfs) {
 			// As after the minute that the hook gives it.
-			n.program(t, "timeout", fmt.Sprintf(`[ "$1 $2 $3" = "-s KILL 60" ] && shift 3 && exec busybox timeout -s KILL 1 "$@"`))
+			n.program(t, "timeout", `[ "$1 $2 $3" = "-s KILL 60" ] && shift 3 && exec busybox timeout -s KILL 1 "$@"`)
 			n.homeAnswers(t, "exec sleep 600")
 		}, "the home 192.0.2.2:/home cannot be mounted"},
 		{"a home elsewhere", image + ",home=192.0.2.3:/there", func(t *testing.T, n *initramfs) {
