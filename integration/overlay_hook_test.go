@@ -415,6 +415,29 @@ func TestOverlayHookDevice(t *testing.T) {
 			t.Error("the disk is used though it was disabled")
 		}
 	})
+	for _, name := range []string{"upper", "work"} {
+		t.Run("somebody's "+name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			device := n.disk(t, "mke2fs", "-q", "-t", "ext4")
+			n.onDisk(t, device, "mkdir "+name+"; echo mine >"+name+"/thesis")
+			for _, version := range []string{"a", "b"} {
+				n.boot(t, "rootnfsd.version="+version+" rootnfsd.overlay=device:"+device, writeNote)
+				n.expect(t, "tmpfs", "there is something named "+name+" that no node made")
+			}
+			if got := n.onDisk(t, device, "cat */thesis; mv "+name+" mine"); got != "mine\n" {
+				t.Errorf("on the disk there is %q; want what was there", got)
+			}
+			for _, version := range []string{"a", "b"} {
+				n.boot(t, "rootnfsd.version="+version+" rootnfsd.overlay=device:"+device, "")
+				if mode := n.status(t, "mode"); mode != "device" {
+					t.Errorf("renamed: mode %s", mode)
+				}
+			}
+			if got := n.onDisk(t, device, "cat */thesis"); got != "mine\n" {
+				t.Errorf("renamed, on the disk there is %q; want what was there", got)
+			}
+		})
+	}
 	for _, c := range []struct {
 		name    string
 		make    []string
@@ -455,6 +478,18 @@ func (n *initramfs) disk(t *testing.T, mkfs ...string) string {
 		}
 	})
 	return device
+}
+
+// onDisk runs a script on the file system of a disk, and returns what it printed.
+func (n *initramfs) onDisk(t *testing.T, device, script string) string {
+	t.Helper()
+	dir := n.path("mnt")
+	mkdir(t, dir)
+	r := finish(t, exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-euc", `mount "$1" "$2"; (cd "$2"; `+script+`); umount "$2"`, "sh", device, dir))
+	if r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	return r.stdout
 }
 
 // TestOverlayHookHostile has a version that tries to have the hook write elsewhere.

@@ -184,6 +184,7 @@ begin() {
         echo "$version" >"$rw/rootnfsd/version.new" || return
         sync # or a power cut may leave the name without what is in it
         mv "$rw/rootnfsd/version.new" "$rw/rootnfsd/version" || return
+        sync # or there may be an upper that looks as if it were not the node's
         made_over=$version
     fi
     mkdir -p "$rw/upper" "$rw/work"
@@ -414,6 +415,14 @@ set_up_device() {
     fi
     mount -o noatime "$device" "$rw" || { reason="$what cannot be mounted: it needs a file system of Linux, such as mkfs.ext4 makes" && return 1; }
     take_next "$rw/rootnfsd/next" || return
+    if ! [ -f "$rw/rootnfsd/version" ]; then # no node has used it: what is there is somebody's
+        for p in "$rw/upper" "$rw/work"; do
+            if [ -e "$p" ] || [ -L "$p" ]; then
+                reason="on $what there is something named ${p##*/} that no node made: rename it, or use another file system"
+                return 1
+            fi
+        done
+    fi
     over
     rm -rf "$rw/upper.gone"
     policy=$mode
