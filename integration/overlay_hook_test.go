@@ -301,7 +301,10 @@ func TestOverlayHookFails(t *testing.T) {
 			mkdir(t, n.path("home/.rootnfsd/upper.img"))
 		}, "is no file"},
 		{"another node's upper", image, inHome("upper.lock", "192.0.2.8 52:54:00:00:00:08 boot\n"), "belongs to the node 192.0.2.8 (52:54:00:00:00:08)"},
-		{"somebody's upper", image, inHome("upper.lock", ""), "belongs to the node ?"},
+		{"somebody's upper", image, inHome("upper.lock/x", ""), "belongs to the node ?"},
+		{"words in several lines", image, func(t *testing.T, n *initramfs) {
+			n.program(t, "mke2fs", `printf 'first\nsecond\n\nthird\n' >&2; exit 1`)
+		}, "no image can be made in 192.0.2.2:/home: first second  third. What is written is in memory"},
 		{"no mke2fs", image, func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "no image can be made"},
 		{"no loop devices", image, func(t *testing.T, n *initramfs) { n.program(t, "losetup", "exit 1") }, "no loop device"},
 		{"no zram", "tmpfs:zram", func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "zram"},
@@ -389,6 +392,27 @@ func TestOverlayHookLock(t *testing.T) {
 			}
 		})
 	}
+	t.Run("of a node that found no room", func(t *testing.T) {
+		write(t, lock, "")
+		n.boot(t, words, "")
+		n.expect(t, "loop", "")
+	})
+	t.Run("no room, which only reading tells", func(t *testing.T) {
+		before := n.read(t, "home/.rootnfsd/upper.lock")
+		boot := strings.TrimSpace(readFile(t, "/proc/sys/kernel/random/boot_id"))
+		before = strings.Replace(before, boot, "earlier", 1)
+		write(t, lock, before)
+		if err := os.Symlink("/dev/null", n.path("home/.rootnfsd/claim."+boot)); err != nil {
+			t.Fatal(err)
+		}
+		n.boot(t, words, "")
+		n.expect(t, "tmpfs", "nothing can be written to 192.0.2.2:/home: it may be full")
+		if after := n.read(t, "home/.rootnfsd/upper.lock"); after != before {
+			t.Errorf("the lock is %q; want %q", after, before)
+		}
+		n.boot(t, words, "")
+		n.expect(t, "loop", "")
+	})
 	if claims, _ := filepath.Glob(n.path("home/.rootnfsd/claim.*")); len(claims) > 0 {
 		t.Errorf("claims are left: %q", claims)
 	}
@@ -681,6 +705,8 @@ func TestOverlayTool(t *testing.T) {
 			[]string{"version", "mode:      in memory (50% at most)", "next boot: in memory: disabled (rootnfsd-overlay enable)", "next boot: as the command line says"}},
 		{"clear, taken back", image, "tool clear; tool enable; tool status", []string{"next boot: as the command line says"}},
 		{"enabled", image, "cat /etc/note; tool status", []string{"kept", "mode:      image on the server"}},
+		{"no room, which only reading tells", image, "ln -s /dev/null /media/root-home/.rootnfsd/next.new; tool disable 2>&1 || echo status $?; tool status; ls /media/root-home/.rootnfsd",
+			[]string{"rootnfsd-overlay: nothing can be written to /media/root-home/.rootnfsd/next: it may be full", "status 1", "next boot: as the command line says", "upper.img\nupper.lock\n"}},
 		{"clear in memory", "tmpfs:size=2M", "tool clear; tool disable || echo status $?",
 			[]string{"What this node writes is in memory: the next boot begins anew by itself.", "status 1"}},
 

@@ -20,13 +20,30 @@ state=/run/rootnfsd-overlay
 
 root=${rootmnt:?}
 
+newline='
+'
+
+# one_line sets text to $1 with its lines joined: programs may say in the second what is wrong.
+one_line() {
+    text=$1
+    while :; do
+        case $text in
+            *"$newline"*) text="${text%%"$newline"*} ${text#*"$newline"}" ;;
+            *) break ;;
+        esac
+    done
+}
+
 # Notes for people on the node, one key=value a line; the last of a key counts, but for "problem".
-note() { echo "$1=$2" >>"$state/status"; }
+note() {
+    one_line "$2"
+    echo "$1=$text" >>"$state/status"
+}
 
 # What went wrong is on every console, and in the journal.
 warn() {
     note problem "$1"
-    { echo "<3>rootnfsd-overlay: $1" >/dev/kmsg; } 2>/dev/null || echo "rootnfsd-overlay: $1" >&2
+    { echo "<3>rootnfsd-overlay: $text" >/dev/kmsg; } 2>/dev/null || echo "rootnfsd-overlay: $text" >&2
 }
 
 move_mount() { mount -n -o move "$1" "$2" 2>/dev/null || mount -n --move "$1" "$2"; }
@@ -266,12 +283,24 @@ whoami() {
 lock() {
     whoami
     mine=$dir/claim.${boot:-0}
-    echo "$me" >"$mine" || { reason="nothing can be written to $from: it may be full" && return 1; }
+    # A server that is full says so when a file is closed, which the shell does not tell.
+    said=''
+    { echo "$me" >"$mine" && read -r said <"$mine"; } 2>/dev/null
+    if [ "$said" != "$me" ]; then
+        rm -f "$mine"
+        reason="nothing can be written to $from: it may be full"
+        return 1
+    fi
     ln "$mine" "$dir/upper.lock" 2>/dev/null
     owner=''
     [ ! -f "$dir/upper.lock" ] || read -r owner <"$dir/upper.lock"
     if [ "$owner" = "$me" ]; then
         rm -f "$dir"/claim.* # also those of boots that ended here
+        return
+    fi
+    if [ -f "$dir/upper.lock" ] && ! [ -s "$dir/upper.lock" ]; then # of a node that found no room for its name
+        mv -f "$mine" "$dir/upper.lock" || return
+        rm -f "$dir"/claim.*
         return
     fi
     its_address=${owner%% *} its_mac=${owner#* } its_mac=${its_mac%% *}

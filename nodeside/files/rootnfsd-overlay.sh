@@ -160,13 +160,21 @@ ask() {
     if [ "$1" = enable ]; then
         rm -f "$next"
     else
-        echo "$1" >"$next.new" && sync && mv "$next.new" "$next"
+        # A server that is full says so when a file is closed, which the shell does not tell.
+        said=''
+        { echo "$1" >"$next.new" && sync && read -r said <"$next.new"; } 2>/dev/null
+        if [ "$said" = "$1" ]; then
+            mv "$next.new" "$next"
+        else
+            rm -f "$next.new"
+            false
+        fi
     fi
     done=$?
     if [ -n "$apart" ]; then
         umount "$apart"
     fi
-    [ "$done" = 0 ] || die "nothing can be written to $next"
+    [ "$done" = 0 ] || die "nothing can be written to $next: it may be full"
     case $1 in
         clear) echo "What was written is forgotten at the next boot. (To take that back: rootnfsd-overlay enable)" ;;
         disable) echo "From the next boot on this node writes to memory; what was written until then stays where it is." ;;
