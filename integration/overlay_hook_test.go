@@ -707,6 +707,12 @@ func TestOverlayTool(t *testing.T) {
 		{"enabled", image, "cat /etc/note; tool status", []string{"kept", "mode:      image on the server"}},
 		{"no room, which only reading tells", image, "ln -s /dev/null /media/root-home/.rootnfsd/next.new; tool disable 2>&1 || echo status $?; tool status; ls /media/root-home/.rootnfsd",
 			[]string{"rootnfsd-overlay: nothing can be written to /media/root-home/.rootnfsd/next: it may be full", "status 1", "next boot: as the command line says", "upper.img\nupper.lock\n"}},
+		{"another node's", image, "echo kept >/etc/note; echo 192.0.2.8 52:54:00:00:00:08 earlier >/media/root-home/.rootnfsd/upper.lock", nil},
+		{"clear of another node's", image, "for c in clear disable enable; do tool $c || echo status $?; done; ls /media/root-home/.rootnfsd; echo clear >/media/root-home/.rootnfsd/next; tool enable; tool status",
+			[]string{"status 1\nstatus 1\nstatus 1\nupper.img\nupper.lock\n", "mode:      in memory", "PROBLEM:   the upper in 192.0.2.2:/home belongs to the node 192.0.2.8", "next boot: as the command line says"}},
+		{"what another node is to do", image, "cat /media/root-home/.rootnfsd/next; echo disable >/media/root-home/.rootnfsd/next; tool status", []string{"clear\n", "next boot: as the command line says"}},
+		{"what another node is to do, again", image, "tool status; rm /media/root-home/.rootnfsd/next /media/root-home/.rootnfsd/upper.lock", []string{"PROBLEM:   the upper in 192.0.2.2:/home belongs to the node 192.0.2.8"}},
+		{"its own again", image, "cat /etc/note", []string{"kept\n"}},
 		{"clear in memory", "tmpfs:size=2M", "tool clear; tool disable || echo status $?",
 			[]string{"What this node writes is in memory: the next boot begins anew by itself.", "status 1"}},
 

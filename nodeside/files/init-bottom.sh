@@ -387,7 +387,9 @@ set_aside() {
 
 set_up_loop() {
     loop=''
-    mount_home && open_store && take_next "$dir/next" && lock || return
+    mount_home && open_store && lock || return
+    note owned yes # what is in "next" is this node's to say, and to obey
+    take_next "$dir/next" || return
     image=$dir/upper.img
     rm -f "$image.new"
     if [ -L "$image" ] || { [ -e "$image" ] && ! [ -f "$image" ]; }; then

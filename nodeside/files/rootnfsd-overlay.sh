@@ -79,12 +79,12 @@ find_layers() {
 # used prints what is used of the file system at $1.
 used() { df -hP "$1" | { read -r _ && read -r _ size used _ percent _ && echo "$used of $size used ($percent)"; }; }
 
-# next_file sets next to the file that the hook obeys at the next boot. Of a disk that is not in use, it is found when
-# that is mounted.
+# next_file sets next to the file that the hook obeys at the next boot. An image may be another node's, and so is that
+# file then. Of a disk that is not in use, it is found when that is mounted.
 next_file() {
     next=''
     case $(noted wanted) in
-        loop*) [ ! -d "$home/.rootnfsd" ] || next=$home/.rootnfsd/next ;;
+        loop*) [ "$(noted owned)" != yes ] || next=$home/.rootnfsd/next ;;
         device*) [ "$(noted mode)" != device ] || next=$rw/rootnfsd/next ;;
     esac
 }
@@ -156,7 +156,7 @@ ask() {
         next=$apart/rootnfsd/next
         mkdir -p "$apart/rootnfsd"
     fi
-    [ -n "$next" ] || die "the node could not reach $wanted when it booted (rootnfsd-overlay status), so nothing can be left there"
+    [ -n "$next" ] || die "the node could not reach $wanted when it booted, or another node has it (rootnfsd-overlay status), so nothing can be left there"
     if [ "$1" = enable ]; then
         rm -f "$next"
     else
