@@ -366,15 +366,18 @@ func TestOverlayHookDamaged(t *testing.T) {
 	}
 }
 
-// TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address or with
-// another card.
+// TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address, but not
+// with another card, as another node may have its address by now.
 func TestOverlayHookLock(t *testing.T) {
 	const words = "rootnfsd.overlay=loop:size=16M"
 	n := newInitramfs(t, "sh", noted)
 	lock := n.path("home/.rootnfsd/upper.lock")
 	for _, c := range []struct{ name, owner, mode, problem string }{
-		{"its own", "192.0.2.9 52:54:00:00:00:01 earlier", "loop", ""},
+		{"its own", "192.0.2.9 00:00:00:00:00:00 earlier", "loop", ""},
 		{"its own at another address", "192.0.2.8 00:00:00:00:00:00 earlier", "loop", ""},
+		{"its own, without a card", "192.0.2.9 - earlier", "loop", ""},
+		{"another's at its address", "192.0.2.9 52:54:00:00:00:01 earlier", "tmpfs", "if that is gone for good, or is this one with another card, remove .rootnfsd/upper.lock there"},
+		{"another's, without a card", "192.0.2.8 - earlier", "tmpfs", "belongs to the node 192.0.2.8 (-)"},
 		{"another's", "192.0.2.8 52:54:00:00:00:08 earlier", "tmpfs", "belongs to the node 192.0.2.8"},
 		{"of nodes without addresses", "- - earlier", "tmpfs", "belongs to the node -"},
 		{"text", "* [ $(reboot)", "tmpfs", "belongs to the node *"},

@@ -278,8 +278,18 @@ whoami() {
     me="${address:--} ${mac:--} $boot"
 }
 
-# lock makes the upper this node's own. Nodes cannot lock files of the server, but a link is made by one alone; and
-# whoever has this node's address or card is this node, booted before.
+# is_me is true if the lock is of this node, booted before: it has the same card. An address may be another node's by
+# now, so it counts only where there is no card to go by. An empty lock is of a node that found no room for its name.
+is_me() {
+    [ -f "$dir/upper.lock" ] || return
+    [ -s "$dir/upper.lock" ] || return 0
+    case $its_mac,$mac in
+        -,* | *,-) [ "$address" != - ] && [ "$its_address" = "$address" ] ;;
+        *) [ "$its_mac" = "$mac" ] ;;
+    esac
+}
+
+# lock makes the upper this node's own. Nodes cannot lock files of the server, but a link is made by one alone.
 lock() {
     whoami
     mine=$dir/claim.${boot:-0}
@@ -296,25 +306,16 @@ lock() {
     [ ! -f "$dir/upper.lock" ] || read -r owner <"$dir/upper.lock"
     if [ "$owner" = "$me" ]; then
         rm -f "$dir"/claim.* # also those of boots that ended here
-        return
-    fi
-    if [ -f "$dir/upper.lock" ] && ! [ -s "$dir/upper.lock" ]; then # of a node that found no room for its name
-        mv -f "$mine" "$dir/upper.lock" || return
-        rm -f "$dir"/claim.*
-        return
+        return 0
     fi
     its_address=${owner%% *} its_mac=${owner#* } its_mac=${its_mac%% *}
-    case $its_address,$its_mac in
-        "$address",* | *,"$mac")
-            if [ "$address,$mac" != -,- ]; then
-                mv -f "$mine" "$dir/upper.lock" || return
-                rm -f "$dir"/claim.*
-                return
-            fi
-            ;;
-    esac
+    if is_me; then
+        mv -f "$mine" "$dir/upper.lock" || { reason="the lock of the upper in $from cannot be replaced" && return 1; }
+        rm -f "$dir"/claim.*
+        return 0
+    fi
     rm -f "$mine"
-    reason="the upper in $from belongs to the node ${its_address:-?} (${its_mac:-?}): if that is gone for good, remove .rootnfsd/upper.lock there"
+    reason="the upper in $from belongs to the node ${its_address:-?} (${its_mac:-?}): if that is gone for good, or is this one with another card, remove .rootnfsd/upper.lock there"
     return 1
 }
 
