@@ -302,6 +302,10 @@ func TestOverlayHookFails(t *testing.T) {
 		}, "is no file"},
 		{"another node's upper", image, inHome("upper.lock", "192.0.2.8 52:54:00:00:00:08 boot\n"), "belongs to the node 192.0.2.8 (52:54:00:00:00:08)"},
 		{"somebody's upper", image, inHome("upper.lock/x", ""), "belongs to the node ?"},
+		{"a lock that cannot be replaced", image, func(t *testing.T, n *initramfs) {
+			inHome("upper.lock", "192.0.2.8 00:00:00:00:00:00 earlier\n")(t, n)
+			n.program(t, "mv", "exit 1")
+		}, "the lock of the upper in 192.0.2.2:/home cannot be replaced"},
 		{"words in several lines", image, func(t *testing.T, n *initramfs) {
 			n.program(t, "mke2fs", `printf 'first\nsecond\n\nthird\n' >&2; exit 1`)
 		}, "no image can be made in 192.0.2.2:/home: first second  third. What is written is in memory"},
@@ -366,6 +370,30 @@ func TestOverlayHookDamaged(t *testing.T) {
 	}
 }
 
+// TestOverlayHookAside cuts the power when an image was set aside and there is no new one: the node says where it is.
+func TestOverlayHookAside(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=16M"
+	n := newInitramfs(t, "sh", noted)
+	for _, c := range []struct{ aside, problem string }{
+		{"", ""},
+		{"upper.img.damaged.2", "what was written is in upper.img.damaged.2"},
+		{"upper.img.old.10", "what was written is in upper.img.old.10 or upper.img.damaged.2"},
+	} {
+		if c.aside != "" {
+			if err := os.Rename(n.path("home/.rootnfsd/upper.img"), n.path("home/.rootnfsd/"+c.aside)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(t, n.path("home/.rootnfsd/upper.img.new"), "")
+		if got := n.boot(t, words, readNote); got != "version\n" {
+			t.Errorf("the node reads %q", got)
+		}
+		n.expect(t, "loop", c.problem)
+		n.boot(t, words, "")
+		n.expect(t, "loop", "")
+	}
+}
+
 // TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address, but not
 // with another card, as another node may have its address by now.
 func TestOverlayHookLock(t *testing.T) {
@@ -395,6 +423,17 @@ func TestOverlayHookLock(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a claim that is a directory", func(t *testing.T) {
+		claim := n.path("home/.rootnfsd/claim.x")
+		mkdir(t, claim)
+		for range 2 { // the lock is new, and is there
+			n.boot(t, words, "")
+			n.expect(t, "loop", "")
+		}
+		if err := os.Remove(claim); err != nil {
+			t.Fatal(err)
+		}
+	})
 	t.Run("of a node that found no room", func(t *testing.T) {
 		write(t, lock, "")
 		n.boot(t, words, "")

@@ -160,12 +160,14 @@ take_next() {
     [ ! -f "$1" ] || [ -L "$1" ] || read -r asked <"$1"
     case $asked in
         clear) mode=clear ;;
-        disable) note disabled yes && reason='' && return 1 ;;
+        disable) disabled=yes && note disabled yes && return 1 ;;
     esac
 }
 
 # done_next forgets it: the upper is as it was asked for.
-done_next() { [ "$asked" != clear ] || rm -f "$1"; }
+done_next() {
+    [ "$asked" != clear ] || rm -f "$1" || warn "what was written is cleared at each boot, for $1 cannot be removed"
+}
 
 # free_name sets name to $1.N that is not there, with an N above all that are.
 free_name() {
@@ -342,6 +344,16 @@ renew() {
     reason=''
 }
 
+# tell_aside says where what was written is, if the power was cut between the two steps of renew.
+tell_aside() {
+    aside=''
+    for how in old damaged; do
+        free_name "$image.$how"
+        [ "$n" = 0 ] || aside="${aside:+$aside or }upper.img.$how.$n"
+    done
+    [ -z "$aside" ] || warn "the image in $from was set aside, and there was no new one yet: what was written is in $aside"
+}
+
 # check_image repairs what needs no decision. With -f it also looks at what was unmounted in good order. Damage is
 # told by two bits of the exit status; other numbers are from an e2fsck that does not run.
 check_image() {
@@ -392,6 +404,7 @@ set_up_loop() {
     note owned yes # what is in "next" is this node's to say, and to obey
     take_next "$dir/next" || return
     image=$dir/upper.img
+    [ -e "$image" ] || ! [ -e "$image.new" ] || tell_aside
     rm -f "$image.new"
     if [ -L "$image" ] || { [ -e "$image" ] && ! [ -f "$image" ]; }; then
         reason="upper.img in $from is no file" && return 1
@@ -559,7 +572,7 @@ read_words
 mkdir -p "$state"
 : >"$state/status"
 note wanted "$wanted"
-reason='' loop=''
+reason='' loop='' disabled=''
 parse || kind=none
 undo_overlayroot
 find_version
@@ -583,7 +596,7 @@ for kind in "$kind" fallback; do
         none) false ;;
     esac && lay_over && done=yes && break
     drop
-    [ "$kind" = fallback ] || [ -z "$reason" ] || warn "$reason. What is written is in memory, and lost at the next boot"
+    [ "$kind" = fallback ] || [ -n "$disabled" ] || warn "${reason:-the overlay cannot be made}. What is written is in memory, and lost at the next boot"
 done
 if [ -z "$done" ]; then
     warn "$reason. Nothing can be written on this node"
