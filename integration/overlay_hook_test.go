@@ -205,6 +205,12 @@ func TestOverlayHook(t *testing.T) {
 			expect(t, words+",clear", writeNote+readNote, "changed\n")
 			expect(t, words+",clear", readNote, "version\n")
 			n.expect(t, "loop", "")
+			for size, want := range map[string]int{"2097152": 2 << 20, "3072k": 3 << 20, "4M": 4 << 20} {
+				n.boot(t, "rootnfsd.overlay=loop:clear,size="+size, "")
+				if got := len(n.read(t, "home/.rootnfsd/upper.img")); got != want {
+					t.Errorf("with size=%s the image has %d bytes; want %d", size, got, want)
+				}
+			}
 		})
 		t.Run("another version", func(t *testing.T) {
 			const image = "rootnfsd.overlay=loop:size=16M"
@@ -262,7 +268,10 @@ func TestOverlayHookFails(t *testing.T) {
 		{"a part of what", "loop:size=30%", nil, "size=30% is no size"},
 		{"more than numbers can say", "tmpfs:size=99999999999999999999999G", nil, "is no size"},
 		{"a pattern", "tmpfs:*", nil, "no option *"},
-		{"too small for a file system", "loop:size=1", nil, "no image can be made"},
+		{"a forgotten % or M", "tmpfs:size=30", nil, "size=30 is no size: want something like 30% or 256M, and 1M at least"},
+		{"too small for an upper", "tmpfs:zram,size=1023k", nil, "size=1023k is no size"},
+		{"too small for an image", "loop:size=1", nil, "size=1 is no size: want something like 2G, and 1M at least"},
+		{"almost 1 MiB", "loop:size=1048575", nil, "size=1048575 is no size"},
 		{"many old ones", "loop:old=100", nil, "no option old=100"},
 		{"no device named", "device", nil, "says no device"},
 		{"a device by its number", "device:7", nil, "7 is no device"},

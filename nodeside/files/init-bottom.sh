@@ -73,7 +73,8 @@ read_words() {
     set +f
 }
 
-# is_size is true of a size in bytes, or with k, m or g; with $2 also of a percentage.
+# is_size is true of a size of 1 MiB or more, in bytes or with k, m or g, and sets kib to it; with $2 also of a
+# percentage. Less is no upper, but something that was forgotten.
 is_size() {
     number=$1
     case $1 in
@@ -81,9 +82,19 @@ is_size() {
         *[kKmMgG]) number=${1%?} ;;
     esac
     case $number in
-        '' | 0* | *[!0-9]* | ???????????????*) return 1 ;;
+        '' | 0* | *[!0-9]* | ?????????????*) return 1 ;;
     esac
-    case $1 in *%) [ "$number" -le 100 ] ;; esac
+    case $1 in
+        *%)
+            [ "$number" -le 100 ]
+            return
+            ;;
+        *[kK]) kib=$number ;;
+        *[mM]) kib=$((number * 1024)) ;;
+        *[gG]) kib=$((number * 1024 * 1024)) ;;
+        *) kib=$((number / 1024)) ;;
+    esac
+    [ "$kib" -ge 1024 ]
 }
 
 # parse takes $wanted apart.
@@ -122,11 +133,11 @@ parse() {
     case $kind in
         tmpfs | zram)
             [ -n "${size+set}" ] || size=50%
-            is_size "$size" percent || { reason="size=$size is no size: want something like 30% or 256M" && return 1; }
+            is_size "$size" percent || { reason="size=$size is no size: want something like 30% or 256M, and 1M at least" && return 1; }
             ;;
         loop)
             [ -n "${size+set}" ] || size=2G
-            is_size "$size" || { reason="size=$size is no size: want something like 2G" && return 1; }
+            is_size "$size" || { reason="size=$size is no size: want something like 2G, and 1M at least" && return 1; }
             ;;
         device)
             [ -n "$what" ] || { reason="rootnfsd.overlay=device says no device: want device:LABEL=upper" && return 1; }
@@ -323,7 +334,7 @@ lock() {
 
 make_image() {
     rm -f "$image.new"
-    why=$(mke2fs -q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1 "$image.new" "$size" 2>&1 </dev/null) || {
+    why=$(mke2fs -q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1 "$image.new" "${kib}k" 2>&1 </dev/null) || {
         rm -f "$image.new"
         reason="no image can be made in $from: $why"
         return 1
