@@ -196,11 +196,12 @@ func TestOverlayHook(t *testing.T) {
 				t.Errorf("the upper was made over %q; want a", got)
 			}
 			expect(t, words, readNote+"head -c 40000000 /dev/zero >full 2>/dev/null || echo full; rm full; echo x >x && echo goes on", "changed\nfull\ngoes on\n")
+			write(t, n.path("home/.rootnfsd/upper.img.old.08"), "somebody's\n")
 			expect(t, words+",move,old=2", readNote+"echo second >etc/note", "version\n")
 			expect(t, words+",move,old=2", readNote+"echo third >etc/note", "version\n")
 			expect(t, words+",move,old=2", readNote, "version\n")
-			if got := fmt.Sprint(n.saved(t)); got != "map[upper.img: upper.img.old.2:second\n upper.img.old.3:third\n]" {
-				t.Errorf("afterwards there is %q; want the last two, and a new one", got)
+			if got := fmt.Sprint(n.saved(t)); got != "map[upper.img: upper.img.old.08: upper.img.old.2:second\n upper.img.old.3:third\n]" {
+				t.Errorf("afterwards there is %q; want the last two, a new one, and somebody's", got)
 			}
 			expect(t, words+",clear", writeNote+readNote, "changed\n")
 			expect(t, words+",clear", readNote, "version\n")

@@ -180,12 +180,13 @@ done_next() {
     [ "$asked" != clear ] || rm -f "$1" || warn "what was written is cleared at each boot, for $1 cannot be removed"
 }
 
-# free_name sets name to $1.N that is not there, with an N above all that are.
+# free_name sets name to $1.N that is not there, with an N above all that are. What is named otherwise, such as $1.08,
+# is somebody's.
 free_name() {
     n=0
     for p in "$1".*; do
         p=${p##*.}
-        case $p in '' | *[!0-9]* | ?????????*) ;; *) [ "$p" -le "$n" ] || n=$p ;; esac
+        case $p in '' | 0* | *[!0-9]* | ?????????*) ;; *) [ "$p" -le "$n" ] || n=$p ;; esac
     done
     name=$1.$((n + 1))
 }
@@ -195,7 +196,7 @@ prune() {
     free_name "$1"
     oldest=$((n - old))
     for p in "$1".*; do
-        case ${p##*.} in '' | *[!0-9]* | ?????????*) ;; *) [ "${p##*.}" -gt "$oldest" ] || rm -rf "$p" ;; esac
+        case ${p##*.} in '' | 0* | *[!0-9]* | ?????????*) ;; *) [ "${p##*.}" -gt "$oldest" ] || rm -rf "$p" ;; esac
     done
 }
 
