@@ -259,6 +259,7 @@ func TestOverlayHookFails(t *testing.T) {
 		spoil         func(*testing.T, *initramfs)
 		problem       string
 	}{
+		{"no mode", "", nil, "rootnfsd.overlay= is none of tmpfs, loop, device and off"},
 		{"an unknown mode", "tmpf:size=1M", nil, "rootnfsd.overlay=tmpf is none of tmpfs, loop, device and off"},
 		{"an unknown option", "tmpfs:sized=1M", nil, "rootnfsd.overlay=tmpfs has no option sized=1M"},
 		{"an option of another mode", "loop:zram", nil, "rootnfsd.overlay=loop has no option zram"},
@@ -767,6 +768,9 @@ func TestOverlayTool(t *testing.T) {
 		{"its own again", image, "cat /etc/note", []string{"kept\n"}},
 		{"clear in memory", "tmpfs:size=2M", "tool clear; tool disable || echo status $?",
 			[]string{"What this node writes is in memory: the next boot begins anew by itself.", "status 1"}},
+
+		{"no mode", "", "tool status; tool disable || echo status $?",
+			[]string{"mode:      in memory (50% at most)", "wanted:    rootnfsd.overlay=\n", "PROBLEM:   rootnfsd.overlay= is none of tmpfs, loop, device and off", "status 1"}},
 
 		{"doctor, with an image", image, "tool doctor; echo status $?",
 			[]string{"OK     / is an overlay", "WRONG  /media/root-ro is tmpfs, not NFS", "OK     the upper is full to", "OK     /home is in the upper, which lasts", "WRONG  /etc/machine-id is empty", "2 WRONG", "status 1"}},

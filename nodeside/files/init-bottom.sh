@@ -60,7 +60,8 @@ mounted() {
 # Reading the command line.
 
 read_words() {
-    wanted='' version='' nfsroot=''
+    unset wanted
+    version='' nfsroot=''
     read -r line </proc/cmdline
     set -f
     for word in $line; do
@@ -580,7 +581,7 @@ finish() {
 }
 
 read_words
-[ -n "$wanted" ] || exit 0
+[ -n "${wanted+set}" ] || exit 0
 mkdir -p "$state"
 : >"$state/status"
 note wanted "$wanted"

@@ -92,7 +92,7 @@ next_file() {
 status() {
     wanted=$(noted wanted)
     mode=$(noted mode)
-    if [ -z "$wanted" ]; then
+    if [ ! -e "$state/status" ]; then
         if mounted / && [ "$type" = overlay ]; then
             echo "mode:      not rootnfsd's: there is no rootnfsd.overlay= on the kernel's command line, and the root is an overlay"
         else
