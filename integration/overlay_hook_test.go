@@ -488,7 +488,7 @@ func TestOverlayHookDevice(t *testing.T) {
 				t.Errorf("with %s, %s prints %q; want %q", b.words, b.then, got, b.want)
 			}
 		}
-		if n.expect(t, "tmpfs", ""); n.status(t, "disabled") != "yes" {
+		if n.expect(t, "tmpfs", ""); n.status(t, "asked") != "disable" {
 			t.Error("the disk is used though it was disabled")
 		}
 	})
@@ -746,6 +746,8 @@ func TestOverlayTool(t *testing.T) {
 	})
 	n.addBusybox(t)
 	const image = "loop:size=16M"
+	const asUser = "# as a user\n"
+	disk := "device:" + n.disk(t, "mke2fs", "-q", "-t", "ext4")
 	for _, c := range []struct {
 		name, overlay, script string
 		want                  []string // lines of what it says, or how they begin
@@ -769,6 +771,13 @@ func TestOverlayTool(t *testing.T) {
 		{"clear in memory", "tmpfs:size=2M", "tool clear; tool disable || echo status $?",
 			[]string{"What this node writes is in memory: the next boot begins anew by itself.", "status 1"}},
 
+		{"on a disk", disk, "echo kept >/etc/note; tool disable; tool status", []string{"mode:      disk /dev/loop", "next boot: in memory: disabled"}},
+		{"on a disk, disabled", disk, "cat /etc/note; tool status", []string{"version", "mode:      in memory", "next boot: in memory: disabled (rootnfsd-overlay enable)"}},
+		{"on a disk, disabled, again", disk, "tool status; tool clear; tool status; tool enable; tool status",
+			[]string{"next boot: in memory: disabled (rootnfsd-overlay enable)", "next boot: cleared", "next boot: as the command line says"}},
+		{"on a disk, enabled", disk, "cat /etc/note; tool status", []string{"kept", "mode:      disk /dev/loop", "next boot: as the command line says"}},
+		{"as a user", image, asUser + "tool status", []string{"mode:      image on the server", "next boot: only root can see (sudo rootnfsd-overlay status)"}},
+		{"as a user, on a disk", disk, asUser + "tool status", []string{"mode:      disk", "next boot: as the command line says"}},
 		{"no mode", "", "tool status; tool disable || echo status $?",
 			[]string{"mode:      in memory (50% at most)", "wanted:    rootnfsd.overlay=\n", "PROBLEM:   rootnfsd.overlay= is none of tmpfs, loop, device and off", "status 1"}},
 
@@ -783,8 +792,12 @@ func TestOverlayTool(t *testing.T) {
 			[]string{"WRONG  the overlay is not what was wanted: rootnfsd.overlay=junk is none of", "WRONG  nothing is mounted at /home: what is written there is lost"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			chroot := "chroot . "
+			if strings.HasPrefix(c.script, asUser) {
+				chroot = "chroot --userspec=1000:1000 . "
+			}
 			got := n.boot(t, "rootnfsd.version=a rootnfsd.overlay="+c.overlay, "mount -t proc proc proc; mount --bind /dev dev; mount --bind /run run; cat >tmp/run.sh <<'END'\n"+
-				"tool() { busybox sh /usr/local/sbin/rootnfsd-overlay \"$@\"; }\n"+c.script+"\ntrue\nEND\nchroot . /bin/sh /tmp/run.sh")
+				"tool() { busybox sh /usr/local/sbin/rootnfsd-overlay \"$@\"; }\n"+c.script+"\ntrue\nEND\n"+chroot+"/bin/sh /tmp/run.sh")
 			rest := got
 			for _, want := range c.want { // in this order
 				_, after, ok := strings.Cut("\n"+rest, "\n"+want)

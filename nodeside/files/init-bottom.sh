@@ -172,7 +172,7 @@ take_next() {
     [ ! -f "$1" ] || [ -L "$1" ] || read -r asked <"$1"
     case $asked in
         clear) mode=clear ;;
-        disable) disabled=yes && note disabled yes && return 1 ;;
+        disable) disabled=yes && note asked disable && return 1 ;;
     esac
 }
 

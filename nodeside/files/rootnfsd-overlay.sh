@@ -118,8 +118,15 @@ status() {
     fi
     next_file
     asked=''
-    [ -z "$next" ] || ! [ -r "$next" ] || read -r asked <"$next"
+    if [ -z "$next" ]; then
+        asked=$(noted asked)
+    elif [ "$(id -u)" != 0 ] && ! [ -x "${next%/*}" ]; then
+        asked=unknown
+    elif [ -r "$next" ]; then
+        read -r asked <"$next"
+    fi
     case $asked in
+        unknown) echo "next boot: only root can see (sudo rootnfsd-overlay status)" ;;
         clear) echo "next boot: cleared" ;;
         disable) echo "next boot: in memory: disabled (rootnfsd-overlay enable)" ;;
         *) echo "next boot: as the command line says" ;;
@@ -173,6 +180,7 @@ ask() {
     done=$?
     if [ -n "$apart" ]; then
         umount "$apart"
+        [ "$done" != 0 ] || echo "asked=$1" >>"$state/status"
     fi
     [ "$done" = 0 ] || die "nothing can be written to $next: it may be full"
     case $1 in
