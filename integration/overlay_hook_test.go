@@ -693,13 +693,14 @@ exec %[3]s "$@"`, n.path("left"), n.path("pid"), program))
 func TestOverlayDiff(t *testing.T) {
 	n := newInitramfs(t, "sh", files{
 		"a/same": "same\n", "a/content": "old\n", "a/mode": "x", "a/gone": "x", "a/dir/below": "x", "a/dir/.hidden": "x",
-		"a/replaced/old": "x", "a/replaced/stays": "x", "a/to-file/x": "x", "a/to-dir": "x", "a/touched": "x", "a/longer": "12345678\n", "proc/.keep": "", "tmp/.keep": "",
+		"a/replaced/old": "x", "a/replaced/stays": "x", "a/to-file/x": "x", "a/to-dir": "x", "a/touched": "x", "a/longer": "12345678\n", "proc/.keep": "", "run/.keep": "", "tmp/.keep": "",
+		"home/pi/.profile": "x", "home/gone": "x", "etc/fstab": noted["etc/fstab"], "etc/hosts": "x",
 	})
 	if err := os.Symlink("old", n.path("version/a/link")); err != nil {
 		t.Fatal(err)
 	}
 	n.addBusybox(t)
-	got := n.boot(t, "rootnfsd.overlay=tmpfs", `mount -t proc proc proc; cat >run.sh <<'END'
+	got := n.boot(t, "rootnfsd.overlay=tmpfs", `mount -t proc proc proc; mount -t tmpfs run run; cat >run.sh <<'END'
 cd /a
 echo new >content; chmod 600 mode; rm gone; rm -r dir; rm -r replaced; mkdir replaced; printf x >replaced/stays; echo x >replaced/new
 rm -r to-file; echo x >to-file; rm to-dir; mkdir to-dir; echo x >to-dir/x; touch touched; echo 87654321 >longer; ln -sfn new link
@@ -707,7 +708,12 @@ mkdir -p new/below/.dot; echo x >new/below/file; mkfifo new/fifo; ln -s /nowhere
 echo x >"two  words"; echo x >-n; echo x >'*'; echo x >.dot; echo x >..dots; echo x >"$(printf 'line\nD passwd')"
 chown 1000 same; chown 0 same; echo gone >temp; rm temp
 rm /run.sh
-exec busybox sh /usr/local/sbin/rootnfsd-overlay diff
+rm /home/gone; echo x >/home/pi/new; mount -t tmpfs home /home; mkdir /home/guest
+before=$(cat /proc/mounts)
+busybox sh /usr/local/sbin/rootnfsd-overlay diff
+[ "$(cat /proc/mounts)" = "$before" ] || echo "there are other mounts"
+echo "x /x nfs" >>/etc/fstab
+busybox sh /usr/local/sbin/rootnfsd-overlay diff /etc
 END
 chroot . /bin/sh /run.sh`)
 	want := `A /a/*
@@ -733,6 +739,9 @@ M /a/to-dir
 A /a/to-dir/x
 M /a/to-file
 A /a/two  words
+D /home/gone
+A /home/pi/new
+M /etc/fstab
 `
 	if got != want {
 		t.Errorf("the difference is\n%s\nwant\n%s", got, want)

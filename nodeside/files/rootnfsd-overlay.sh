@@ -222,7 +222,14 @@ differs() {
 # is_whiteout is true of what says that there is nothing: overlayfs makes devices of number 0.
 is_whiteout() { [ -c "$1" ] && [ "$(stat -c '%t %T' "$1")" = "0 0" ]; }
 
-# walk compares what is in directory $1, with a slash at its end, in a subshell: it calls itself.
+# is_hooks is true of the fstab that the hook makes of the version's, so that systemd leaves the root alone: the same sed.
+is_hooks() {
+    [ "$1" = /etc/fstab ] && [ -f "$lower$1" ] &&
+        sed 's|^\([^#[:space:]][^[:space:]]*[[:space:]]\{1,\}/[[:space:]]\)|#rootnfsd-overlay: \1|' "$lower$1" | cmp -s - "$upper$1"
+}
+
+# walk compares what is in directory $1, with a slash at its end, in a subshell: it calls itself. What is in the working
+# directory is the root without what is mounted in it.
 walk() (
     for p in "$upper$1"* "$upper$1".[!.]* "$upper$1"..?*; do
         there "$p" || continue
@@ -236,7 +243,7 @@ walk() (
             ! differs "$p" "$lower$name" || show M "$name/"
             walk "$name/"
         else
-            ! differs "$p" "$lower$name" || show M "$name"
+            ! differs "$p" "$lower$name" || is_hooks "$name" || show M "$name"
             ! is_dir "$p" || added "$name/"
         fi
     done
@@ -245,7 +252,7 @@ walk() (
     for p in "$lower$1"* "$lower$1".[!.]* "$lower$1"..?*; do
         there "$p" || continue
         name=$1${p##*/}
-        there "$name" || show D "$name$(! is_dir "$p" || echo /)"
+        there ".$name" || show D "$name$(! is_dir "$p" || echo /)"
     done
 )
 
@@ -266,6 +273,9 @@ diff() {
     case $dir in /*) ;; *) die "want a directory from /, such as /etc" ;; esac
     dir=${dir%/}/
     is_dir "$upper$dir" || return 0
+    # A bind of the root lacks what is mounted in it, which hides what is below. Nobody else is to see it.
+    bare=$state/root
+    { mkdir -p "$bare" && mount --bind / "$bare" && cd "$bare" && umount -l "$bare"; } || die "the root cannot be mounted at $bare"
     if is_dir "$lower$dir"; then
         walk "$dir"
     else
