@@ -230,6 +230,23 @@ func TestOverlayHook(t *testing.T) {
 			expect(t, "rootnfsd.version=c "+image, readNote, "version\n")
 			n.expect(t, "loop", "")
 		})
+		t.Run("the server's number", func(t *testing.T) {
+			for _, c := range []struct{ fsid, want string }{
+				{"9e62708a7c5be6d3:0", "9e62708a7c5be6d3"},
+				{"62708a7c5be6d3:0", "0062708a7c5be6d3"},
+				{"1:2", "1:2"},
+				{"0:0", "192.0.2.2:/images"},
+			} {
+				write(t, n.path("fsid"), c.fsid+"\n")
+				n.boot(t, "rootnfsd.overlay=tmpfs", "")
+				if got := n.status(t, "version"); got != c.want {
+					t.Errorf("of a server's number %s, the version is %q; want %s", c.fsid, got, c.want)
+				}
+			}
+			if err := os.Remove(n.path("fsid")); err != nil {
+				t.Fatal(err)
+			}
+		})
 		t.Run("asked for on the node", func(t *testing.T) {
 			const words = "rootnfsd.overlay=loop:size=16M"
 			next := n.path("home/.rootnfsd/next")

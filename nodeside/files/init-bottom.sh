@@ -146,8 +146,9 @@ parse() {
     esac
 }
 
-# The server's number for the file system follows from the version's digest. The path may say
-# less: /images is whatever was promoted.
+# The server's number for the file system follows from the version's digest. It is written as in the rootnfsd.version=
+# of the server: 16 digits, without the half that other servers use. The path may say less: /images is whatever was
+# promoted.
 find_version() {
     [ -z "$version" ] || return 0
     device=''
@@ -155,9 +156,13 @@ find_version() {
         [ "$at" != "$root" ] || device=$d
     done </proc/self/mountinfo
     while read -r _ _ _ d fsid _; do
-        [ "$d" != "$device" ] || version=$fsid
+        [ "$d" != "$device" ] || version=${fsid%:0}
     done 2>/dev/null </proc/fs/nfsfs/volumes
-    case $version in '' | 0 | 0:0) version=${nfsroot%%,*} ;; esac
+    case $version in
+        '' | 0) version=${nfsroot%%,*} ;;
+        *:*) ;;
+        *) while [ "${#version}" -lt 16 ]; do version=0$version; done ;;
+    esac
     : "${version:=unknown}"
 }
 
