@@ -137,6 +137,19 @@ func (n *initramfs) expect(t *testing.T, mode, problem string) {
 	}
 }
 
+// expectNotice looks at whether the last boot had its image, and told a part of what is no problem.
+func (n *initramfs) expectNotice(t *testing.T, notice string) {
+	t.Helper()
+	n.expect(t, "loop", "")
+	got := n.status(t, "notice")
+	if !strings.Contains(got, notice) {
+		t.Errorf("notice %q; want %q", got, notice)
+	}
+	if !strings.Contains(n.read(t, "kmsg")+n.read(t, "console"), got) {
+		t.Errorf("the notice %q is not on the console", got)
+	}
+}
+
 // saved returns the note in each image of the home, by name.
 func (n *initramfs) saved(t *testing.T) map[string]string {
 	t.Helper()
@@ -217,16 +230,16 @@ func TestOverlayHook(t *testing.T) {
 			const image = "rootnfsd.overlay=loop:size=16M"
 			expect(t, "rootnfsd.version=a "+image+",clear", writeNote, "")
 			expect(t, "rootnfsd.version=b "+image+",on-change=keep", readNote, "changed\n")
-			n.expect(t, "loop", "the changes were made over another version (a), and are kept over b")
+			n.expectNotice(t, "the changes were made over another version (a), and are kept over b")
 			expect(t, "rootnfsd.version=b "+image, readNote, "version\n")
-			n.expect(t, "loop", "moved aside")
+			n.expectNotice(t, "moved aside")
 			if got := n.saved(t)["upper.img.old.4"]; got != "changed\n" {
 				t.Errorf("moved aside is %q; want what was written: %q", got, n.saved(t))
 			}
 			expect(t, "rootnfsd.version=b "+image, readNote+writeNote, "version\n")
 			n.expect(t, "loop", "")
 			expect(t, "rootnfsd.version=c "+image+",on-change=clear", readNote, "version\n")
-			n.expect(t, "loop", "cleared")
+			n.expectNotice(t, "cleared")
 			expect(t, "rootnfsd.version=c "+image, readNote, "version\n")
 			n.expect(t, "loop", "")
 		})
@@ -809,11 +822,16 @@ func TestOverlayTool(t *testing.T) {
 
 		{"doctor, with an image", image, "tool doctor; echo status $?",
 			[]string{"OK     / is an overlay", "WRONG  /media/root-ro is tmpfs, not NFS", "OK     the upper is full to", "OK     /home is in the upper, which lasts", "WRONG  /etc/machine-id is empty", "2 WRONG", "status 1"}},
+		{"doctor, of another version", image + " rootnfsd.version=b", "tool status; tool doctor",
+			[]string{"notice:    the changes were made over another version (a): they are moved aside", "NOTE   the changes were made over another version (a): they are moved aside", "2 WRONG"}},
+		{"doctor, with a full image", image + " rootnfsd.version=b", "head -c 40000000 /dev/zero >/full; tool doctor",
+			[]string{"WRONG  the upper is full to ", "       -> see what fills it: rootnfsd-overlay diff; or begin anew with a larger one: a larger size= on the kernel's command line, and rootnfsd-overlay clear"}},
+		{"doctor, with a full disk", disk, "head -c 40000000 /dev/zero >/full; tool doctor", []string{"       -> see what fills it: rootnfsd-overlay diff; or make room on the disk /dev/loop"}},
 		{"doctor, with large memory", "tmpfs:size=90%", `mkdir -p /etc/systemd/system /var/log/journal/x; ln -s busybox /bin/journalctl
 			touch /etc/systemd/system/home.automount /var/log/journal/x/system.journal; echo 0123 >/etc/machine-id; tool doctor`,
 			[]string{"WRONG  the upper may take 90 % of the memory", "WRONG  nothing is mounted at /home, though it should be", "WRONG  the journal is kept in /var/log/journal", "OK     the machine-id is this node's", "4 WRONG"}},
 		{"doctor, with a full upper", "tmpfs:size=2M", "head -c 1950000 /dev/zero >/full; mount -t tmpfs home /home; tool doctor",
-			[]string{"WRONG  the upper is full to 9", "WRONG  /home is tmpfs, and no NFS comes when somebody looks"}},
+			[]string{"WRONG  the upper is full to 9", "       -> see what fills it: rootnfsd-overlay diff; or make it larger: rootnfsd.overlay=tmpfs:size=...", "WRONG  /home is tmpfs, and no NFS comes when somebody looks"}},
 		{"doctor, with a wrong word", "junk", "tool doctor",
 			[]string{"WRONG  the overlay is not what was wanted: rootnfsd.overlay=junk is none of", "WRONG  nothing is mounted at /home: what is written there is lost"}},
 	} {

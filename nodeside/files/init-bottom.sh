@@ -34,7 +34,7 @@ one_line() {
     done
 }
 
-# Notes for people on the node, one key=value a line; the last of a key counts, but for "problem".
+# Notes for people on the node, one key=value a line; the last of a key counts, but for "problem" and "notice".
 note() {
     one_line "$2"
     echo "$1=$text" >>"$state/status"
@@ -43,8 +43,16 @@ note() {
 # What went wrong is on every console, and in the journal.
 warn() {
     note problem "$1"
-    { echo "<3>rootnfsd-overlay: $text" >/dev/kmsg; } 2>/dev/null || echo "rootnfsd-overlay: $text" >&2
+    tell 3
 }
+
+# So is what was wanted, and people should know.
+notice() {
+    note notice "$1"
+    tell 4
+}
+
+tell() { { echo "<$1>rootnfsd-overlay: $text" >/dev/kmsg; } 2>/dev/null || echo "rootnfsd-overlay: $text" >&2; }
 
 move_mount() { mount -n -o move "$1" "$2" 2>/dev/null || mount -n --move "$1" "$2"; }
 
@@ -233,9 +241,9 @@ stale() {
     [ -n "$made_over" ] && [ "$made_over" != "$version" ] || return 1
     policy=$on_change
     case $policy in
-        keep) warn "the changes were made over another version ($made_over), and are kept over $version: files may not fit together" ;;
-        move) warn "the changes were made over another version ($made_over): they are moved aside" ;;
-        clear) warn "the changes were made over another version ($made_over): they are cleared" ;;
+        keep) notice "the changes were made over another version ($made_over), and are kept over $version: files may not fit together" ;;
+        move) notice "the changes were made over another version ($made_over): they are moved aside" ;;
+        clear) notice "the changes were made over another version ($made_over): they are cleared" ;;
     esac
     [ "$policy" != keep ]
 }

@@ -113,7 +113,10 @@ status() {
     echo "wanted:    rootnfsd.overlay=$wanted"
     if [ -r "$state/status" ]; then
         while IFS= read -r line; do
-            case $line in problem=*) echo "PROBLEM:   ${line#*=}" ;; esac
+            case $line in
+                problem=*) echo "PROBLEM:   ${line#*=}" ;;
+                notice=*) echo "notice:    ${line#*=}" ;;
+            esac
         done <"$state/status"
     fi
     next_file
@@ -325,6 +328,8 @@ doctor() {
     if [ -n "$problem" ]; then
         wrong "the overlay is not what was wanted: $problem"
     fi
+    notice=$(noted notice)
+    [ -z "$notice" ] || echo "NOTE   $notice"
     doctor_upper
     doctor_home
     doctor_journal
@@ -345,7 +350,13 @@ doctor_upper() {
     percent=${5%\%}
     case $percent in '' | *[!0-9]*) return 0 ;; esac
     if [ "$percent" -ge 90 ]; then
-        wrong "the upper is full to $percent %" "see what fills it: rootnfsd-overlay diff; or make it larger: rootnfsd.overlay=tmpfs:size=..."
+        case $(noted mode) in
+            loop) larger="begin anew with a larger one: a larger size= on the kernel's command line, and rootnfsd-overlay clear" ;;
+            device) larger="make room on the disk $(noted device)" ;;
+            zram) larger="make it larger: rootnfsd.overlay=tmpfs:zram,size=..." ;;
+            *) larger="make it larger: rootnfsd.overlay=tmpfs:size=..." ;;
+        esac
+        wrong "the upper is full to $percent %" "see what fills it: rootnfsd-overlay diff; or $larger"
     else
         ok "the upper is full to $percent % ($3 of $2 KiB)"
     fi
