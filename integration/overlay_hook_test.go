@@ -435,6 +435,27 @@ func TestOverlayHookAside(t *testing.T) {
 	}
 }
 
+// TestOverlayHookLook looks into an image that was never unmounted, as the guide says.
+func TestOverlayHookLook(t *testing.T) {
+	n := newInitramfs(t, "sh", noted)
+	const image = "upper.img.old.1"
+	n.boot(t, "rootnfsd.overlay=loop:size=16M", writeNote+"sync; cd media/root-home/.rootnfsd; cp upper.img "+image)
+	var script strings.Builder
+	for line := range strings.Lines(readFile(t, "../docs/overlay.md")) {
+		if strings.HasPrefix(line, "    ") && strings.Contains(line, image) {
+			fmt.Fprintln(&script, strings.ReplaceAll(strings.TrimSpace(line), "/mnt", n.path("mnt")))
+		}
+	}
+	mkdir(t, n.path("mnt"))
+	r := finish(t, exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "cd "+n.path("home/.rootnfsd")+"\n"+script.String()+
+		"cat "+n.path("mnt/upper/etc/note")+"; findmnt -no OPTIONS "+n.path("mnt")+" | tr , '\n'"))
+	for _, want := range []string{"changed", "ro", "nosuid", "nodev", "noexec"} {
+		if !strings.Contains("\n"+r.stdout, "\n"+want+"\n") {
+			t.Errorf("%s\nprints %q, %s; want %s in it", script.String(), r.stdout, r.stderr, want)
+		}
+	}
+}
+
 // TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address, but not
 // with another card, as another node may have its address by now.
 func TestOverlayHookLock(t *testing.T) {
