@@ -799,6 +799,19 @@ M /etc/fstab
 	}
 }
 
+// layOverlayroot does what overlayroot does.
+const layOverlayroot = `mkdir /media/root-ro /media/root-rw
+mount -t tmpfs tmpfs-root /media/root-rw
+mkdir -p /media/root-rw/overlay /media/root-rw/overlay-workdir/_
+mount --move "$root" /media/root-ro
+mount -t overlay -o lowerdir=/media/root-ro,upperdir=/media/root-rw/overlay,workdir=/media/root-rw/overlay-workdir/_ overlayroot "$root"
+cd "$root"
+for dir in media/root-ro media/root-rw; do
+    mkdir -p $dir
+    mount --move /$dir $dir
+done
+`
+
 // TestOverlayTool has a node say what is and what will be, and what is wrong with it, with the programs of busybox.
 func TestOverlayTool(t *testing.T) {
 	n := newInitramfs(t, "sh", files{
@@ -806,6 +819,7 @@ func TestOverlayTool(t *testing.T) {
 	})
 	n.addBusybox(t)
 	const image = "loop:size=16M"
+	const overlayroot = "overlayroot"
 	const asUser = "# as a user\n"
 	disk := "device:" + n.disk(t, "mke2fs", "-q", "-t", "ext4")
 	for _, c := range []struct {
@@ -853,6 +867,8 @@ func TestOverlayTool(t *testing.T) {
 			[]string{"WRONG  the upper may take 90 % of the memory", "WRONG  nothing is mounted at /home, though it should be", "WRONG  the journal is kept in /var/log/journal", "OK     the machine-id is this node's", "4 WRONG"}},
 		{"doctor, with a full upper", "tmpfs:size=2M", "head -c 1950000 /dev/zero >/full; mount -t tmpfs home /home; tool doctor",
 			[]string{"WRONG  the upper is full to 9", "       -> see what fills it: rootnfsd-overlay diff; or make it larger: rootnfsd.overlay=tmpfs:size=...", "WRONG  /home is tmpfs, and no NFS comes when somebody looks"}},
+		{"with overlayroot", overlayroot, "echo x >/etc/note; tool status; tool diff /etc; tool doctor",
+			[]string{"mode:      not rootnfsd's", "upper:     ", "M /etc/note", "OK     / is an overlay (", "WRONG  /media/root-ro is tmpfs, not NFS", "OK     the upper is full to", "WRONG  nothing is mounted at /home: what is written there is lost"}},
 		{"doctor, with a wrong word", "junk", "tool doctor",
 			[]string{"WRONG  the overlay is not what was wanted: rootnfsd.overlay=junk is none of", "WRONG  nothing is mounted at /home: what is written there is lost"}},
 	} {
@@ -861,7 +877,11 @@ func TestOverlayTool(t *testing.T) {
 			if strings.HasPrefix(c.script, asUser) {
 				chroot = "chroot --userspec=1000:1000 . "
 			}
-			got := n.boot(t, "rootnfsd.version=a rootnfsd.overlay="+c.overlay, "mount -t proc proc proc; mount --bind /dev dev; mount --bind /run run; cat >tmp/run.sh <<'END'\n"+
+			words, before := "rootnfsd.version=a rootnfsd.overlay="+c.overlay, ""
+			if c.overlay == overlayroot {
+				words, before = "overlayroot=tmpfs", layOverlayroot
+			}
+			got := n.boot(t, words, before+"mount -t proc proc proc; mount --bind /dev dev; mount --bind /run run; cat >tmp/run.sh <<'END'\n"+
 				"tool() { busybox sh /usr/local/sbin/rootnfsd-overlay \"$@\"; }\n"+c.script+"\ntrue\nEND\n"+chroot+"/bin/sh /tmp/run.sh")
 			rest := got
 			for _, want := range c.want { // in this order
