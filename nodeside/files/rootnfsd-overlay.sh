@@ -166,7 +166,7 @@ ask() {
         next=$apart/rootnfsd/next
         mkdir -p "$apart/rootnfsd"
     fi
-    [ -n "$next" ] || die "the node could not reach $wanted when it booted, or another node has it (rootnfsd-overlay status), so nothing can be left there"
+    [ -n "$next" ] || die "the node could not use $wanted when it booted (rootnfsd-overlay status), so nothing can be left there"
     if [ "$1" = enable ]; then
         rm -f "$next"
     else
