@@ -980,7 +980,6 @@ func TestLongOverlayHookPowerCutDevice(t *testing.T) {
 	n := newInitramfs(t, "sh", noted)
 	device := n.disk(t, "mke2fs", "-q", "-t", "ext4")
 	words := "rootnfsd.version=a rootnfsd.overlay=device:" + device
-	n.boot(t, words, writeNote)
 	copyTo := func(from, to string) {
 		t.Helper()
 		if r := finish(t, exec.Command("dd", "if="+from, "of="+to, "bs=1M", "conv=fsync")); r.status != 0 {
@@ -988,6 +987,20 @@ func TestLongOverlayHookPowerCutDevice(t *testing.T) {
 		}
 	}
 	before := n.path("before")
+	copyTo(device, before) // without an upper
+	cuts := 0
+	for n.cutAt(t, cuts+1); n.start(t, words, "").status != 0; n.cutAt(t, cuts+1) {
+		cuts++
+		n.cutAt(t, 0)
+		n.boot(t, words, "")
+		if mode := n.status(t, "mode"); mode != "device" {
+			t.Errorf("new, cut at step %d: mode %s, problem %s", cuts, mode, n.status(t, "problem"))
+		}
+		copyTo(before, device)
+	}
+	t.Logf("new: cut at each of %d steps", cuts)
+	n.cutAt(t, 0)
+	n.boot(t, words, writeNote)
 	copyTo(device, before)
 	for _, more := range []string{",move", " rootnfsd.version=b"} {
 		cuts := 0
