@@ -156,7 +156,7 @@ func TestDraft(t *testing.T) {
 	f := draftFleet(t)
 	f.start()
 	out := cli(t, "draft", "v3", "--from", "v1", "--node", "pi-01", f.at)
-	for _, want := range []string{filepath.Join(f.store, "v3"), "pi-01", "/images@v3,v3,tcp,nolock,rw,hard", "overlayroot=disabled"} {
+	for _, want := range []string{filepath.Join(f.store, "v3"), "pi-01", "/images@v3,v3,tcp,nolock,rw,hard", "overlayroot=disabled", "no rootnfsd.overlay="} {
 		if !strings.Contains(out, want) {
 			t.Errorf("draft says %q; want %q in it", out, want)
 		}

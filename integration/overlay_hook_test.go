@@ -137,6 +137,19 @@ func (n *initramfs) expect(t *testing.T, mode, problem string) {
 	}
 }
 
+// expectNotice looks at whether the last boot had its image, and told a part of what is no problem.
+func (n *initramfs) expectNotice(t *testing.T, notice string) {
+	t.Helper()
+	n.expect(t, "loop", "")
+	got := n.status(t, "notice")
+	if !strings.Contains(got, notice) {
+		t.Errorf("notice %q; want %q", got, notice)
+	}
+	if !strings.Contains(n.read(t, "kmsg")+n.read(t, "console"), got) {
+		t.Errorf("the notice %q is not on the console", got)
+	}
+}
+
 // saved returns the note in each image of the home, by name.
 func (n *initramfs) saved(t *testing.T) map[string]string {
 	t.Helper()
@@ -196,32 +209,56 @@ func TestOverlayHook(t *testing.T) {
 				t.Errorf("the upper was made over %q; want a", got)
 			}
 			expect(t, words, readNote+"head -c 40000000 /dev/zero >full 2>/dev/null || echo full; rm full; echo x >x && echo goes on", "changed\nfull\ngoes on\n")
+			write(t, n.path("home/.rootnfsd/upper.img.old.08"), "somebody's\n")
 			expect(t, words+",move,old=2", readNote+"echo second >etc/note", "version\n")
 			expect(t, words+",move,old=2", readNote+"echo third >etc/note", "version\n")
 			expect(t, words+",move,old=2", readNote, "version\n")
-			if got := fmt.Sprint(n.saved(t)); got != "map[upper.img: upper.img.old.2:second\n upper.img.old.3:third\n]" {
-				t.Errorf("afterwards there is %q; want the last two, and a new one", got)
+			if got := fmt.Sprint(n.saved(t)); got != "map[upper.img: upper.img.old.08: upper.img.old.2:second\n upper.img.old.3:third\n]" {
+				t.Errorf("afterwards there is %q; want the last two, a new one, and somebody's", got)
 			}
 			expect(t, words+",clear", writeNote+readNote, "changed\n")
 			expect(t, words+",clear", readNote, "version\n")
 			n.expect(t, "loop", "")
+			for size, want := range map[string]int{"2097152": 2 << 20, "3072k": 3 << 20, "4M": 4 << 20} {
+				n.boot(t, "rootnfsd.overlay=loop:clear,size="+size, "")
+				if got := len(n.read(t, "home/.rootnfsd/upper.img")); got != want {
+					t.Errorf("with size=%s the image has %d bytes; want %d", size, got, want)
+				}
+			}
 		})
 		t.Run("another version", func(t *testing.T) {
 			const image = "rootnfsd.overlay=loop:size=16M"
 			expect(t, "rootnfsd.version=a "+image+",clear", writeNote, "")
 			expect(t, "rootnfsd.version=b "+image+",on-change=keep", readNote, "changed\n")
-			n.expect(t, "loop", "the changes were made over another version (a), and are kept over b")
+			n.expectNotice(t, "the changes were made over another version (a), and are kept over b")
 			expect(t, "rootnfsd.version=b "+image, readNote, "version\n")
-			n.expect(t, "loop", "moved aside")
+			n.expectNotice(t, "moved aside")
 			if got := n.saved(t)["upper.img.old.4"]; got != "changed\n" {
 				t.Errorf("moved aside is %q; want what was written: %q", got, n.saved(t))
 			}
 			expect(t, "rootnfsd.version=b "+image, readNote+writeNote, "version\n")
 			n.expect(t, "loop", "")
 			expect(t, "rootnfsd.version=c "+image+",on-change=clear", readNote, "version\n")
-			n.expect(t, "loop", "cleared")
+			n.expectNotice(t, "cleared")
 			expect(t, "rootnfsd.version=c "+image, readNote, "version\n")
 			n.expect(t, "loop", "")
+		})
+		t.Run("the server's number", func(t *testing.T) {
+			for _, c := range []struct{ fsid, want string }{
+				{"9e62708a7c5be6d3:0", "9e62708a7c5be6d3"},
+				{"62708a7c5be6d3:0", "0062708a7c5be6d3"},
+				{"1:2", "1:2"},
+				{"0:0", "192.0.2.2:/images"},
+			} {
+				write(t, n.path("fsid"), c.fsid+"\n")
+				n.boot(t, "rootnfsd.overlay=tmpfs", "")
+				if got := n.status(t, "version"); got != c.want {
+					t.Errorf("of a server's number %s, the version is %q; want %s", c.fsid, got, c.want)
+				}
+			}
+			if err := os.Remove(n.path("fsid")); err != nil {
+				t.Fatal(err)
+			}
 		})
 		t.Run("asked for on the node", func(t *testing.T) {
 			const words = "rootnfsd.overlay=loop:size=16M"
@@ -252,6 +289,7 @@ func TestOverlayHookFails(t *testing.T) {
 		spoil         func(*testing.T, *initramfs)
 		problem       string
 	}{
+		{"no mode", "", nil, "rootnfsd.overlay= is none of tmpfs, loop, device and off"},
 		{"an unknown mode", "tmpf:size=1M", nil, "rootnfsd.overlay=tmpf is none of tmpfs, loop, device and off"},
 		{"an unknown option", "tmpfs:sized=1M", nil, "rootnfsd.overlay=tmpfs has no option sized=1M"},
 		{"an option of another mode", "loop:zram", nil, "rootnfsd.overlay=loop has no option zram"},
@@ -262,7 +300,10 @@ func TestOverlayHookFails(t *testing.T) {
 		{"a part of what", "loop:size=30%", nil, "size=30% is no size"},
 		{"more than numbers can say", "tmpfs:size=99999999999999999999999G", nil, "is no size"},
 		{"a pattern", "tmpfs:*", nil, "no option *"},
-		{"too small for a file system", "loop:size=1", nil, "no image can be made"},
+		{"a forgotten % or M", "tmpfs:size=30", nil, "size=30 is no size: want something like 30% or 256M, and 1M at least"},
+		{"too small for an upper", "tmpfs:zram,size=1023k", nil, "size=1023k is no size"},
+		{"too small for an image", "loop:size=1", nil, "size=1 is no size: want something like 2G, and 1M at least"},
+		{"almost 1 MiB", "loop:size=1048575", nil, "size=1048575 is no size"},
 		{"many old ones", "loop:old=100", nil, "no option old=100"},
 		{"no device named", "device", nil, "says no device"},
 		{"a device by its number", "device:7", nil, "7 is no device"},
@@ -301,7 +342,14 @@ func TestOverlayHookFails(t *testing.T) {
 			mkdir(t, n.path("home/.rootnfsd/upper.img"))
 		}, "is no file"},
 		{"another node's upper", image, inHome("upper.lock", "192.0.2.8 52:54:00:00:00:08 boot\n"), "belongs to the node 192.0.2.8 (52:54:00:00:00:08)"},
-		{"somebody's upper", image, inHome("upper.lock", ""), "belongs to the node ?"},
+		{"somebody's upper", image, inHome("upper.lock/x", ""), "belongs to the node ?"},
+		{"a lock that cannot be replaced", image, func(t *testing.T, n *initramfs) {
+			inHome("upper.lock", "192.0.2.8 00:00:00:00:00:00 earlier\n")(t, n)
+			n.program(t, "mv", "exit 1")
+		}, "the lock of the upper in 192.0.2.2:/home cannot be replaced"},
+		{"words in several lines", image, func(t *testing.T, n *initramfs) {
+			n.program(t, "mke2fs", `printf 'first\nsecond\n\nthird\n' >&2; exit 1`)
+		}, "no image can be made in 192.0.2.2:/home: first second  third. What is written is in memory"},
 		{"no mke2fs", image, func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "no image can be made"},
 		{"no loop devices", image, func(t *testing.T, n *initramfs) { n.program(t, "losetup", "exit 1") }, "no loop device"},
 		{"no zram", "tmpfs:zram", func(t *testing.T, n *initramfs) { os.Remove(n.path("bin/mke2fs")) }, "zram"},
@@ -363,15 +411,63 @@ func TestOverlayHookDamaged(t *testing.T) {
 	}
 }
 
-// TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address or with
-// another card.
+// TestOverlayHookAside cuts the power when an image was set aside and there is no new one: the node says where it is.
+func TestOverlayHookAside(t *testing.T) {
+	const words = "rootnfsd.overlay=loop:size=16M"
+	n := newInitramfs(t, "sh", noted)
+	for _, c := range []struct{ aside, problem string }{
+		{"", ""},
+		{"upper.img.damaged.2", "what was written is in upper.img.damaged.2"},
+		{"upper.img.old.10", "what was written is in upper.img.old.10 or upper.img.damaged.2"},
+	} {
+		if c.aside != "" {
+			if err := os.Rename(n.path("home/.rootnfsd/upper.img"), n.path("home/.rootnfsd/"+c.aside)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(t, n.path("home/.rootnfsd/upper.img.new"), "")
+		if got := n.boot(t, words, readNote); got != "version\n" {
+			t.Errorf("the node reads %q", got)
+		}
+		n.expect(t, "loop", c.problem)
+		n.boot(t, words, "")
+		n.expect(t, "loop", "")
+	}
+}
+
+// TestOverlayHookLook looks into an image that was never unmounted, as the guide says.
+func TestOverlayHookLook(t *testing.T) {
+	n := newInitramfs(t, "sh", noted)
+	const image = "upper.img.old.1"
+	n.boot(t, "rootnfsd.overlay=loop:size=16M", writeNote+"sync; cd media/root-home/.rootnfsd; cp upper.img "+image)
+	var script strings.Builder
+	for line := range strings.Lines(readFile(t, "../docs/overlay.md")) {
+		if strings.HasPrefix(line, "    ") && strings.Contains(line, image) {
+			fmt.Fprintln(&script, strings.ReplaceAll(strings.TrimSpace(line), "/mnt", n.path("mnt")))
+		}
+	}
+	mkdir(t, n.path("mnt"))
+	r := finish(t, exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", "cd "+n.path("home/.rootnfsd")+"\n"+script.String()+
+		"cat "+n.path("mnt/upper/etc/note")+"; findmnt -no OPTIONS "+n.path("mnt")+" | tr , '\n'"))
+	for _, want := range []string{"changed", "ro", "nosuid", "nodev", "noexec"} {
+		if !strings.Contains("\n"+r.stdout, "\n"+want+"\n") {
+			t.Errorf("%s\nprints %q, %s; want %s in it", script.String(), r.stdout, r.stderr, want)
+		}
+	}
+}
+
+// TestOverlayHookLock has two nodes claim one upper: the first has it, and has it back under another address, but not
+// with another card, as another node may have its address by now.
 func TestOverlayHookLock(t *testing.T) {
 	const words = "rootnfsd.overlay=loop:size=16M"
 	n := newInitramfs(t, "sh", noted)
 	lock := n.path("home/.rootnfsd/upper.lock")
 	for _, c := range []struct{ name, owner, mode, problem string }{
-		{"its own", "192.0.2.9 52:54:00:00:00:01 earlier", "loop", ""},
+		{"its own", "192.0.2.9 00:00:00:00:00:00 earlier", "loop", ""},
 		{"its own at another address", "192.0.2.8 00:00:00:00:00:00 earlier", "loop", ""},
+		{"its own, without a card", "192.0.2.9 - earlier", "loop", ""},
+		{"another's at its address", "192.0.2.9 52:54:00:00:00:01 earlier", "tmpfs", "if that is gone for good, or is this one with another card, remove .rootnfsd/upper.lock there"},
+		{"another's, without a card", "192.0.2.8 - earlier", "tmpfs", "belongs to the node 192.0.2.8 (-)"},
 		{"another's", "192.0.2.8 52:54:00:00:00:08 earlier", "tmpfs", "belongs to the node 192.0.2.8"},
 		{"of nodes without addresses", "- - earlier", "tmpfs", "belongs to the node -"},
 		{"text", "* [ $(reboot)", "tmpfs", "belongs to the node *"},
@@ -389,6 +485,38 @@ func TestOverlayHookLock(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a claim that is a directory", func(t *testing.T) {
+		claim := n.path("home/.rootnfsd/claim.x")
+		mkdir(t, claim)
+		for range 2 { // the lock is new, and is there
+			n.boot(t, words, "")
+			n.expect(t, "loop", "")
+		}
+		if err := os.Remove(claim); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("of a node that found no room", func(t *testing.T) {
+		write(t, lock, "")
+		n.boot(t, words, "")
+		n.expect(t, "loop", "")
+	})
+	t.Run("no room, which only reading tells", func(t *testing.T) {
+		before := n.read(t, "home/.rootnfsd/upper.lock")
+		boot := strings.TrimSpace(readFile(t, "/proc/sys/kernel/random/boot_id"))
+		before = strings.Replace(before, boot, "earlier", 1)
+		write(t, lock, before)
+		if err := os.Symlink("/dev/null", n.path("home/.rootnfsd/claim."+boot)); err != nil {
+			t.Fatal(err)
+		}
+		n.boot(t, words, "")
+		n.expect(t, "tmpfs", "nothing can be written to 192.0.2.2:/home: it may be full")
+		if after := n.read(t, "home/.rootnfsd/upper.lock"); after != before {
+			t.Errorf("the lock is %q; want %q", after, before)
+		}
+		n.boot(t, words, "")
+		n.expect(t, "loop", "")
+	})
 	if claims, _ := filepath.Glob(n.path("home/.rootnfsd/claim.*")); len(claims) > 0 {
 		t.Errorf("claims are left: %q", claims)
 	}
@@ -411,10 +539,33 @@ func TestOverlayHookDevice(t *testing.T) {
 				t.Errorf("with %s, %s prints %q; want %q", b.words, b.then, got, b.want)
 			}
 		}
-		if n.expect(t, "tmpfs", ""); n.status(t, "disabled") != "yes" {
+		if n.expect(t, "tmpfs", ""); n.status(t, "asked") != "disable" {
 			t.Error("the disk is used though it was disabled")
 		}
 	})
+	for _, name := range []string{"upper", "work"} {
+		t.Run("somebody's "+name, func(t *testing.T) {
+			n := newInitramfs(t, "sh", noted)
+			device := n.disk(t, "mke2fs", "-q", "-t", "ext4")
+			n.onDisk(t, device, "mkdir "+name+"; echo mine >"+name+"/thesis")
+			for _, version := range []string{"a", "b"} {
+				n.boot(t, "rootnfsd.version="+version+" rootnfsd.overlay=device:"+device, writeNote)
+				n.expect(t, "tmpfs", "there is something named "+name+" that no node made")
+			}
+			if got := n.onDisk(t, device, "cat */thesis; mv "+name+" mine"); got != "mine\n" {
+				t.Errorf("on the disk there is %q; want what was there", got)
+			}
+			for _, version := range []string{"a", "b"} {
+				n.boot(t, "rootnfsd.version="+version+" rootnfsd.overlay=device:"+device, "")
+				if mode := n.status(t, "mode"); mode != "device" {
+					t.Errorf("renamed: mode %s", mode)
+				}
+			}
+			if got := n.onDisk(t, device, "cat */thesis"); got != "mine\n" {
+				t.Errorf("renamed, on the disk there is %q; want what was there", got)
+			}
+		})
+	}
 	for _, c := range []struct {
 		name    string
 		make    []string
@@ -455,6 +606,18 @@ func (n *initramfs) disk(t *testing.T, mkfs ...string) string {
 		}
 	})
 	return device
+}
+
+// onDisk runs a script on the file system of a disk, and returns what it printed.
+func (n *initramfs) onDisk(t *testing.T, device, script string) string {
+	t.Helper()
+	dir := n.path("mnt")
+	mkdir(t, dir)
+	r := finish(t, exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-euc", `mount "$1" "$2"; (cd "$2"; `+script+`); umount "$2"`, "sh", device, dir))
+	if r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	return r.stdout
 }
 
 // TestOverlayHookHostile has a version that tries to have the hook write elsewhere.
@@ -581,13 +744,14 @@ exec %[3]s "$@"`, n.path("left"), n.path("pid"), program))
 func TestOverlayDiff(t *testing.T) {
 	n := newInitramfs(t, "sh", files{
 		"a/same": "same\n", "a/content": "old\n", "a/mode": "x", "a/gone": "x", "a/dir/below": "x", "a/dir/.hidden": "x",
-		"a/replaced/old": "x", "a/replaced/stays": "x", "a/to-file/x": "x", "a/to-dir": "x", "a/touched": "x", "a/longer": "12345678\n", "proc/.keep": "", "tmp/.keep": "",
+		"a/replaced/old": "x", "a/replaced/stays": "x", "a/to-file/x": "x", "a/to-dir": "x", "a/touched": "x", "a/longer": "12345678\n", "proc/.keep": "", "run/.keep": "", "tmp/.keep": "",
+		"home/pi/.profile": "x", "home/gone": "x", "etc/fstab": noted["etc/fstab"], "etc/hosts": "x",
 	})
 	if err := os.Symlink("old", n.path("version/a/link")); err != nil {
 		t.Fatal(err)
 	}
 	n.addBusybox(t)
-	got := n.boot(t, "rootnfsd.overlay=tmpfs", `mount -t proc proc proc; cat >run.sh <<'END'
+	got := n.boot(t, "rootnfsd.overlay=tmpfs", `mount -t proc proc proc; mount -t tmpfs run run; cat >run.sh <<'END'
 cd /a
 echo new >content; chmod 600 mode; rm gone; rm -r dir; rm -r replaced; mkdir replaced; printf x >replaced/stays; echo x >replaced/new
 rm -r to-file; echo x >to-file; rm to-dir; mkdir to-dir; echo x >to-dir/x; touch touched; echo 87654321 >longer; ln -sfn new link
@@ -595,7 +759,12 @@ mkdir -p new/below/.dot; echo x >new/below/file; mkfifo new/fifo; ln -s /nowhere
 echo x >"two  words"; echo x >-n; echo x >'*'; echo x >.dot; echo x >..dots; echo x >"$(printf 'line\nD passwd')"
 chown 1000 same; chown 0 same; echo gone >temp; rm temp
 rm /run.sh
-exec busybox sh /usr/local/sbin/rootnfsd-overlay diff
+rm /home/gone; echo x >/home/pi/new; mount -t tmpfs home /home; mkdir /home/guest
+before=$(cat /proc/mounts)
+busybox sh /usr/local/sbin/rootnfsd-overlay diff
+[ "$(cat /proc/mounts)" = "$before" ] || echo "there are other mounts"
+echo "x /x nfs" >>/etc/fstab
+busybox sh /usr/local/sbin/rootnfsd-overlay diff /etc
 END
 chroot . /bin/sh /run.sh`)
 	want := `A /a/*
@@ -621,11 +790,27 @@ M /a/to-dir
 A /a/to-dir/x
 M /a/to-file
 A /a/two  words
+D /home/gone
+A /home/pi/new
+M /etc/fstab
 `
 	if got != want {
 		t.Errorf("the difference is\n%s\nwant\n%s", got, want)
 	}
 }
+
+// layOverlayroot does what overlayroot does.
+const layOverlayroot = `mkdir /media/root-ro /media/root-rw
+mount -t tmpfs tmpfs-root /media/root-rw
+mkdir -p /media/root-rw/overlay /media/root-rw/overlay-workdir/_
+mount --move "$root" /media/root-ro
+mount -t overlay -o lowerdir=/media/root-ro,upperdir=/media/root-rw/overlay,workdir=/media/root-rw/overlay-workdir/_ overlayroot "$root"
+cd "$root"
+for dir in media/root-ro media/root-rw; do
+    mkdir -p $dir
+    mount --move /$dir $dir
+done
+`
 
 // TestOverlayTool has a node say what is and what will be, and what is wrong with it, with the programs of busybox.
 func TestOverlayTool(t *testing.T) {
@@ -634,6 +819,9 @@ func TestOverlayTool(t *testing.T) {
 	})
 	n.addBusybox(t)
 	const image = "loop:size=16M"
+	const overlayroot = "overlayroot"
+	const asUser = "# as a user\n"
+	disk := "device:" + n.disk(t, "mke2fs", "-q", "-t", "ext4")
 	for _, c := range []struct {
 		name, overlay, script string
 		want                  []string // lines of what it says, or how they begin
@@ -646,22 +834,55 @@ func TestOverlayTool(t *testing.T) {
 			[]string{"version", "mode:      in memory (50% at most)", "next boot: in memory: disabled (rootnfsd-overlay enable)", "next boot: as the command line says"}},
 		{"clear, taken back", image, "tool clear; tool enable; tool status", []string{"next boot: as the command line says"}},
 		{"enabled", image, "cat /etc/note; tool status", []string{"kept", "mode:      image on the server"}},
+		{"no room, which only reading tells", image, "ln -s /dev/null /media/root-home/.rootnfsd/next.new; tool disable 2>&1 || echo status $?; tool status; ls /media/root-home/.rootnfsd",
+			[]string{"rootnfsd-overlay: nothing can be written to /media/root-home/.rootnfsd/next: it may be full", "status 1", "next boot: as the command line says", "upper.img\nupper.lock\n"}},
+		{"another node's", image, "echo kept >/etc/note; echo 192.0.2.8 52:54:00:00:00:08 earlier >/media/root-home/.rootnfsd/upper.lock", nil},
+		{"clear of another node's", image, "tool clear 2>&1 || echo status $?; for c in disable enable; do tool $c || echo status $?; done; ls /media/root-home/.rootnfsd; echo clear >/media/root-home/.rootnfsd/next; tool enable; tool status",
+			[]string{"rootnfsd-overlay: the node could not use loop:size=16M when it booted (rootnfsd-overlay status), so nothing can be left there\nstatus 1\nstatus 1\nstatus 1\nupper.img\nupper.lock\n", "mode:      in memory", "PROBLEM:   the upper in 192.0.2.2:/home belongs to the node 192.0.2.8", "next boot: as the command line says"}},
+		{"what another node is to do", image, "cat /media/root-home/.rootnfsd/next; echo disable >/media/root-home/.rootnfsd/next; tool status", []string{"clear\n", "next boot: as the command line says"}},
+		{"what another node is to do, again", image, "tool status; rm /media/root-home/.rootnfsd/next /media/root-home/.rootnfsd/upper.lock", []string{"PROBLEM:   the upper in 192.0.2.2:/home belongs to the node 192.0.2.8"}},
+		{"its own again", image, "cat /etc/note", []string{"kept\n"}},
 		{"clear in memory", "tmpfs:size=2M", "tool clear; tool disable || echo status $?",
 			[]string{"What this node writes is in memory: the next boot begins anew by itself.", "status 1"}},
 
+		{"on a disk", disk, "echo kept >/etc/note; tool disable; tool status", []string{"mode:      disk /dev/loop", "next boot: in memory: disabled"}},
+		{"on a disk, disabled", disk, "cat /etc/note; tool status", []string{"version", "mode:      in memory", "next boot: in memory: disabled (rootnfsd-overlay enable)"}},
+		{"on a disk, disabled, again", disk, "tool status; tool clear; tool status; tool enable; tool status",
+			[]string{"next boot: in memory: disabled (rootnfsd-overlay enable)", "next boot: cleared", "next boot: as the command line says"}},
+		{"on a disk, enabled", disk, "cat /etc/note; tool status", []string{"kept", "mode:      disk /dev/loop", "next boot: as the command line says"}},
+		{"as a user", image, asUser + "tool status", []string{"mode:      image on the server", "next boot: only root can see (sudo rootnfsd-overlay status)"}},
+		{"as a user, on a disk", disk, asUser + "tool status", []string{"mode:      disk", "next boot: as the command line says"}},
+		{"no mode", "", "tool status; tool disable || echo status $?",
+			[]string{"mode:      in memory (50% at most)", "wanted:    rootnfsd.overlay=\n", "PROBLEM:   rootnfsd.overlay= is none of tmpfs, loop, device and off", "status 1"}},
+
 		{"doctor, with an image", image, "tool doctor; echo status $?",
 			[]string{"OK     / is an overlay", "WRONG  /media/root-ro is tmpfs, not NFS", "OK     the upper is full to", "OK     /home is in the upper, which lasts", "WRONG  /etc/machine-id is empty", "2 WRONG", "status 1"}},
+		{"doctor, of another version", image + " rootnfsd.version=b", "tool status; tool doctor",
+			[]string{"notice:    the changes were made over another version (a): they are moved aside", "NOTE   the changes were made over another version (a): they are moved aside", "2 WRONG"}},
+		{"doctor, with a full image", image + " rootnfsd.version=b", "head -c 40000000 /dev/zero >/full; tool doctor",
+			[]string{"WRONG  the upper is full to ", "       -> see what fills it: rootnfsd-overlay diff; or begin anew with a larger one: a larger size= on the kernel's command line, and rootnfsd-overlay clear"}},
+		{"doctor, with a full disk", disk, "head -c 40000000 /dev/zero >/full; tool doctor", []string{"       -> see what fills it: rootnfsd-overlay diff; or make room on the disk /dev/loop"}},
 		{"doctor, with large memory", "tmpfs:size=90%", `mkdir -p /etc/systemd/system /var/log/journal/x; ln -s busybox /bin/journalctl
 			touch /etc/systemd/system/home.automount /var/log/journal/x/system.journal; echo 0123 >/etc/machine-id; tool doctor`,
 			[]string{"WRONG  the upper may take 90 % of the memory", "WRONG  nothing is mounted at /home, though it should be", "WRONG  the journal is kept in /var/log/journal", "OK     the machine-id is this node's", "4 WRONG"}},
 		{"doctor, with a full upper", "tmpfs:size=2M", "head -c 1950000 /dev/zero >/full; mount -t tmpfs home /home; tool doctor",
-			[]string{"WRONG  the upper is full to 9", "WRONG  /home is tmpfs, and no NFS comes when somebody looks"}},
+			[]string{"WRONG  the upper is full to 9", "       -> see what fills it: rootnfsd-overlay diff; or make it larger: rootnfsd.overlay=tmpfs:size=...", "WRONG  /home is tmpfs, and no NFS comes when somebody looks"}},
+		{"with overlayroot", overlayroot, "echo x >/etc/note; tool status; tool diff /etc; tool doctor",
+			[]string{"mode:      not rootnfsd's", "upper:     ", "M /etc/note", "OK     / is an overlay (", "WRONG  /media/root-ro is tmpfs, not NFS", "OK     the upper is full to", "WRONG  nothing is mounted at /home: what is written there is lost"}},
 		{"doctor, with a wrong word", "junk", "tool doctor",
 			[]string{"WRONG  the overlay is not what was wanted: rootnfsd.overlay=junk is none of", "WRONG  nothing is mounted at /home: what is written there is lost"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := n.boot(t, "rootnfsd.version=a rootnfsd.overlay="+c.overlay, "mount -t proc proc proc; mount --bind /dev dev; mount --bind /run run; cat >tmp/run.sh <<'END'\n"+
-				"tool() { busybox sh /usr/local/sbin/rootnfsd-overlay \"$@\"; }\n"+c.script+"\ntrue\nEND\nchroot . /bin/sh /tmp/run.sh")
+			chroot := "chroot . "
+			if strings.HasPrefix(c.script, asUser) {
+				chroot = "chroot --userspec=1000:1000 . "
+			}
+			words, before := "rootnfsd.version=a rootnfsd.overlay="+c.overlay, ""
+			if c.overlay == overlayroot {
+				words, before = "overlayroot=tmpfs", layOverlayroot
+			}
+			got := n.boot(t, words, before+"mount -t proc proc proc; mount --bind /dev dev; mount --bind /run run; cat >tmp/run.sh <<'END'\n"+
+				"tool() { busybox sh /usr/local/sbin/rootnfsd-overlay \"$@\"; }\n"+c.script+"\ntrue\nEND\n"+chroot+"/bin/sh /tmp/run.sh")
 			rest := got
 			for _, want := range c.want { // in this order
 				_, after, ok := strings.Cut("\n"+rest, "\n"+want)
@@ -759,7 +980,6 @@ func TestLongOverlayHookPowerCutDevice(t *testing.T) {
 	n := newInitramfs(t, "sh", noted)
 	device := n.disk(t, "mke2fs", "-q", "-t", "ext4")
 	words := "rootnfsd.version=a rootnfsd.overlay=device:" + device
-	n.boot(t, words, writeNote)
 	copyTo := func(from, to string) {
 		t.Helper()
 		if r := finish(t, exec.Command("dd", "if="+from, "of="+to, "bs=1M", "conv=fsync")); r.status != 0 {
@@ -767,6 +987,20 @@ func TestLongOverlayHookPowerCutDevice(t *testing.T) {
 		}
 	}
 	before := n.path("before")
+	copyTo(device, before) // without an upper
+	cuts := 0
+	for n.cutAt(t, cuts+1); n.start(t, words, "").status != 0; n.cutAt(t, cuts+1) {
+		cuts++
+		n.cutAt(t, 0)
+		n.boot(t, words, "")
+		if mode := n.status(t, "mode"); mode != "device" {
+			t.Errorf("new, cut at step %d: mode %s, problem %s", cuts, mode, n.status(t, "problem"))
+		}
+		copyTo(before, device)
+	}
+	t.Logf("new: cut at each of %d steps", cuts)
+	n.cutAt(t, 0)
+	n.boot(t, words, writeNote)
 	copyTo(device, before)
 	for _, more := range []string{",move", " rootnfsd.version=b"} {
 		cuts := 0

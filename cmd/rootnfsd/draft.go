@@ -31,9 +31,11 @@ it is for. All other nodes get what they got before. rootnfsd seal VERSION makes
 of it and ends the draft; then promote it as any other.
 
 The node must have a name and an address (rootnfsd node set), and its kernel command line
-must say rw and overlayroot=disabled. As long as the draft is one, the node gets nothing
-else, whatever is promoted or pinned. To make it takes root, or CAP_CHOWN, CAP_FOWNER,
-CAP_DAC_OVERRIDE, CAP_MKNOD, CAP_SETFCAP and CAP_SYS_ADMIN; so does the server.
+must say rw and overlayroot=disabled, and no rootnfsd.overlay=, or what is installed goes
+into an overlay and not into the draft; serve --tftp sees to that. As long as the draft is
+one, the node gets nothing else, whatever is promoted or pinned. To make it takes root, or
+CAP_CHOWN, CAP_FOWNER, CAP_DAC_OVERRIDE, CAP_MKNOD, CAP_SETFCAP and CAP_SYS_ADMIN; so does
+the server.
 
 --release has the node boot what is promoted again, so that the draft can be sealed after a
 reboot. Without --from a draft that there is is given to a node, the same or another one.
@@ -182,7 +184,7 @@ func (s *openedStore) makeDraft(c *cli.Context, name string, rollout *exports.Ro
 		return errors.Join(fmt.Errorf("nothing was made: %w", err), drafts.Settle())
 	}
 	s.warnExposed(c.App.ErrWriter, drafts.Tree(name))
-	return s.reportDraft(c, name, fmt.Sprintf("draft %s of %s is in %s: node %s boots it at its next boot, with rw overlayroot=disabled nfsroot=SERVER:/%s@%s,v3,tcp,nolock,rw,hard on its kernel command line",
+	return s.reportDraft(c, name, fmt.Sprintf("draft %s of %s is in %s: node %s boots it at its next boot, with rw overlayroot=disabled nfsroot=SERVER:/%s@%s,v3,tcp,nolock,rw,hard and no rootnfsd.overlay= on its kernel command line",
 		name, from, drafts.Tree(name), node.Name, s.name, name))
 }
 

@@ -4,7 +4,7 @@
 #   $1  the directory of the test, in which are
 #       version/  what the root has      home/     what the server has at /home; none if it is missing
 #       cmdline   the kernel's           bin/      all programs that there are, nfsmount and modprobe made up
-#       hook      the script
+#       hook      the script                       fsid      the server's number for the root, if it has one
 #   $2  the shell that runs the hook, $3 what runs then in the shell of this one: the root is $root
 # What the hook printed is in $1/console, what it told the kernel's log in $1/kmsg.
 set -eu
@@ -21,6 +21,15 @@ mkdir -p "$dir/root"
 mount -t tmpfs 192.0.2.2:/images "$dir/root"
 cp -a "$dir/version/." "$dir/root/"
 mount -o remount,ro "$dir/root"
+
+# What the kernel knows of the root's server.
+if [ -f "$dir/fsid" ]; then
+    mount -t tmpfs tmpfs /proc/fs
+    mkdir /proc/fs/nfsfs
+    read -r fsid <"$dir/fsid"
+    printf 'NV SERVER   PORT DEV          FSID                              FSC\nv3 c0000202  801 0:0          1:0                               no \nv3 c0000202  801 %-12s %-33s no \n' \
+        "$(mountpoint -d "$dir/root")" "$fsid" >/proc/fs/nfsfs/volumes
+fi
 
 export root="$dir/root"
 status=0

@@ -20,14 +20,39 @@ state=/run/rootnfsd-overlay
 
 root=${rootmnt:?}
 
-# Notes for people on the node, one key=value a line; the last of a key counts, but for "problem".
-note() { echo "$1=$2" >>"$state/status"; }
+newline='
+'
+
+# one_line sets text to $1 with its lines joined: programs may say in the second what is wrong.
+one_line() {
+    text=$1
+    while :; do
+        case $text in
+            *"$newline"*) text="${text%%"$newline"*} ${text#*"$newline"}" ;;
+            *) break ;;
+        esac
+    done
+}
+
+# Notes for people on the node, one key=value a line; the last of a key counts, but for "problem" and "notice".
+note() {
+    one_line "$2"
+    echo "$1=$text" >>"$state/status"
+}
 
 # What went wrong is on every console, and in the journal.
 warn() {
     note problem "$1"
-    { echo "<3>rootnfsd-overlay: $1" >/dev/kmsg; } 2>/dev/null || echo "rootnfsd-overlay: $1" >&2
+    tell 3
 }
+
+# So is what was wanted, and people should know.
+notice() {
+    note notice "$1"
+    tell 4
+}
+
+tell() { { echo "<$1>rootnfsd-overlay: $text" >/dev/kmsg; } 2>/dev/null || echo "rootnfsd-overlay: $text" >&2; }
 
 move_mount() { mount -n -o move "$1" "$2" 2>/dev/null || mount -n --move "$1" "$2"; }
 
@@ -43,7 +68,8 @@ mounted() {
 # Reading the command line.
 
 read_words() {
-    wanted='' version='' nfsroot=''
+    unset wanted
+    version='' nfsroot=''
     read -r line </proc/cmdline
     set -f
     for word in $line; do
@@ -56,7 +82,8 @@ read_words() {
     set +f
 }
 
-# is_size is true of a size in bytes, or with k, m or g; with $2 also of a percentage.
+# is_size is true of a size of 1 MiB or more, in bytes or with k, m or g, and sets kib to it; with $2 also of a
+# percentage. Less is no upper, but something that was forgotten.
 is_size() {
     number=$1
     case $1 in
@@ -64,9 +91,19 @@ is_size() {
         *[kKmMgG]) number=${1%?} ;;
     esac
     case $number in
-        '' | 0* | *[!0-9]* | ???????????????*) return 1 ;;
+        '' | 0* | *[!0-9]* | ?????????????*) return 1 ;;
     esac
-    case $1 in *%) [ "$number" -le 100 ] ;; esac
+    case $1 in
+        *%)
+            [ "$number" -le 100 ]
+            return
+            ;;
+        *[kK]) kib=$number ;;
+        *[mM]) kib=$((number * 1024)) ;;
+        *[gG]) kib=$((number * 1024 * 1024)) ;;
+        *) kib=$((number / 1024)) ;;
+    esac
+    [ "$kib" -ge 1024 ]
 }
 
 # parse takes $wanted apart.
@@ -105,11 +142,11 @@ parse() {
     case $kind in
         tmpfs | zram)
             [ -n "${size+set}" ] || size=50%
-            is_size "$size" percent || { reason="size=$size is no size: want something like 30% or 256M" && return 1; }
+            is_size "$size" percent || { reason="size=$size is no size: want something like 30% or 256M, and 1M at least" && return 1; }
             ;;
         loop)
             [ -n "${size+set}" ] || size=2G
-            is_size "$size" || { reason="size=$size is no size: want something like 2G" && return 1; }
+            is_size "$size" || { reason="size=$size is no size: want something like 2G, and 1M at least" && return 1; }
             ;;
         device)
             [ -n "$what" ] || { reason="rootnfsd.overlay=device says no device: want device:LABEL=upper" && return 1; }
@@ -117,8 +154,9 @@ parse() {
     esac
 }
 
-# The server's number for the file system follows from the version's digest. The path may say
-# less: /images is whatever was promoted.
+# The server's number for the file system follows from the version's digest. It is written as in the rootnfsd.version=
+# of the server: 16 digits, without the half that other servers use. The path may say less: /images is whatever was
+# promoted.
 find_version() {
     [ -z "$version" ] || return 0
     device=''
@@ -126,9 +164,13 @@ find_version() {
         [ "$at" != "$root" ] || device=$d
     done </proc/self/mountinfo
     while read -r _ _ _ d fsid _; do
-        [ "$d" != "$device" ] || version=$fsid
+        [ "$d" != "$device" ] || version=${fsid%:0}
     done 2>/dev/null </proc/fs/nfsfs/volumes
-    case $version in '' | 0 | 0:0) version=${nfsroot%%,*} ;; esac
+    case $version in
+        '' | 0) version=${nfsroot%%,*} ;;
+        *:*) ;;
+        *) while [ "${#version}" -lt 16 ]; do version=0$version; done ;;
+    esac
     : "${version:=unknown}"
 }
 
@@ -143,19 +185,22 @@ take_next() {
     [ ! -f "$1" ] || [ -L "$1" ] || read -r asked <"$1"
     case $asked in
         clear) mode=clear ;;
-        disable) note disabled yes && reason='' && return 1 ;;
+        disable) disabled=yes && note asked disable && return 1 ;;
     esac
 }
 
 # done_next forgets it: the upper is as it was asked for.
-done_next() { [ "$asked" != clear ] || rm -f "$1"; }
+done_next() {
+    [ "$asked" != clear ] || rm -f "$1" || warn "what was written is cleared at each boot, for $1 cannot be removed"
+}
 
-# free_name sets name to $1.N that is not there, with an N above all that are.
+# free_name sets name to $1.N that is not there, with an N above all that are. What is named otherwise, such as $1.08,
+# is somebody's.
 free_name() {
     n=0
     for p in "$1".*; do
         p=${p##*.}
-        case $p in '' | *[!0-9]* | ?????????*) ;; *) [ "$p" -le "$n" ] || n=$p ;; esac
+        case $p in '' | 0* | *[!0-9]* | ?????????*) ;; *) [ "$p" -le "$n" ] || n=$p ;; esac
     done
     name=$1.$((n + 1))
 }
@@ -165,7 +210,7 @@ prune() {
     free_name "$1"
     oldest=$((n - old))
     for p in "$1".*; do
-        case ${p##*.} in '' | *[!0-9]* | ?????????*) ;; *) [ "${p##*.}" -gt "$oldest" ] || rm -rf "$p" ;; esac
+        case ${p##*.} in '' | 0* | *[!0-9]* | ?????????*) ;; *) [ "${p##*.}" -gt "$oldest" ] || rm -rf "$p" ;; esac
     done
 }
 
@@ -184,6 +229,7 @@ begin() {
         echo "$version" >"$rw/rootnfsd/version.new" || return
         sync # or a power cut may leave the name without what is in it
         mv "$rw/rootnfsd/version.new" "$rw/rootnfsd/version" || return
+        sync # or there may be an upper that looks as if it were not the node's
         made_over=$version
     fi
     mkdir -p "$rw/upper" "$rw/work"
@@ -195,9 +241,9 @@ stale() {
     [ -n "$made_over" ] && [ "$made_over" != "$version" ] || return 1
     policy=$on_change
     case $policy in
-        keep) warn "the changes were made over another version ($made_over), and are kept over $version: files may not fit together" ;;
-        move) warn "the changes were made over another version ($made_over): they are moved aside" ;;
-        clear) warn "the changes were made over another version ($made_over): they are cleared" ;;
+        keep) notice "the changes were made over another version ($made_over), and are kept over $version: files may not fit together" ;;
+        move) notice "the changes were made over another version ($made_over): they are moved aside" ;;
+        clear) notice "the changes were made over another version ($made_over): they are cleared" ;;
     esac
     [ "$policy" != keep ]
 }
@@ -260,37 +306,50 @@ whoami() {
     me="${address:--} ${mac:--} $boot"
 }
 
-# lock makes the upper this node's own. Nodes cannot lock files of the server, but a link is made by one alone; and
-# whoever has this node's address or card is this node, booted before.
+# is_me is true if the lock is of this node, booted before: it has the same card. An address may be another node's by
+# now, so it counts only where there is no card to go by. An empty lock is of a node that found no room for its name.
+is_me() {
+    [ -f "$dir/upper.lock" ] || return
+    [ -s "$dir/upper.lock" ] || return 0
+    case $its_mac,$mac in
+        -,* | *,-) [ "$address" != - ] && [ "$its_address" = "$address" ] ;;
+        *) [ "$its_mac" = "$mac" ] ;;
+    esac
+}
+
+# lock makes the upper this node's own. Nodes cannot lock files of the server, but a link is made by one alone.
 lock() {
     whoami
     mine=$dir/claim.${boot:-0}
-    echo "$me" >"$mine" || { reason="nothing can be written to $from: it may be full" && return 1; }
+    # A server that is full says so when a file is closed, which the shell does not tell.
+    said=''
+    { echo "$me" >"$mine" && read -r said <"$mine"; } 2>/dev/null
+    if [ "$said" != "$me" ]; then
+        rm -f "$mine"
+        reason="nothing can be written to $from: it may be full"
+        return 1
+    fi
     ln "$mine" "$dir/upper.lock" 2>/dev/null
     owner=''
     [ ! -f "$dir/upper.lock" ] || read -r owner <"$dir/upper.lock"
     if [ "$owner" = "$me" ]; then
         rm -f "$dir"/claim.* # also those of boots that ended here
-        return
+        return 0
     fi
     its_address=${owner%% *} its_mac=${owner#* } its_mac=${its_mac%% *}
-    case $its_address,$its_mac in
-        "$address",* | *,"$mac")
-            if [ "$address,$mac" != -,- ]; then
-                mv -f "$mine" "$dir/upper.lock" || return
-                rm -f "$dir"/claim.*
-                return
-            fi
-            ;;
-    esac
+    if is_me; then
+        mv -f "$mine" "$dir/upper.lock" || { reason="the lock of the upper in $from cannot be replaced" && return 1; }
+        rm -f "$dir"/claim.*
+        return 0
+    fi
     rm -f "$mine"
-    reason="the upper in $from belongs to the node ${its_address:-?} (${its_mac:-?}): if that is gone for good, remove .rootnfsd/upper.lock there"
+    reason="the upper in $from belongs to the node ${its_address:-?} (${its_mac:-?}): if that is gone for good, or is this one with another card, remove .rootnfsd/upper.lock there"
     return 1
 }
 
 make_image() {
     rm -f "$image.new"
-    why=$(mke2fs -q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1 "$image.new" "$size" 2>&1 </dev/null) || {
+    why=$(mke2fs -q -F -t ext4 -m 0 -E nodiscard,lazy_itable_init=1,lazy_journal_init=1 "$image.new" "${kib}k" 2>&1 </dev/null) || {
         rm -f "$image.new"
         reason="no image can be made in $from: $why"
         return 1
@@ -309,6 +368,16 @@ renew() {
     mv -f "$image.new" "$image" || return
     [ "$1" != move ] || prune "$image.old"
     reason=''
+}
+
+# tell_aside says where what was written is, if the power was cut between the two steps of renew.
+tell_aside() {
+    aside=''
+    for how in old damaged; do
+        free_name "$image.$how"
+        [ "$n" = 0 ] || aside="${aside:+$aside or }upper.img.$how.$n"
+    done
+    [ -z "$aside" ] || warn "the image in $from was set aside, and there was no new one yet: what was written is in $aside"
 }
 
 # check_image repairs what needs no decision. With -f it also looks at what was unmounted in good order. Damage is
@@ -357,8 +426,11 @@ set_aside() {
 
 set_up_loop() {
     loop=''
-    mount_home && open_store && take_next "$dir/next" && lock || return
+    mount_home && open_store && lock || return
+    note owned yes # what is in "next" is this node's to say, and to obey
+    take_next "$dir/next" || return
     image=$dir/upper.img
+    [ -e "$image" ] || ! [ -e "$image.new" ] || tell_aside
     rm -f "$image.new"
     if [ -L "$image" ] || { [ -e "$image" ] && ! [ -f "$image" ]; }; then
         reason="upper.img in $from is no file" && return 1
@@ -414,6 +486,14 @@ set_up_device() {
     fi
     mount -o noatime "$device" "$rw" || { reason="$what cannot be mounted: it needs a file system of Linux, such as mkfs.ext4 makes" && return 1; }
     take_next "$rw/rootnfsd/next" || return
+    if ! [ -f "$rw/rootnfsd/version" ]; then # no node has used it: what is there is somebody's
+        for p in "$rw/upper" "$rw/work"; do
+            if [ -e "$p" ] || [ -L "$p" ]; then
+                reason="on $what there is something named ${p##*/} that no node made: rename it, or use another file system"
+                return 1
+            fi
+        done
+    fi
     over
     rm -rf "$rw/upper.gone"
     policy=$mode
@@ -514,11 +594,11 @@ finish() {
 }
 
 read_words
-[ -n "$wanted" ] || exit 0
+[ -n "${wanted+set}" ] || exit 0
 mkdir -p "$state"
 : >"$state/status"
 note wanted "$wanted"
-reason='' loop=''
+reason='' loop='' disabled=''
 parse || kind=none
 undo_overlayroot
 find_version
@@ -542,7 +622,7 @@ for kind in "$kind" fallback; do
         none) false ;;
     esac && lay_over && done=yes && break
     drop
-    [ "$kind" = fallback ] || [ -z "$reason" ] || warn "$reason. What is written is in memory, and lost at the next boot"
+    [ "$kind" = fallback ] || [ -n "$disabled" ] || warn "${reason:-the overlay cannot be made}. What is written is in memory, and lost at the next boot"
 done
 if [ -z "$done" ]; then
     warn "$reason. Nothing can be written on this node"

@@ -79,12 +79,12 @@ find_layers() {
 # used prints what is used of the file system at $1.
 used() { df -hP "$1" | { read -r _ && read -r _ size used _ percent _ && echo "$used of $size used ($percent)"; }; }
 
-# next_file sets next to the file that the hook obeys at the next boot. Of a disk that is not in use, it is found when
-# that is mounted.
+# next_file sets next to the file that the hook obeys at the next boot. An image may be another node's, and so is that
+# file then. Of a disk that is not in use, it is found when that is mounted.
 next_file() {
     next=''
     case $(noted wanted) in
-        loop*) [ ! -d "$home/.rootnfsd" ] || next=$home/.rootnfsd/next ;;
+        loop*) [ "$(noted owned)" != yes ] || next=$home/.rootnfsd/next ;;
         device*) [ "$(noted mode)" != device ] || next=$rw/rootnfsd/next ;;
     esac
 }
@@ -92,7 +92,7 @@ next_file() {
 status() {
     wanted=$(noted wanted)
     mode=$(noted mode)
-    if [ -z "$wanted" ]; then
+    if [ ! -e "$state/status" ]; then
         if mounted / && [ "$type" = overlay ]; then
             echo "mode:      not rootnfsd's: there is no rootnfsd.overlay= on the kernel's command line, and the root is an overlay"
         else
@@ -113,13 +113,23 @@ status() {
     echo "wanted:    rootnfsd.overlay=$wanted"
     if [ -r "$state/status" ]; then
         while IFS= read -r line; do
-            case $line in problem=*) echo "PROBLEM:   ${line#*=}" ;; esac
+            case $line in
+                problem=*) echo "PROBLEM:   ${line#*=}" ;;
+                notice=*) echo "notice:    ${line#*=}" ;;
+            esac
         done <"$state/status"
     fi
     next_file
     asked=''
-    [ -z "$next" ] || ! [ -r "$next" ] || read -r asked <"$next"
+    if [ -z "$next" ]; then
+        asked=$(noted asked)
+    elif [ "$(id -u)" != 0 ] && ! [ -x "${next%/*}" ]; then
+        asked=unknown
+    elif [ -r "$next" ]; then
+        read -r asked <"$next"
+    fi
     case $asked in
+        unknown) echo "next boot: only root can see (sudo rootnfsd-overlay status)" ;;
         clear) echo "next boot: cleared" ;;
         disable) echo "next boot: in memory: disabled (rootnfsd-overlay enable)" ;;
         *) echo "next boot: as the command line says" ;;
@@ -156,17 +166,26 @@ ask() {
         next=$apart/rootnfsd/next
         mkdir -p "$apart/rootnfsd"
     fi
-    [ -n "$next" ] || die "the node could not reach $wanted when it booted (rootnfsd-overlay status), so nothing can be left there"
+    [ -n "$next" ] || die "the node could not use $wanted when it booted (rootnfsd-overlay status), so nothing can be left there"
     if [ "$1" = enable ]; then
         rm -f "$next"
     else
-        echo "$1" >"$next.new" && sync && mv "$next.new" "$next"
+        # A server that is full says so when a file is closed, which the shell does not tell.
+        said=''
+        { echo "$1" >"$next.new" && sync && read -r said <"$next.new"; } 2>/dev/null
+        if [ "$said" = "$1" ]; then
+            mv "$next.new" "$next"
+        else
+            rm -f "$next.new"
+            false
+        fi
     fi
     done=$?
     if [ -n "$apart" ]; then
         umount "$apart"
+        [ "$done" != 0 ] || echo "asked=$1" >>"$state/status"
     fi
-    [ "$done" = 0 ] || die "nothing can be written to $next"
+    [ "$done" = 0 ] || die "nothing can be written to $next: it may be full"
     case $1 in
         clear) echo "What was written is forgotten at the next boot. (To take that back: rootnfsd-overlay enable)" ;;
         disable) echo "From the next boot on this node writes to memory; what was written until then stays where it is." ;;
@@ -206,7 +225,14 @@ differs() {
 # is_whiteout is true of what says that there is nothing: overlayfs makes devices of number 0.
 is_whiteout() { [ -c "$1" ] && [ "$(stat -c '%t %T' "$1")" = "0 0" ]; }
 
-# walk compares what is in directory $1, with a slash at its end, in a subshell: it calls itself.
+# is_hooks is true of the fstab that the hook makes of the version's, so that systemd leaves the root alone: the same sed.
+is_hooks() {
+    [ "$1" = /etc/fstab ] && [ -f "$lower$1" ] &&
+        sed 's|^\([^#[:space:]][^[:space:]]*[[:space:]]\{1,\}/[[:space:]]\)|#rootnfsd-overlay: \1|' "$lower$1" | cmp -s - "$upper$1"
+}
+
+# walk compares what is in directory $1, with a slash at its end, in a subshell: it calls itself. What is in the working
+# directory is the root without what is mounted in it.
 walk() (
     for p in "$upper$1"* "$upper$1".[!.]* "$upper$1"..?*; do
         there "$p" || continue
@@ -220,7 +246,7 @@ walk() (
             ! differs "$p" "$lower$name" || show M "$name/"
             walk "$name/"
         else
-            ! differs "$p" "$lower$name" || show M "$name"
+            ! differs "$p" "$lower$name" || is_hooks "$name" || show M "$name"
             ! is_dir "$p" || added "$name/"
         fi
     done
@@ -229,7 +255,7 @@ walk() (
     for p in "$lower$1"* "$lower$1".[!.]* "$lower$1"..?*; do
         there "$p" || continue
         name=$1${p##*/}
-        there "$name" || show D "$name$(! is_dir "$p" || echo /)"
+        there ".$name" || show D "$name$(! is_dir "$p" || echo /)"
     done
 )
 
@@ -250,6 +276,9 @@ diff() {
     case $dir in /*) ;; *) die "want a directory from /, such as /etc" ;; esac
     dir=${dir%/}/
     is_dir "$upper$dir" || return 0
+    # A bind of the root lacks what is mounted in it, which hides what is below. Nobody else is to see it.
+    bare=$state/root
+    { mkdir -p "$bare" && mount --bind / "$bare" && cd "$bare" && umount -l "$bare"; } || die "the root cannot be mounted at $bare"
     if is_dir "$lower$dir"; then
         walk "$dir"
     else
@@ -299,6 +328,8 @@ doctor() {
     if [ -n "$problem" ]; then
         wrong "the overlay is not what was wanted: $problem"
     fi
+    notice=$(noted notice)
+    [ -z "$notice" ] || echo "NOTE   $notice"
     doctor_upper
     doctor_home
     doctor_journal
@@ -319,7 +350,13 @@ doctor_upper() {
     percent=${5%\%}
     case $percent in '' | *[!0-9]*) return 0 ;; esac
     if [ "$percent" -ge 90 ]; then
-        wrong "the upper is full to $percent %" "see what fills it: rootnfsd-overlay diff; or make it larger: rootnfsd.overlay=tmpfs:size=..."
+        case $(noted mode) in
+            loop) larger="begin anew with a larger one: a larger size= on the kernel's command line, and rootnfsd-overlay clear" ;;
+            device) larger="make room on the disk $(noted device)" ;;
+            zram) larger="make it larger: rootnfsd.overlay=tmpfs:zram,size=..." ;;
+            *) larger="make it larger: rootnfsd.overlay=tmpfs:size=..." ;;
+        esac
+        wrong "the upper is full to $percent %" "see what fills it: rootnfsd-overlay diff; or $larger"
     else
         ok "the upper is full to $percent % ($3 of $2 KiB)"
     fi
