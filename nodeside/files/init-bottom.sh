@@ -487,7 +487,7 @@ set_up_device() {
     mount -o noatime "$device" "$rw" || { reason="$what cannot be mounted: it needs a file system of Linux, such as mkfs.ext4 makes" && return 1; }
     take_next "$rw/rootnfsd/next" || return
     if ! [ -f "$rw/rootnfsd/version" ]; then # no node has used it: what is there is somebody's
-        for p in "$rw/upper" "$rw/work"; do
+        for p in "$rw/upper" "$rw/work" "$rw/upper.gone"; do
             if [ -e "$p" ] || [ -L "$p" ]; then
                 reason="on $what there is something named ${p##*/} that no node made: rename it, or use another file system"
                 return 1
