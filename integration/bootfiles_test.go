@@ -123,7 +123,7 @@ func TestFirmware(t *testing.T) {
 			}
 		})
 	}
-	f.kill()
+	f.stop()
 	if log := f.log.String(); strings.Contains(log, "Early") || strings.Contains(log, "transfer") {
 		t.Errorf("what is usual is logged as a failure:\n%s", log)
 	}
@@ -314,7 +314,7 @@ func TestNoBootFiles(t *testing.T) {
 	if err != nil || !bytes.HasPrefix(got, []byte("root=/dev/nfs ")) || bytes.ContainsAny(got, "\x00\x01\xff") {
 		t.Errorf("a cmdline.txt of junk: %q, %v", got, err)
 	}
-	f.kill()
+	f.stop()
 	for _, want := range []string{"boot", "cmdline.txt"} {
 		if !strings.Contains(f.log.String(), want) {
 			t.Errorf("the log does not say %q:\n%s", want, &f.log)

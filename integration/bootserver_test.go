@@ -38,9 +38,7 @@ func TestBootFilesServed(t *testing.T) {
 	cli(t, "promote", "v1", at)
 	net := newNet(t)
 	daemon := serve(t, net, at, "--tftp", ":69", "--allow", "192.0.2.0/24")
-	if want := "boot files: TFTP on " + lab.ServerAddress + ":69"; !strings.Contains(daemon.Log(), want) {
-		t.Errorf("serve does not say %q", want)
-	}
+	expectLog(t, daemon, "boot files: TFTP on "+lab.ServerAddress+":69")
 	cli(t, "node", "set", "pi-07", "--serial", "0660cd37", "--cmdline", "panic=3", at)
 
 	expect := func(version string) {

@@ -25,11 +25,7 @@ func TestClients(t *testing.T) {
 	t.Run("with the port mapper", func(t *testing.T) {
 		net := newNet(t)
 		daemon := serve(t, net, "--export", store)
-		for _, want := range []string{"/images  v1  ", lab.ServerAddress + ":2049", "nfsroot=" + lab.ServerAddress + ":/images,v3,tcp,", "port mapper: port 111"} {
-			if !strings.Contains(daemon.Log(), want) {
-				t.Errorf("serve does not say %q at start:\n%s", want, daemon.Log())
-			}
-		}
+		expectLog(t, daemon, "/images  v1  ", lab.ServerAddress+":2049", "nfsroot="+lab.ServerAddress+":/images,v3,tcp,", "port mapper: port 111")
 		checkLibnfs(t, net, "version=3", big)
 		checkShowmount(t, net)
 		checkRPCInfo(t, net)
@@ -60,9 +56,7 @@ func TestForeignPortMapper(t *testing.T) {
 
 	store := newStore(t, map[string]files{"v1": smallTree})
 	daemon := serve(t, net, "--export", store)
-	if log := daemon.Log(); !strings.Contains(log, "rpcbind") {
-		t.Errorf("the log does not say who has port 111: %s", log)
-	}
+	expectLog(t, daemon, "rpcbind")
 	expectOutput(t, net, "golden\n", "nfs-cat", "nfs://127.0.0.1/images/etc/hostname?version=3")
 }
 

@@ -32,9 +32,7 @@ func TestDamage(t *testing.T) {
 	if r := finish(t, net.Command("nfs-cat", "nfs://127.0.0.1/images@v1/etc/hostname?version=3")); r.status == 0 {
 		t.Errorf("a version whose index is damaged is served: %q", r.stdout)
 	}
-	if log := daemon.Log(); !strings.Contains(log, "v1") || !strings.Contains(log, "damaged") {
-		t.Errorf("the log does not say that v1 is damaged:\n%s", log)
-	}
+	expectLog(t, daemon, "v1", "damaged")
 
 	// A pack that goes bad while the daemon is away is noticed by the first read.
 	daemon.Kill()

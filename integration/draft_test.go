@@ -606,7 +606,7 @@ func TestDraftWithoutRoot(t *testing.T) {
 		t.Errorf("MOUNT: %v; want ACCES", err)
 	}
 	f.node(2).boot().expect("etc/issue", "one")
-	f.kill()
+	f.stop()
 	if want := "drafts are served by root"; !strings.Contains(f.log.String(), want) {
 		t.Errorf("the log does not say %q:\n%s", want, &f.log)
 	}

@@ -207,6 +207,7 @@ func (f *fleet) start(flags ...string) {
 	}
 }
 
+// kill ends the server at once: the last lines of its log may be lost.
 func (f *fleet) kill() {
 	if f.serve.Process.Signal(syscall.SIGKILL) == nil {
 		f.serve.Wait()

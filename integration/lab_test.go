@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -203,6 +205,22 @@ func finish(t *testing.T, cmd *exec.Cmd) result {
 		t.Fatal(err)
 	}
 	return result{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// expectLog waits until a server has said all that is wanted: it writes its log when it has time.
+func expectLog(t *testing.T, d *lab.Daemon, want ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		log := d.Log()
+		missing := slices.IndexFunc(want, func(w string) bool { return !strings.Contains(log, w) })
+		if missing < 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("the log does not say %q:\n%s", want[missing], log)
+			return
+		}
+	}
 }
 
 // background runs cmd until it is stopped, or the test ends.

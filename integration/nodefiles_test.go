@@ -279,7 +279,7 @@ func TestNodeFiles(t *testing.T) {
 		user := node(1)
 		user.user = true
 		user.boot()
-		f.kill()
+		f.stop()
 		for _, want := range []string{
 			"_all/etc/bad.tmpl: line 1", "--node-ports any", "/etc/ssh: in the version, that is a directory", "/lib/y: in the version, /lib is a symlink to usr/lib: put it into /usr/lib/y",
 		} {
@@ -305,7 +305,7 @@ func TestNodeFiles(t *testing.T) {
 			t.Errorf("READ: %v; want IO", err)
 		}
 		one.expect("etc/issue", "golden")
-		f.kill()
+		f.stop()
 		if n := strings.Count(f.log.String(), "is damaged"); n != 1 {
 			t.Errorf("it is said %d times:\n%s", n, &f.log)
 		}
