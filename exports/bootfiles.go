@@ -420,7 +420,7 @@ func (b *Boot) Confirmed() {
 	f := b.of
 	done := f.confirmed || all.byKey[f.key] != f // it is known, or was forgotten
 	f.confirmed = true
-	key, was, said := f.key, netip.Addr{}, false
+	key, macs, was, said := f.key, f.macs, netip.Addr{}, false
 	if !done {
 		was, said = all.seenAt(key.id.Serial, key.addr), all.tell(key.addr)
 	}
@@ -431,10 +431,11 @@ func (b *Boot) Confirmed() {
 	x := b.exports
 	x.nodes.tick()
 	n := Netboot{Serial: key.id.Serial, MAC: key.id.MAC, SaidMAC: key.id.MAC != "", Ref: b.Ref, At: instant(x.nodes.now.Load())}
-	if n.MAC == "" {
-		if macs := x.macsAt(key.addr); len(macs) > 0 { // it has answered, so the kernel knows it
-			n.MAC = macs[0]
-		}
+	if len(macs) == 0 {
+		macs = x.macsAt(key.addr) // it has answered, so the kernel knows it by now
+	}
+	if n.MAC == "" && len(macs) > 0 {
+		n.MAC = macs[0]
 	}
 	x.nodes.netbooted(key.addr, fetched{b.Image, n})
 	if said {

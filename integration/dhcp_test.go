@@ -74,7 +74,7 @@ func TestProxyDHCP(t *testing.T) {
 	store := newStore(t, map[string]files{"v1": bootTree("v1")})
 	n := newNet(t)
 	router(t, n)
-	dhcp(t, n, cli(t, "netboot", "dnsmasq", "--server", lab.ServerAddress, "--interface", "br0", "--network", "192.0.2.0/24", "--export", store))
+	dhcp(t, n, dnsmasqConfig(t, "--export", store))
 	pi := newDHCPClient(t, n, "dc:a6:32:01:36:c2")
 	ipxe := newDHCPClient(t, n, "52:54:00:00:00:09")
 	pc := newDHCPClient(t, n, "02:00:00:00:00:09")

@@ -74,8 +74,20 @@ func long(t *testing.T, what string) {
 
 func newNet(t *testing.T) *lab.Net {
 	t.Helper()
+	return untilEnd(t, lab.NewNet)
+}
+
+// host is a machine on the network of another one, until the test ends.
+func host(t *testing.T, n *lab.Net, address, mac string) *lab.Net {
+	t.Helper()
+	return untilEnd(t, func() (*lab.Net, error) { return n.Host(address, mac) })
+}
+
+// untilEnd opens a network, which is closed when the test ends.
+func untilEnd(t *testing.T, open func() (*lab.Net, error)) *lab.Net {
+	t.Helper()
 	require(t, "ip")
-	n, err := lab.NewNet()
+	n, err := open()
 	if err != nil {
 		t.Fatal(err)
 	}

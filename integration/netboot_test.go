@@ -26,8 +26,7 @@ func TestNetboot(t *testing.T) {
 	cli(t, "seal", store)
 	cli(t, "promote", "v1", store)
 	cli(t, "node", "set", "pi-01", "--mac", "52:54:00:00:00:01", "--cmdline", "console=ttyS0 modules-load=overlay", store)
-	netboot := []string{"netboot", "dnsmasq", "--server", lab.ServerAddress, "--interface", "br0", "--network", "192.0.2.0/24", store}
-	stop := dhcp(t, net, cli(t, append(netboot, "--range", "192.0.2.50,192.0.2.99")...))
+	stop := dhcp(t, net, dnsmasqConfig(t, store, "--range", "192.0.2.50,192.0.2.99"))
 	serve(t, net, store, "--allow=192.0.2.0/24", "--tftp=:69")
 	m, err := net.Node(1)
 	if err != nil {
@@ -39,7 +38,7 @@ func TestNetboot(t *testing.T) {
 	expectVersion(t, g, "v1")
 	stop()
 	router(t, net)
-	dhcp(t, net, cli(t, netboot...))
+	dhcp(t, net, dnsmasqConfig(t, store))
 	reboot(t, g, g.Machine())
 	expectNetboot(t, g, "v2")
 
@@ -135,6 +134,12 @@ func replace(t *testing.T, path string, content []byte) {
 	}
 }
 
+// dnsmasqConfig is what netboot prints for the network of a lab.
+func dnsmasqConfig(t *testing.T, args ...string) string {
+	t.Helper()
+	return cli(t, append([]string{"netboot", "dnsmasq", "--server", lab.ServerAddress, "--interface", "br0", "--network", "192.0.2.0/24"}, args...)...)
+}
+
 // dhcp runs dnsmasq with a configuration until it is stopped, or the test ends.
 func dhcp(t *testing.T, n *lab.Net, config string) (stop func()) {
 	t.Helper()
@@ -160,19 +165,4 @@ func router(t *testing.T, n *lab.Net) {
 	t.Helper()
 	r := host(t, n, "192.0.2.254", "02:00:00:00:00:fe")
 	dhcp(t, r, "port=0\ninterface=eth0\nno-ping\ndhcp-range=192.0.2.50,192.0.2.99,255.255.255.0,1h\n")
-}
-
-// host is a machine on the network of another one, until the test ends.
-func host(t *testing.T, n *lab.Net, address, mac string) *lab.Net {
-	t.Helper()
-	h, err := n.Host(address, mac)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := h.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return h
 }

@@ -147,7 +147,7 @@ func TestNodeFilesOfEach(t *testing.T) {
 			args := []string{"node-files", "--for", system, "--home", "192.0.2.1:/home"}
 			installed := func() string {
 				t.Helper()
-				r := finish(t, exec.Command("sh", "-euc", `umask 077; exec "$@"`, "sh", rootnfsd, "node-files", "--for", system, "--home", "192.0.2.1:/home", "--into", tree, "--yes"))
+				r := finish(t, exec.Command("sh", slices.Concat([]string{"-euc", `umask 077; exec "$0" "$@"`, rootnfsd}, args, []string{"--into", tree, "--yes"})...))
 				if r.status != 0 {
 					t.Fatal(r.stderr)
 				}
