@@ -393,8 +393,14 @@ func TestHomesAreForgotten(t *testing.T) {
 	if len(s.homes.byDir) != 0 {
 		t.Error("a home that is idle is kept")
 	}
-	if err := s.resolve(s.peer, h); err != nil {
+	var before, after HomeObject
+	if err := s.ResolveHome(s.peer, h, &before); err != nil {
 		t.Errorf("used again: %v", err)
+	}
+	s.homes.sweep(now.Add(homeIdle))
+	s.homes.sweep(now.Add(2 * homeIdle))
+	if err := s.ResolveHome(s.peer, h, &after); err != nil || !before.SameTree(&after) {
+		t.Errorf("a home that was forgotten in between is another one, or %v", err)
 	}
 	s.restart(t)
 	if err := os.RemoveAll(filepath.Join(s.Dir, host)); err != nil {

@@ -133,8 +133,9 @@ func (o *HomeObject) AppendHandle(b []byte, h fs.Handle) []byte {
 func (o *HomeObject) Squash(c *fs.Cred, anonymous bool) { o.in.of.squash(c, anonymous) }
 
 // SameTree reports whether two objects are of one tree: a node may have a home and drafts, and nothing
-// gets from one to the other but by what is read and written.
-func (o *HomeObject) SameTree(other *HomeObject) bool { return o.in == other.in }
+// gets from one to the other but by what is read and written. A home that nobody used is forgotten, perhaps
+// just before the second of them is looked up.
+func (o *HomeObject) SameTree(other *HomeObject) bool { return o.in.dir == other.in.dir }
 
 // NoteRead notes that so many bytes of the object are being read, for what is told of the node.
 func (o *HomeObject) NoteRead(count uint32) {
