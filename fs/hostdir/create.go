@@ -300,16 +300,16 @@ func (d *object) make(c *fs.Cred, s *fs.SetAttr, mk func(dir int) (int, error)) 
 		if fd, err = mk(d.fd); err != nil {
 			return err
 		}
-		return done(dress(c, fd, s))
+		return done(dress(d.key.tree.host.actor.uid(c), fd, s))
 	})
 	d.changed(&change)
 	return fd, change, failure(err)
 }
 
-// dress gives a new object the attributes that it could not be made with. Only
+// dress gives a new object of uid the attributes that it could not be made with. Only
 // root gives objects away; that others ask for an owner is ignored, as nfsd does.
-func dress(c *fs.Cred, fd int, s *fs.SetAttr) error {
-	if c.UID == 0 && (s.UID != nil || s.GID != nil) {
+func dress(uid uint32, fd int, s *fs.SetAttr) error {
+	if uid == 0 && (s.UID != nil || s.GID != nil) {
 		if err := setOwnerAndMode(fd, s); err != nil {
 			return err
 		}
@@ -339,7 +339,7 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 	case t.marker >= 0:
 		return h, t.commit()
 	}
-	if err := t.syncNew(fd, a.Kind, dressed); err != nil {
+	if err := t.syncNew(fd, a.Kind, dressed || t.apart); err != nil {
 		t.rotate() // as after any flush that fails
 		return h, err
 	}
@@ -348,9 +348,9 @@ func (t *Tree) settle(d *object, fd int, name fs.Name, s *fs.SetAttr, a *fs.Attr
 
 // syncNew brings a new object to the disk, where its directory does not take it along. A
 // file goes by the descriptor that it was made with: its mode may allow no other. What
-// cannot be opened relies on that of the directory, unless it was changed after it was
-// made, which may have come too late for that.
-func (t *Tree) syncNew(fd int, kind fs.Kind, dressed bool) error {
+// cannot be opened relies on that of the directory, unless it is to be brought there by
+// itself: if it was changed after it was made, that may have come too late.
+func (t *Tree) syncNew(fd int, kind fs.Kind, itself bool) error {
 	sync := func(fd int) error { return retry(func() error { return unix.Fsync(fd) }) }
 	switch kind {
 	case fs.Regular:
@@ -360,9 +360,9 @@ func (t *Tree) syncNew(fd int, kind fs.Kind, dressed bool) error {
 			defer unix.Close(dir)
 			return failure(sync(dir))
 		}
-		dressed = true // nobody may open it, or not now
+		itself = true // nobody may open it, or not now
 	}
-	if !dressed {
+	if !itself {
 		return nil
 	}
 	return failure(t.syncAll())

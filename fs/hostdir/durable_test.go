@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -209,16 +210,98 @@ func TestPowerCutShared(t *testing.T) {
 	}
 }
 
-// TestPowerCutWithoutJournal makes a file and a directory on a file system where
-// the fsync of a directory does not take along what is in it.
-func TestPowerCutWithoutJournal(t *testing.T) {
-	disk := newDisk(t, tempDir(t), "ext2", 12)
+// TestPowerCutJoined cuts the power when somebody who came alone was acknowledged by a
+// flush of those who were not, and who have yet to commit.
+func TestPowerCutJoined(t *testing.T) {
+	disk := newDisk(t, tempDir(t), "ext4", 12)
 	w := openWorld(t, disk.dir)
-	w.create(root, "f", 0o640)
-	w.mkdir(root, "d", 0o750)
-	after := disk.copy(t).dir
-	if f, d := stat(after+"/f"), stat(after+"/d"); f.Mode != unix.S_IFREG|0o640 || d.Mode != unix.S_IFDIR|0o750 {
-		t.Errorf("modes %o and %o", f.Mode, d.Mode)
+	h := w.create(root, "f", 0o600)
+	o, err := w.get(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.put(o)
+	var others sync.WaitGroup
+	next := func(is func(*round) bool) {
+		for ok := false; !ok; runtime.Gosched() {
+			o.flush.mu.Lock()
+			ok = o.flush.next != nil && is(o.flush.next)
+			o.flush.mu.Unlock()
+		}
+	}
+	w.volume.commit.turn.Lock() // nobody's commit ends
+	o.flush.turn.Lock()         // a flush is under way
+	w.volume.waiting.Add(1)
+	others.Go(func() {
+		if _, _, err := w.Write(root, h, 0, []byte("x"), fs.FileSync); err != nil {
+			t.Error(err)
+		}
+	})
+	next(func(*round) bool { return true })
+	w.volume.waiting.Store(0)
+	alone := make(chan error)
+	go func() {
+		_, err := w.Setattr(root, h, &fs.SetAttr{Mode: ptr(uint32(0o644))}, nil)
+		alone <- err
+	}()
+	next(func(r *round) bool { return r.how == whole })
+	o.flush.turn.Unlock()
+	if err := <-alone; err != nil {
+		t.Error(err)
+	}
+	if m := stat(disk.copy(t).dir + "/f").Mode; m != unix.S_IFREG|0o644 {
+		t.Errorf("the mode that was acknowledged is lost: %o", m)
+	}
+	w.volume.commit.turn.Unlock()
+	others.Wait()
+}
+
+// TestPowerCutWithoutJournal makes one of each on file systems where the fsync of a
+// directory does not take along what is in it.
+func TestPowerCutWithoutJournal(t *testing.T) {
+	long := strings.Repeat("long", 100) // which has a block of its own
+	for name, disk := range map[string]*disk{
+		"ext2": newDisk(t, tempDir(t), "ext2", 12),
+		"ext4": newDisk(t, tempDir(t), "ext2", 12, "-O", "extents,64bit,metadata_csum", "-b", "1024", "-I", "1024"), // no block has two inodes
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := openWorld(t, disk.dir)
+			var a fs.Attr
+			for _, s := range []struct {
+				name  string
+				do    func() error
+				check func(dir string) bool
+			}{
+				{"create", func() error { w.create(root, "f", 0o640); return nil }, func(dir string) bool { return stat(dir+"/f").Mode == unix.S_IFREG|0o640 }},
+				{"mkdir", func() error { w.mkdir(root, "d", 0o750); return nil }, func(dir string) bool { return stat(dir+"/d").Mode == unix.S_IFDIR|0o750 }},
+				{"symlink", func() error {
+					_, _, err := w.Symlink(root, w.Root(), fs.Name("l"), []byte("text"), nil, &a)
+					return err
+				}, func(dir string) bool { text, _ := os.Readlink(dir + "/l"); return text == "text" }},
+				{"long symlink", func() error {
+					_, _, err := w.Symlink(root, w.Root(), fs.Name("long"), []byte(long), nil, &a)
+					return err
+				}, func(dir string) bool { text, _ := os.Readlink(dir + "/long"); return text == long }},
+				{"mknod", func() error {
+					_, _, err := w.Mknod(root, w.Root(), fs.Name("fifo"), fs.FIFO, 0, 0, nil, &a)
+					return err
+				}, func(dir string) bool { return stat(dir+"/fifo").Mode == unix.S_IFIFO }},
+				{"link", func() error {
+					_, err := w.Link(root, w.must("f"), w.Root(), fs.Name("hard"), &a)
+					return err
+				}, func(dir string) bool { return stat(dir+"/f").Nlink == 2 && stat(dir+"/hard").Nlink == 2 }},
+				{"link of what cannot be opened", func() error {
+					_, err := w.Link(root, w.must("l"), w.Root(), fs.Name("l2"), &a)
+					return err
+				}, func(dir string) bool { return stat(dir+"/l").Nlink == 2 && stat(dir+"/l2").Nlink == 2 }},
+			} {
+				if err := s.do(); err != nil {
+					t.Errorf("%s: %v", s.name, err)
+				} else if !s.check(disk.copy(t).dir) {
+					t.Errorf("%s: lost", s.name)
+				}
+			}
+		})
 	}
 }
 
@@ -416,11 +499,11 @@ func TestVerifier(t *testing.T) {
 // that those who come during one share the next.
 func TestRounds(t *testing.T) {
 	var r rounds
-	var begun, whole atomic.Int64
+	var begun, wholes atomic.Int64
 	started, release := make(chan struct{}), make(chan struct{})
 	var all sync.WaitGroup
 	all.Go(func() {
-		r.join(false, func(bool) error { begun.Add(1); close(started); <-release; return nil })
+		r.join(pages, func(extent) error { begun.Add(1); close(started); <-release; return nil })
 	})
 	<-started
 	var joined sync.WaitGroup
@@ -428,10 +511,14 @@ func TestRounds(t *testing.T) {
 		joined.Add(1)
 		all.Go(func() {
 			joined.Done()
-			err := r.join(i == 7, func(w bool) error {
+			how := data
+			if i == 7 {
+				how = whole
+			}
+			err := r.join(how, func(how extent) error {
 				begun.Add(1)
-				if w {
-					whole.Add(1)
+				if how == whole {
+					wholes.Add(1)
 				}
 				return io.ErrShortWrite
 			})
@@ -446,7 +533,7 @@ func TestRounds(t *testing.T) {
 	}
 	close(release)
 	all.Wait()
-	if n := begun.Load(); n < 2 || whole.Load() == 0 {
-		t.Errorf("%d flushes, %d of them whole", n, whole.Load())
+	if n := begun.Load(); n < 2 || wholes.Load() == 0 {
+		t.Errorf("%d flushes, %d of them whole", n, wholes.Load())
 	}
 }

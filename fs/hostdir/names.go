@@ -190,6 +190,11 @@ func (t *Tree) Link(c *fs.Cred, h fs.Handle, dir fs.Handle, name fs.Name, a *fs.
 		return change, done(err)
 	}
 	t.fill(a, &st)
+	if t.apart { // the link count must not be less than there are names
+		if err := o.sync(fs.FileSync); err != nil {
+			return change, done(err)
+		}
+	}
 	return change, done(d.sync(fs.FileSync))
 }
 

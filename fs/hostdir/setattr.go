@@ -99,9 +99,13 @@ func (o *object) truncate(c *fs.Cred, size uint64) error {
 	if err != nil {
 		return err
 	}
-	return failure(o.key.tree.as(c, func() error {
+	err = o.key.tree.as(c, func() error {
 		return retry(func() error { return unix.Ftruncate(fd, int64(size)) })
-	}))
+	})
+	o.mu.Lock()
+	o.dirty = true // the rest of the last page was cleared
+	o.mu.Unlock()
+	return failure(err)
 }
 
 // apply sets all but the size. The mode comes after the owner, because a change

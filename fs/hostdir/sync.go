@@ -24,33 +24,44 @@ type rounds struct {
 	next *round     // has not begun
 }
 
-// round is a flush of the content, or of all attributes too if one of those who
-// wait for it wants that. err is set before done is closed.
+// extent is how much of an object a flush brings to the disk. Each is more than the one
+// before.
+type extent int
+
+const (
+	pages extent = iota // content, to where a commit finds it
+	data                // what fdatasync(2) does
+	whole               // what fsync(2) does
+)
+
+// round is a flush of as much as that one wants who wants most of all that wait for it.
+// err is set before done is closed.
 type round struct {
-	whole bool
-	done  chan struct{}
-	err   error
+	how  extent
+	done chan struct{}
+	err  error
 }
 
-// join returns when a flush that began after the call has ended.
-func (r *rounds) join(whole bool, flush func(whole bool) error) error {
+// join returns when a flush that began after the call has ended. It may be that of
+// somebody else, so all who join the same rounds bring the same flush.
+func (r *rounds) join(how extent, flush func(extent) error) error {
 	r.mu.Lock()
 	if n := r.next; n != nil {
-		n.whole = n.whole || whole
+		n.how = max(n.how, how)
 		r.mu.Unlock()
 		<-n.done
 		return n.err
 	}
-	n := &round{whole: whole, done: make(chan struct{})}
+	n := &round{how: how, done: make(chan struct{})}
 	r.next = n
 	r.mu.Unlock()
 
 	r.turn.Lock()
 	r.mu.Lock()
 	r.next = nil
-	whole = n.whole
+	how = n.how
 	r.mu.Unlock()
-	n.err = flush(whole)
+	n.err = flush(how)
 	r.turn.Unlock()
 	close(n.done)
 	return n.err
@@ -67,7 +78,11 @@ func (o *object) sync(how fs.Stability) error {
 	alone := t.volume.waiting.Add(1) == 1
 	defer t.volume.waiting.Add(-1)
 	if alone || t.marker < 0 {
-		return failure(o.flush.join(how == fs.FileSync, func(whole bool) error { return t.flush(o.flushable(), whole) }))
+		want := data
+		if how == fs.FileSync {
+			want = whole
+		}
+		return failure(o.flush.join(want, o.bring))
 	}
 	if err := o.syncContent(); err != nil {
 		return failure(err)
@@ -85,21 +100,27 @@ func (o *object) syncContent() error {
 		return nil
 	}
 	// Also if it is not dirty: the flush that is under way may be the one that fails.
-	return o.flush.join(false, func(bool) error {
-		o.mu.Lock()
-		dirty, fd := o.dirty, o.writer
-		o.dirty = false
-		o.mu.Unlock()
-		if !dirty {
-			return nil
-		}
-		const flags = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
-		err := retry(func() error { return unix.SyncFileRange(fd, 0, 0, flags) })
-		if err != nil {
-			o.key.tree.rotate()
-		}
-		return err
-	})
+	return o.flush.join(pages, o.bring)
+}
+
+// bring is the flush of the object's rounds.
+func (o *object) bring(how extent) error {
+	if how > pages {
+		return o.key.tree.flush(o.flushable(), how)
+	}
+	o.mu.Lock()
+	dirty, fd := o.dirty, o.writer
+	o.dirty = false
+	o.mu.Unlock()
+	if !dirty {
+		return nil
+	}
+	const flags = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	err := retry(func() error { return unix.SyncFileRange(fd, 0, 0, flags) })
+	if err != nil {
+		o.key.tree.rotate()
+	}
+	return err
 }
 
 // commit brings to the disk what was changed of names and attributes, and what content
@@ -109,7 +130,7 @@ func (o *object) syncContent() error {
 // last, so it is the marker that is flushed, changed once more.
 func (t *Tree) commit() error {
 	defer runtime.KeepAlive(t)
-	err := t.volume.commit.join(true, func(bool) error { return t.flushMarker() })
+	err := t.volume.commit.join(whole, func(extent) error { return t.flushMarker() })
 	if err != nil {
 		t.rotate()
 	}
@@ -130,13 +151,13 @@ func (t *Tree) flushMarker() error {
 // A thread waits in fsync(2). To have the kernel flush meanwhile (io_submit(2), and an
 // eventfd for the poller) takes more: 311 us of CPU a call against 187 us where small files
 // are made one at a time, and the rate is less (bench homes).
-func (t *Tree) flush(fd int, whole bool) (err error) {
+func (t *Tree) flush(fd int, how extent) (err error) {
 	switch {
 	case fd < 0 && t.marker >= 0:
 		err = t.flushMarker()
 	case fd < 0:
 		err = t.syncAll()
-	case whole:
+	case how == whole:
 		err = retry(func() error { return unix.Fsync(fd) })
 	default:
 		err = retry(func() error { return unix.Fdatasync(fd) })
@@ -219,7 +240,7 @@ func openMarker(dir int, d device) int {
 func (t *Tree) syncAll() error {
 	defer runtime.KeepAlive(t)
 	v := t.volume
-	return v.flush.join(true, func(bool) error {
+	return v.flush.join(whole, func(extent) error {
 		time.Sleep(time.Until(v.ready))
 		start := time.Now()
 		err := retry(func() error { return unix.Syncfs(t.fd) })

@@ -32,6 +32,8 @@ type Tree struct {
 	local bool
 	// marker is a file without a name for commit, where the order of changes is kept; else -1.
 	marker int
+	// apart says that the fsync of a directory may not take along what is in it.
+	apart bool
 }
 
 // device and inode number are the identity of an object while it exists.
@@ -90,7 +92,7 @@ func (t *Tree) identify() error {
 	}
 	t.dev = deviceOf(&st)
 	t.volume = t.host.volumeOf(t.dev)
-	if t.local, err = isLocal(t.fd); err != nil {
+	if err := t.judge(); err != nil {
 		return err
 	}
 	if t.fsid, err = identityOf(t.fd, &t.root); err != nil {
@@ -112,18 +114,23 @@ func (t *Tree) identify() error {
 	return nil
 }
 
-// isLocal reports whether fd is on one of the file systems whose inodes have all their
-// attributes in memory. One over a network or in a program may wait for those.
-func isLocal(fd int) (bool, error) {
+// judge finds out what can be relied on: of some file systems it is known that their
+// inodes have all attributes in memory, where one over a network or in a program may wait
+// for those, and that the fsync of a directory commits what was made in it, too.
+func (t *Tree) judge() error {
 	var st unix.Statfs_t
-	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return false, err
+	if err := retry(func() error { return unix.Fstatfs(t.fd, &st) }); err != nil {
+		return err
 	}
 	switch uint32(st.Type) {
-	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
-		return true, nil
+	case unix.EXT4_SUPER_MAGIC: // and that of ext2
+		t.local, t.apart = true, !hasJournal(t.dev)
+	case unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.TMPFS_MAGIC:
+		t.local = true
+	default:
+		t.apart = true
 	}
-	return false, nil
+	return nil
 }
 
 // statx fills st with the attributes of an object in the tree.

@@ -40,14 +40,17 @@ func TestWithoutHandles(t *testing.T) {
 	})
 }
 
-// TestSecurebits runs with a setfsuid that drops no capabilities.
+// TestSecurebits runs with a setfsuid that drops all that must be dropped, and with one
+// that drops nothing.
 func TestSecurebits(t *testing.T) {
 	needRoot(t)
 	onThread(func() {
-		if err := errors.Join(
-			unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0),
-			unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0),
-		); err != nil {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_RESOURCE, 0, 0, 0); err != nil {
+			t.Error(err)
+			return
+		}
+		again(t, "plain", "^TestThreadsGiveUpIdentities$")
+		if err := unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0); err != nil {
 			t.Error(err)
 			return
 		}
@@ -185,6 +188,9 @@ func TestOneUser(t *testing.T) {
 	}
 	_, err := w.Setattr(root, h, &fs.SetAttr{UID: ptr(uint32(0))}, nil)
 	wantErr(t, "chown", err, fs.ErrPermission)
+	if _, _, err = w.Mkdir(root, w.Root(), fs.Name("given"), &fs.SetAttr{UID: ptr(uint32(0)), GID: ptr(uint32(0))}, &a); err != nil || a.UID != unprivileged.UID {
+		t.Errorf("a directory for another user: %+v, %v", a, err)
+	}
 	_, _, err = w.Mknod(root, w.Root(), fs.Name("null"), fs.CharDevice, 1, 3, nil, &a)
 	wantErr(t, "mknod", err, fs.ErrPermission)
 	if err := os.Mkdir(w.at("locked"), 0); err != nil {
