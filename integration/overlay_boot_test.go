@@ -301,7 +301,11 @@ func TestLongOverlayLock(t *testing.T) {
 	a := boot(t, n.machine(t, 1, image))
 	expectStatus(t, a, map[string]string{"mode": "image", "PROBLEM": ""})
 	b := boot(t, n.machine(t, 2, image))
-	expectStatus(t, b, map[string]string{"mode": "in memory", "PROBLEM": "belongs to the node " + address(a)})
+	problem := "belongs to the node " + address(a)
+	expectStatus(t, b, map[string]string{"mode": "in memory", "PROBLEM": problem})
+	if console := b.Console(5000); !strings.Contains(console, problem) {
+		t.Errorf("the console does not say %q:\n%s", problem, console)
+	}
 	reboot(t, a, a.Machine())
 	expectStatus(t, a, map[string]string{"mode": "image", "PROBLEM": ""})
 }
@@ -371,4 +375,10 @@ func TestLongInitOverlay(t *testing.T) {
 	}
 	reboot(t, g, g.Machine())
 	expectChange(t, g, false)
+	m = g.Machine()
+	m.Append += " overlay=disable"
+	reboot(t, g, m)
+	if got := in(t, g, "findmnt -no FSTYPE /; touch /x 2>&1; true"); !strings.HasPrefix(got, "nfs\n") || !strings.Contains(got, "Read-only") {
+		t.Errorf("with overlay=disable the root is %q; want NFS that cannot be written to", got)
+	}
 }
