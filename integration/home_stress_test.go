@@ -18,32 +18,43 @@ import (
 
 // TestHomeStress has the kernels of two nodes do to one home what goes wrong
 // elsewhere.
-func TestHomeStress(t *testing.T) { stressHomes(t, 1) }
+func TestHomeStress(t *testing.T) { stressHomes(t, 1, false) }
 
 func TestLongHomeStress(t *testing.T) {
 	long(t, "strains a home")
-	stressHomes(t, 10)
+	stressHomes(t, 10, false)
+}
+
+// TestLongHomeRestarts does the same with a server that is restarted in the middle of all of it.
+func TestLongHomeRestarts(t *testing.T) {
+	long(t, "strains a home")
+	stressHomes(t, 4, true)
 }
 
 // stress is two nodes that share a home.
 type stress struct {
 	*homes
-	nodes []*lab.Guest
-	scale int  // how much of everything
-	held  bool // the server's sockets
+	nodes    []*lab.Guest
+	scale    int  // how much of everything
+	held     bool // the server's sockets
+	restarts bool // the server, meanwhile
 }
 
-func stressHomes(t *testing.T, scale int) {
+func stressHomes(t *testing.T, scale int, restarts bool) {
 	h := serveHomes(t, t.TempDir(), []string{"./cmd/rootnfsd", "./integration/exerciser"}, "--home-layout", "shared", "--home-squash", "none")
-	s := &stress{homes: h, nodes: h.boot(t, 2), scale: scale}
+	s := &stress{homes: h, nodes: h.boot(t, 2), scale: scale, restarts: restarts}
 	for _, g := range s.nodes {
 		mountHome(t, g)
+	}
+	if restarts {
+		s.hold(t)
 	}
 	for _, part := range []struct {
 		name string
 		test func(*testing.T, *stress)
 		held bool // the server's sockets
 		long bool // too much for each time: another part is much like it
+		ends bool // the server itself, or what it is connected by
 	}{
 		{name: "exclusive creates", test: raceForFiles},
 		{name: "listing while files are removed", test: listAndRemove},
@@ -52,20 +63,26 @@ func stressHomes(t *testing.T, scale int) {
 		{name: "fio", test: verifyByFio},
 		{name: "no space", test: fillDisk},
 		{name: "quota", test: exceedQuota},
-		{name: "connections that are cut", test: cutConnections},
-		{name: "restarts", test: restartServer, long: true},
-		{name: "kills", test: killServer},
-		{name: "restarts, with sockets held", test: restartHeldServer, held: true},
-		{name: "kills, with sockets held", test: killHeldServer, held: true, long: true},
+		{name: "connections that are cut", test: cutConnections, ends: true},
+		{name: "restarts", test: restartServer, long: true, ends: true},
+		{name: "kills", test: killServer, ends: true},
+		{name: "restarts, with sockets held", test: restartHeldServer, held: true, ends: true},
+		{name: "kills, with sockets held", test: killHeldServer, held: true, long: true, ends: true},
 	} {
-		if part.long && scale == 1 {
+		if part.long && scale == 1 || part.ends && restarts {
 			continue
 		}
 		if part.held && !s.held {
 			s.hold(t)
+			s.held = true
 		}
 		start := time.Now()
-		ok := t.Run(part.name, func(t *testing.T) { part.test(t, s) })
+		ok := t.Run(part.name, func(t *testing.T) {
+			if restarts {
+				defer restartMeanwhile(t, s.Daemon, waiting)()
+			}
+			part.test(t, s)
+		})
 		t.Logf("%s: %.0f s", part.name, time.Since(start).Seconds())
 		if !ok {
 			return // a guest may still be at it
@@ -206,6 +223,9 @@ func fillDisk(t *testing.T, s *stress) {
 	store := newStore(t, map[string]files{"v1": smallTree})
 	small := serve(t, s.net, "--export", store, "--home", home, "--home-layout", "shared", "--home-squash", "none",
 		"--allow", lab.ServerAddress+"/24", "--listen", ":12049", "--portmap", "off")
+	if s.restarts {
+		defer restartMeanwhile(t, small, refused)()
+	}
 	g := s.nodes[0]
 	in(t, g, fmt.Sprintf("mkdir /tmp/small && mount -t nfs -o %s,port=12049,mountport=12049 %s:/home /tmp/small", homeOptions, lab.ServerAddress))
 	in(t, g, "echo kept >/tmp/small/kept")
@@ -220,7 +240,6 @@ func fillDisk(t *testing.T, s *stress) {
 			cp /tmp/small/new /tmp/small/copy 2>/dev/null; sync; rm -f /tmp/small/copy && head -c 1M /dev/zero >>/tmp/small/new && sync /tmp/small/new && rm /tmp/small/new`)
 	}
 	in(t, g, "umount /tmp/small")
-	small.Stop()
 }
 
 // hostRun runs a program of the host.
@@ -246,10 +265,22 @@ mkdir /tmp/quota/1000 /tmp/quota/1001
 chown 1000 /tmp/quota/1000
 chown 1001 /tmp/quota/1001
 /data/exerciser quota -device $device -uid 1000 -kib 4096
+cat >/tmp/serve <<'END'
 /data/rootnfsd serve --export /tmp/images --home /tmp/quota --home-layout shared --listen 127.0.0.1:12049 --portmap off >/tmp/rootnfsd.log 2>&1 &
 echo $! >/tmp/rootnfsd.pid
 until grep -q 'is serving' /tmp/rootnfsd.log; do kill -0 $!; sleep 0.1; done
+END
+sh -e /tmp/serve
 mount -t nfs -o `+homeOptions+`,port=12049,mountport=12049 127.0.0.1:/home /tmp/limited`)
+	if s.restarts {
+		in(t, g, `: >/tmp/restarts
+(until [ -e /tmp/enough ]; do sleep 2; kill $(cat /tmp/rootnfsd.pid); while grep -q . /proc/$(cat /tmp/rootnfsd.pid)/cmdline; do sleep 0.1; done; sh -e /tmp/serve; echo >>/tmp/restarts; done; rm /tmp/enough) >/dev/null 2>&1 &`)
+		defer func() {
+			if out := in(t, g, "wc -l </tmp/restarts"); out == "0\n" {
+				t.Error("the server was never restarted: this test sees nothing")
+			}
+		}()
+	}
 	as := func(uid int, command string) string {
 		return fmt.Sprintf("setpriv --reuid %d --regid %[1]d --clear-groups %s", uid, command)
 	}
@@ -262,6 +293,9 @@ mount -t nfs -o `+homeOptions+`,port=12049,mountport=12049 127.0.0.1:/home /tmp/
 	}
 	in(t, g, as(1001, "dd if=/dev/zero of=/tmp/limited/1001/file bs=1M count=8 conv=fsync"))
 	in(t, g, as(1000, "dd if=/dev/zero of=/tmp/limited/1000/file bs=1M count=3 conv=fsync"))
+	if s.restarts {
+		in(t, g, ": >/tmp/enough; while [ -e /tmp/enough ]; do sleep 0.1; done")
+	}
 	in(t, g, "umount /tmp/limited && kill $(cat /tmp/rootnfsd.pid) && until umount /tmp/quota; do sleep 0.1; done")
 }
 
@@ -375,11 +409,41 @@ func restartHeldServer(t *testing.T, s *stress) {
 
 // hold has another server, whose sockets are held, take the place of the one that
 // runs.
-func (s *stress) hold(t *testing.T) {
+func (h *homes) hold(t *testing.T) {
 	t.Helper()
-	s.held = true
-	s.Stop()
-	s.Daemon = serveBy(t, lab.ServeHeld, s.net, s.args...)
+	h.Stop()
+	h.Daemon = serveBy(t, lab.ServeHeld, h.net, h.args...)
+}
+
+// restartMeanwhile stops a server in good order and starts it, over and over, until the
+// function that it returns is called.
+func restartMeanwhile(t *testing.T, d *lab.Daemon, interval time.Duration) (end func()) {
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	restarts := 0
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(interval/4 + rand.N(interval*3/4)):
+			}
+			d.Stop()
+			if err := d.Start(context.Background()); err != nil {
+				t.Error(err)
+				return
+			}
+			restarts++
+		}
+	}()
+	return func() {
+		close(stop)
+		<-stopped
+		t.Logf("%d restarts", restarts)
+		if restarts == 0 {
+			t.Error("the server was never restarted: this test sees nothing")
+		}
+	}
 }
 
 // How long a server runs between two stops, at most. A kernel whose connection was

@@ -221,6 +221,7 @@ func TestLongOverlayMemory(t *testing.T) {
 		if got := in(t, g, "findmnt -no FSTYPE /; touch /x 2>&1; true"); !strings.HasPrefix(got, "nfs\n") || !strings.Contains(got, "Read-only") {
 			t.Errorf("the root is %q; want NFS that cannot be written to", got)
 		}
+		expectDoctor(t, g)
 	})
 }
 

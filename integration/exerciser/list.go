@@ -17,10 +17,14 @@ func list(flags *flag.FlagSet, args []string) error {
 	dir := flags.String("dir", ".", "the directory")
 	flags.Parse(args)
 	var before map[string]bool
+	all, some := 0, false
 	for n := 0; ; n++ {
 		time.Sleep(100 * time.Millisecond) // the other one should get on
 		names, err := namesIn(*dir)
 		if n > 0 && (errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESTALE)) {
+			if !some {
+				return errors.New("no listing was of a part: this sees nothing")
+			}
 			fmt.Printf("%d listings\n", n)
 			return nil
 		}
@@ -38,6 +42,8 @@ func list(flags *flag.FlagSet, args []string) error {
 			now[name] = true
 		}
 		before = now
+		all = max(all, len(now))
+		some = some || len(now) > 0 && len(now) < all
 	}
 }
 
