@@ -19,6 +19,13 @@ const socketRecord = "ROOTNFSD.socket"
 
 const xattrRecord = "SCHILY.xattr."
 
+// A record's name ends with the first "=", so that one in the name of an attribute is
+// written otherwise, as GNU tar does it.
+var (
+	xattrEncoder = strings.NewReplacer("%", "%25", "=", "%3D")
+	xattrDecoder = strings.NewReplacer("%25", "%", "%3D", "=")
+)
+
 // Read puts what is in a tar archive into a sink: ustar, PAX and GNU, with long
 // names, sparse files, hard links, devices, extended attributes and ACLs. It reads r
 // to its end. Users and groups count by number alone.
@@ -162,7 +169,7 @@ func xattrs(h *tar.Header) ([]source.Xattr, error) {
 	var all []source.Xattr
 	for key, value := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(key, xattrRecord); ok {
-			all = append(all, source.Xattr{Name: name, Value: []byte(value)})
+			all = append(all, source.Xattr{Name: xattrDecoder.Replace(name), Value: []byte(value)})
 		}
 	}
 	for _, kind := range []string{"access", "default"} {
