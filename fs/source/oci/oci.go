@@ -328,6 +328,9 @@ func (i *Image) readLayer(ctx context.Context, l *layer, to source.Sink) (err er
 	}
 	ahead := compressed.Ahead(ctx, content)
 	err = tarball.Read(ahead, to)
+	if errors.Is(err, tarball.ErrEmpty) {
+		err = nil // a step of a build that changed no file
+	}
 	if err == nil {
 		_, err = io.Copy(io.Discard, ahead)
 	}

@@ -294,6 +294,15 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
+// TestEmpty: nothing but the mark of its end is an archive, and told from none.
+func TestEmpty(t *testing.T) {
+	for n, want := range map[int]bool{0: false, 511: false, 512: true, 1024: true, 10240: true} {
+		if err := tarball.Read(bytes.NewReader(make([]byte, n)), discard{}); err == nil || errors.Is(err, tarball.ErrEmpty) != want {
+			t.Errorf("%d zeros: %v; an empty archive: %v", n, err, want)
+		}
+	}
+}
+
 // TestTail: what is behind the end of an archive is read, but not without end.
 func TestTail(t *testing.T) {
 	whole := small(t)
