@@ -379,19 +379,37 @@ const (
 
 // Put implements source.Sink.
 func (w *whiteouts) Put(p string, m *source.Meta, text string, xattrs []source.Xattr, content io.Reader) error {
-	dir, base := path.Split(path.Clean(p))
-	gone, ok := strings.CutPrefix(base, whiteout)
-	switch {
-	case !ok:
-		return w.Sink.Put(p, m, text, xattrs, content)
-	case m.Size > 0: // which would be skipped, however large it is
-		return fmt.Errorf("%q says that something is gone, and has content", p)
-	case base == opaque:
-		return w.Clear(dir)
-	case strings.HasPrefix(gone, whiteout): // what aufs needed for itself
-		return nil
-	case gone == "" || gone == "." || gone == "..":
-		return fmt.Errorf("%q says that nothing is gone", p)
+	if is, err := w.takeAway(p, m.Size); is || err != nil {
+		return err
 	}
-	return w.Remove(dir + gone)
+	return w.Sink.Put(p, m, text, xattrs, content)
+}
+
+// Link implements source.Sink. Builders that had one empty file for all such names, as
+// aufs has it, make links of them.
+func (w *whiteouts) Link(p, old string) error {
+	if is, err := w.takeAway(p, 0); is || err != nil {
+		return err
+	}
+	return w.Sink.Link(p, old)
+}
+
+// takeAway does what a name with so much content says, and reports whether it says
+// anything.
+func (w *whiteouts) takeAway(p string, size uint64) (is bool, err error) {
+	dir, base := path.Split(path.Clean(p))
+	gone, is := strings.CutPrefix(base, whiteout)
+	switch {
+	case !is:
+		return false, nil
+	case size > 0: // which would be skipped, however large it is
+		return true, fmt.Errorf("%q says that something is gone, and has content", p)
+	case base == opaque:
+		return true, w.Clear(dir)
+	case strings.HasPrefix(gone, whiteout): // what aufs needed for itself
+		return true, nil
+	case gone == "" || gone == "." || gone == "..":
+		return true, fmt.Errorf("%q says that nothing is gone", p)
+	}
+	return true, w.Remove(dir + gone)
 }

@@ -73,6 +73,8 @@ func (r *removals) Remove(p string) error {
 	return nil
 }
 
+func (r *removals) Link(string, string) error { return nil }
+
 func TestWhiteouts(t *testing.T) {
 	for name, c := range map[string]struct {
 		size uint64
@@ -88,6 +90,14 @@ func TestWhiteouts(t *testing.T) {
 		err := (&whiteouts{r}).Put(name, &source.Meta{Size: c.size}, "", nil, nil)
 		if got := strings.Join(r.removed, " "); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%q of %d bytes removes %q, %v; want %q", name, c.size, got, err, c.want)
+		}
+		if c.size > 0 {
+			continue
+		}
+		r = &removals{}
+		err = (&whiteouts{r}).Link(name, "./a/.wh.another")
+		if got := strings.Join(r.removed, " "); got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%q as a hard link removes %q, %v; want %q", name, got, err, c.want)
 		}
 	}
 }
