@@ -243,6 +243,8 @@ func TestRefused(t *testing.T) {
 		"encrypt, casefold":  func(b []byte) []byte { b[incompat+2] |= 3; return b },
 		"unknown feature 31": func(b []byte) []byte { b[incompat+3] |= 0x80; return b },
 		"cut off":            func(b []byte) []byte { return b[:3<<20] },
+		"not unmounted":      func(b []byte) []byte { b[1024+0x3A] &^= 1; return b },
+		"e2fsck -f":          func(b []byte) []byte { b[1024+0x3A] |= 2; return b },
 		"no ext4":            func(b []byte) []byte { return b[:1500] },
 		"contradicts":        func(b []byte) []byte { clear(b[1024+0x28:][:4]); return b },
 	} {

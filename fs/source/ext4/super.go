@@ -80,6 +80,9 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 	if ro&roMetadataCsum != 0 && ^crc32.Checksum(sb[:0x3FC], crc32.MakeTable(crc32.Castagnoli)) != le.Uint32(sb[0x3FC:]) {
 		return nil, errors.New("damaged: the superblock's checksum is wrong; let e2fsck repair the file system")
 	}
+	if err := checkState(le.Uint16(sb[0x3A:])); err != nil {
+		return nil, err
+	}
 	shift := le.Uint32(sb[0x18:])
 	if shift > 6 {
 		return nil, fmt.Errorf("damaged: blocks of 2^%d bytes", uint64(shift)+10)
@@ -104,6 +107,19 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 	}
 	v.listings = volume.NewListings(v.blocks * uint64(v.blockSize))
 	return v, nil
+}
+
+// checkState refuses what e2fsck would not call clean. What has a journal stays valid when
+// it is mounted; that there is something in the journal, a feature says.
+func checkState(state uint16) error {
+	const valid, faulty = 1, 2
+	switch {
+	case state&faulty != 0:
+		return errors.New("the kernel or e2fsck found errors in the file system: run e2fsck -f on its partition (losetup --partscan shows it)")
+	case state&valid == 0:
+		return errors.New("the file system was not unmounted, and has no journal: run e2fsck -p on its partition (losetup --partscan shows it)")
+	}
+	return nil
 }
 
 func checkFeatures(incompat uint32) error {
