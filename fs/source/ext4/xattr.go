@@ -65,6 +65,11 @@ func (v *Volume) Xattrs(ino uint64) ([]source.Xattr, error) {
 		xattrs = append(xattrs, source.Xattr{Name: a.name, Value: a.value})
 	}
 	slices.SortFunc(xattrs, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(xattrs); i++ { // in the inode and in the block, say
+		if xattrs[i-1].Name == xattrs[i].Name {
+			return nil, fmt.Errorf("damaged: the extended attribute %q is there twice", xattrs[i].Name)
+		}
+	}
 	return xattrs, nil
 }
 
@@ -93,7 +98,10 @@ func (v *Volume) attributes(records, values []byte) ([]attribute, error) {
 			return nil, damaged
 		}
 		off, ino, size := int64(le.Uint16(records[2:])), le.Uint32(records[4:]), int64(le.Uint32(records[8:]))
-		a := attribute{name: prefixes[records[1]] + string(records[header:][:length])}
+		var a attribute // without a name, which nobody wants, where the kernel shows nothing either
+		if prefix, ok := prefixes[records[1]]; ok {
+			a.name = prefix + string(records[header:][:length])
+		}
 		total += size
 		switch {
 		case size > maxValue:
