@@ -25,6 +25,7 @@ import (
 type origin struct {
 	tree     billy.Filesystem
 	fill     func(source.Sink) error
+	warnings []string                    // about what is not in the tree
 	progress func() (done, total uint64) // nil if the store knows better
 	closers  []io.Closer
 }
