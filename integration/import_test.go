@@ -87,6 +87,10 @@ func TestImport(t *testing.T) {
 	check(in("oci"))
 	program(t, "tar", "-cf", in("oci.tar"), "-C", in("oci"), ".")
 	check(in("oci.tar"))
+	for _, what := range []string{".", "./index.json ./blobs ./oci-layout", "--pax-option=comment=x ."} { // headers of their own are before each entry, and one before all
+		program(t, "sh", "-c", "cd "+in("oci")+" && tar --format=pax -cf "+in("oci.pax.tar")+" "+what)
+		check(in("oci.pax.tar"))
+	}
 	program(t, "sh", "-c", "cd "+in("oci")+" && tar -czf "+in("oci.tgz")+" *")
 	check(in("oci.tgz"))
 	expectFailure(t, []string{"import", in("oci"), "other", "--platform", "linux/riscv64", at}, "riscv64", "linux/")
