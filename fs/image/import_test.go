@@ -327,6 +327,8 @@ func TestImportRefuses(t *testing.T) {
 		"a long path":           {func(p *putter) { p.file(strings.Repeat("n/", 2048), "") }, "longer"},
 		"a symlink to nothing":  {func(p *putter) { p.symlink("a", "") }, "symlink"},
 		"an unknown kind":       {func(p *putter) { p.put("a", source.Meta{}, "", "") }, "kind"},
+		"a user that is none":   {func(p *putter) { p.put("a", source.Meta{Kind: fs.FIFO, UID: 1<<32 - 1}, "", "") }, `"/a": user 4294967295`},
+		"a group that is none":  {func(p *putter) { p.put("/", source.Meta{Kind: fs.Directory, GID: 1<<32 - 1}, "", "") }, `"/": user 0 and group 4294967295`},
 		"a short file": {func(p *putter) {
 			p.err = p.Put("a", &source.Meta{Kind: fs.Regular, Size: 10}, "", nil, strings.NewReader("short"))
 		}, "unexpected EOF"},
