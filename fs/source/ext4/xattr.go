@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
 )
 
 // prefixes are what the number in an attribute's record stands for.
@@ -64,13 +65,7 @@ func (v *Volume) Xattrs(ino uint64) ([]source.Xattr, error) {
 		}
 		xattrs = append(xattrs, source.Xattr{Name: a.name, Value: a.value})
 	}
-	slices.SortFunc(xattrs, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	for i := 1; i < len(xattrs); i++ { // in the inode and in the block, say
-		if xattrs[i-1].Name == xattrs[i].Name {
-			return nil, fmt.Errorf("damaged: the extended attribute %q is there twice", xattrs[i].Name)
-		}
-	}
-	return xattrs, nil
+	return xattrs, volume.SortXattrs(xattrs)
 }
 
 // inInode returns the attributes that lie behind the fields of an inode.

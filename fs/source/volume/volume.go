@@ -56,6 +56,18 @@ type Content interface {
 	source.DataFinder
 }
 
+// SortXattrs sorts the attributes of an object by name, and refuses one that is there
+// twice, since nobody could have made it.
+func SortXattrs(all []source.Xattr) error {
+	slices.SortFunc(all, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(all); i++ {
+		if all[i-1].Name == all[i].Name {
+			return fmt.Errorf("damaged: the extended attribute %q is there twice", all[i].Name)
+		}
+	}
+	return nil
+}
+
 // FS is a volume as a source.
 type FS struct {
 	source.ReadOnly
