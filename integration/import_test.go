@@ -87,6 +87,10 @@ func TestImport(t *testing.T) {
 	check(in("oci"))
 	program(t, "tar", "-cf", in("oci.tar"), "-C", in("oci"), ".")
 	check(in("oci.tar"))
+	for _, what := range []string{".", "./index.json ./blobs ./oci-layout", "--pax-option=comment=x ."} { // headers of their own are before each entry, and one before all
+		program(t, "sh", "-c", "cd "+in("oci")+" && tar --format=pax -cf "+in("oci.pax.tar")+" "+what)
+		check(in("oci.pax.tar"))
+	}
 	program(t, "sh", "-c", "cd "+in("oci")+" && tar -czf "+in("oci.tgz")+" *")
 	check(in("oci.tgz"))
 	expectFailure(t, []string{"import", in("oci"), "other", "--platform", "linux/riscv64", at}, "riscv64", "linux/")
@@ -158,7 +162,7 @@ func TestExport(t *testing.T) {
 // TestImportDisk: an image is imported, compressed has the same digest, and it is put
 // right on the way.
 func TestImportDisk(t *testing.T) {
-	require(t, "mkfs.ext4", "xz", "tar")
+	require(t, "mkfs.ext4", "xz", "tar", "sfdisk")
 	_, at, _ := importedTree(t)
 	dir := t.TempDir()
 	if err := errors.Join(os.MkdirAll(dir+"/root/etc", 0o755), os.Mkdir(dir+"/root/sbin", 0o755)); err != nil {
@@ -172,6 +176,17 @@ func TestImportDisk(t *testing.T) {
 	want := cliJSON[importOutput](t, "import", img, "disk", at).Digest
 	if got := cliJSON[importOutput](t, "import", img+".xz", "disk2", at).Digest; got != want {
 		t.Errorf("the digest of the compressed image is %s, of the image itself %s", got, want)
+	}
+	// In a table beside it is what the fstab mounts and the version has not: that is said.
+	program(t, "sh", "-c", "truncate -s 26M "+img+".table && printf 'label: dos\nstart=2048, size=16384\nstart=18432, size=32768\n' | sfdisk -q "+img+".table")
+	program(t, "mkfs.ext4", "-q", "-F", "-E", "offset=1048576", img+".table", "8M")
+	program(t, "dd", "if="+img, "of="+img+".table", "bs=1M", "seek=9", "conv=notrunc,sparse")
+	got := cliJSON[importOutput](t, "import", img+".table", "disk3", at)
+	if got.Digest != want || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "partition 1 is left out, which the fstab mounts at /boot") {
+		t.Errorf("with another partition: %+v; want the digest %s and a warning", got, want)
+	}
+	if out := cli(t, "import", img+".table", "disk3", "--dry-run", at); !strings.Contains(out, "warning: partition 1 is left out") {
+		t.Errorf("--dry-run says\n%s", out)
 	}
 	if names := cli(t, "ls", "disk:/", at); !strings.Contains(names, "etc") {
 		t.Errorf("in the image is %q", names)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 
 	"github.com/go-git/go-billy/v5"
 	"github.com/urfave/cli/v2"
@@ -163,6 +164,7 @@ func (s *openedStore) importFrom(ctx context.Context, arg, name string, opts imp
 	if err != nil {
 		return r, nil, err
 	}
+	r.Warnings = slices.Concat(o.warnings, r.Warnings)
 	if !opts.dryRun {
 		r.Warnings = append(r.Warnings, s.otherMachine(name)...)
 	}

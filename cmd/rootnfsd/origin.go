@@ -1,6 +1,7 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"debug/elf"
@@ -8,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"sync/atomic"
 
@@ -25,6 +27,7 @@ import (
 type origin struct {
 	tree     billy.Filesystem
 	fill     func(source.Sink) error
+	warnings []string                    // about what is not in the tree
 	progress func() (done, total uint64) // nil if the store knows better
 	closers  []io.Closer
 }
@@ -215,15 +218,18 @@ func isTar(b []byte) bool {
 	return sum == want
 }
 
-// nameIn is the name in the first header that is not that of the root, or the start of it.
-func nameIn(b []byte) string {
-	const size = 100
-	for ; len(b) >= tarHeader; b = b[tarHeader:] {
-		if name, _, _ := bytes.Cut(b[:size], []byte{0}); string(name) != "./" {
-			return string(name)
+// nameIn is the name of the first entry that is neither the root nor a remark about all,
+// in an archive of which this is the start. It is "" if that does not reach so far.
+func nameIn(start []byte) string {
+	for t := tar.NewReader(bytes.NewReader(start)); ; {
+		h, err := t.Next()
+		if err != nil {
+			return ""
+		}
+		if h.Typeflag != tar.TypeXGlobalHeader && path.Clean(h.Name) != "." {
+			return h.Name
 		}
 	}
-	return ""
 }
 
 // notTar says what a file seems to be that is no archive.

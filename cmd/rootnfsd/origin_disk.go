@@ -22,11 +22,11 @@ func diskOrigin(f *os.File) (*origin, error) {
 	if err != nil {
 		return nil, err
 	}
-	tree, err := disk.Open(f, size)
+	tree, warnings, err := disk.Open(f, size)
 	if err != nil {
 		return nil, err
 	}
-	return &origin{tree: tree}, nil
+	return &origin{tree: tree, warnings: warnings}, nil
 }
 
 // unpackedDisk is diskOrigin for what comes as a stream, which it spools.

@@ -252,6 +252,10 @@ func (b *builder) addAll(ctx context.Context, t *batch) error {
 	return nil
 }
 
+// noID is no user and no group: chown(2) leaves the owner as it is for it, so that nobody
+// could make the object.
+const noID = math.MaxUint32
+
 // add writes the records of an object.
 func (b *builder) add(ctx context.Context, o *object) (err error) {
 	if o.listed {
@@ -261,6 +265,9 @@ func (b *builder) add(ctx context.Context, o *object) (err error) {
 		return unchanged(&o.entry, func() (os.FileInfo, error) { return b.src.Lstat(o.path()) })
 	}
 	m := o.meta
+	if m.UID == noID || m.GID == noID {
+		return fmt.Errorf("%q: user %d and group %d: %d is neither", o.path(), m.UID, m.GID, uint32(noID))
+	}
 	a := fs.Attr{Kind: m.Kind, Mode: m.Mode, Nlink: 1, UID: m.UID, GID: m.GID, Mtime: m.Mtime}
 	var ref uint64
 	switch m.Kind {

@@ -185,16 +185,22 @@ var errBadPath = errors.New("this cannot be in a tree")
 
 // split returns the components of a path.
 func split(p string) ([]string, error) {
+	parts, err := components(p)
+	if err == nil && slices.Contains(parts, "..") {
+		err = fmt.Errorf(`%q has ".." in it: %w`, p, errBadPath)
+	}
+	return parts, err
+}
+
+// components is split for the text of a symlink, which may have ".." in it.
+func components(p string) ([]string, error) {
 	if len(p) > maxPath {
 		return nil, fmt.Errorf("%.40q... is longer than %d bytes: %w", p, maxPath, errBadPath)
 	}
 	var parts []string
 	for part := range strings.SplitSeq(p, "/") {
-		switch part {
-		case "", ".":
+		if part == "" || part == "." {
 			continue
-		case "..":
-			return nil, fmt.Errorf(`%q has ".." in it: %w`, p, errBadPath)
 		}
 		if _, err := fs.ParseName([]byte(part)); err != nil {
 			return nil, fmt.Errorf("%q: %w", p, err)
@@ -204,11 +210,22 @@ func split(p string) ([]string, error) {
 	return parts, nil
 }
 
+// maxSteps is through how many names a path leads, those in symlinks counted, before it
+// leads through no more symlinks. Each entry of an archive could have it lead through many.
+const maxSteps = maxPath
+
 // descend returns the number of the directory that parts lead to. With make it makes
-// what is missing; without it, that is os.ErrNotExist.
-func (c *catalog) descend(parts []string, make bool) (uint32, error) {
+// what is missing; without it, that is os.ErrNotExist. With follow symlinks lead where
+// they would if the tree were all that there is.
+func (c *catalog) descend(parts []string, make, follow bool) (uint32, error) {
 	at := uint32(catalogRoot)
-	for i, part := range parts {
+	for links, steps := 0, 0; len(parts) > 0; steps++ {
+		part := parts[0]
+		parts = parts[1:]
+		if part == ".." { // in a symlink
+			at = max(c.names.at(at).parent, catalogRoot)
+			continue
+		}
 		next := c.seek(at, part)
 		if next == 0 || c.names.at(next).object == 0 {
 			if !make {
@@ -222,16 +239,38 @@ func (c *catalog) descend(parts []string, make bool) (uint32, error) {
 				return 0, err
 			}
 		}
-		if n := c.names.at(next); !c.isDir(n) {
-			kind := "is no directory"
-			if c.objects.at(n.object).meta.kind == uint32(fs.Symlink) {
-				kind = "is a symlink"
-			}
-			return 0, fmt.Errorf("%q %s, and something is said to be below it: %w", "/"+strings.Join(parts[:i+1], "/"), kind, errBadPath)
+		n := c.names.at(next)
+		if c.isDir(n) {
+			at = next
+			continue
 		}
-		at = next
+		o := c.objects.at(n.object)
+		if o.meta.kind != uint32(fs.Symlink) {
+			return 0, fmt.Errorf("%q is no directory, and something is said to be below it: %w", c.pathOf(next), errBadPath)
+		}
+		if links++; !follow || links > maxLinks || steps > maxSteps {
+			return 0, fmt.Errorf("%q is a symlink, and something is said to be below it: %w", c.pathOf(next), errBadPath)
+		}
+		text := c.textOf(o.text)
+		more, err := components(text)
+		if err != nil {
+			return 0, err
+		}
+		if strings.HasPrefix(text, "/") {
+			at = catalogRoot
+		}
+		parts = slices.Concat(more, parts)
 	}
 	return at, nil
+}
+
+// pathOf returns the path of a name.
+func (c *catalog) pathOf(name uint32) string {
+	p := ""
+	for ; name != catalogRoot; name = c.names.at(name).parent {
+		p = "/" + c.textOf(c.names.at(name).text) + p
+	}
+	return p
 }
 
 // assign gives a name an object of its own.
@@ -315,7 +354,7 @@ func (c *catalog) Put(p string, m *source.Meta, text string, xattrs []source.Xat
 		return c.putRoot(o)
 	}
 	name := parts[len(parts)-1]
-	parent, err := c.descend(parts[:len(parts)-1], true)
+	parent, err := c.descend(parts[:len(parts)-1], true, c.layered())
 	if err != nil {
 		return err
 	}
@@ -431,7 +470,7 @@ func (c *catalog) Link(p, old string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%q is a hard link to %q: %w", p, old, err)
 	}
-	parent, err := c.descend(parts[:len(parts)-1], true)
+	parent, err := c.descend(parts[:len(parts)-1], true, c.layered())
 	if err != nil {
 		return err
 	}
@@ -451,7 +490,7 @@ func (c *catalog) Link(p, old string) (err error) {
 
 // target returns the object at a path that a link is to be made to.
 func (c *catalog) target(p string) (uint32, error) {
-	n, err := c.lookup(p)
+	n, err := c.lookup(p, c.layered())
 	switch {
 	case errors.Is(err, os.ErrNotExist):
 		return 0, fmt.Errorf("there is no such object before it: %w", errBadPath)
@@ -463,8 +502,9 @@ func (c *catalog) target(p string) (uint32, error) {
 	return n.object, nil
 }
 
-// lookup finds the name at a path, which has an object.
-func (c *catalog) lookup(p string) (*catalogName, error) {
+// lookup finds the name at a path, which has an object. With follow a symlink may be on
+// the way to it.
+func (c *catalog) lookup(p string, follow bool) (*catalogName, error) {
 	parts, err := split(p)
 	if err != nil {
 		return nil, err
@@ -472,7 +512,7 @@ func (c *catalog) lookup(p string) (*catalogName, error) {
 	if len(parts) == 0 {
 		return c.names.at(catalogRoot), nil
 	}
-	dir, err := c.descend(parts[:len(parts)-1], false)
+	dir, err := c.descend(parts[:len(parts)-1], false, follow)
 	if err != nil {
 		return nil, err
 	}
@@ -486,10 +526,13 @@ func (c *catalog) lookup(p string) (*catalogName, error) {
 // Layer implements source.Sink.
 func (c *catalog) Layer() { c.layer++ }
 
+// layered reports whether what comes is a layer, and paths in it lead through symlinks.
+func (c *catalog) layered() bool { return c.layer > 0 }
+
 // Remove implements source.Sink.
 func (c *catalog) Remove(p string) (err error) {
 	defer guard(debug.SetPanicOnFault(true), &err)
-	n, err := c.lookup(p)
+	n, err := c.lookup(p, c.layered())
 	if errors.Is(err, os.ErrNotExist) || err == nil && n.parent == 0 {
 		return nil
 	}
@@ -503,7 +546,7 @@ func (c *catalog) Remove(p string) (err error) {
 // Clear implements source.Sink.
 func (c *catalog) Clear(p string) (err error) {
 	defer guard(debug.SetPanicOnFault(true), &err)
-	n, err := c.lookup(p)
+	n, err := c.lookup(p, c.layered())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -526,7 +569,7 @@ func (c *catalog) meta(number uint32) source.Meta {
 // Lstat implements billy.Symlink.
 func (c *catalog) Lstat(p string) (_ os.FileInfo, err error) {
 	defer guard(debug.SetPanicOnFault(true), &err)
-	n, err := c.lookup(p)
+	n, err := c.lookup(p, false)
 	if err != nil {
 		return nil, pathError("stat", p, err)
 	}
@@ -539,7 +582,7 @@ func (c *catalog) Stat(p string) (os.FileInfo, error) { return c.Lstat(p) }
 // ReadDir implements billy.Dir. The order is that of the names' bytes.
 func (c *catalog) ReadDir(p string) (infos []os.FileInfo, err error) {
 	defer guard(debug.SetPanicOnFault(true), &err)
-	dir, err := c.lookup(p)
+	dir, err := c.lookup(p, false)
 	if err != nil {
 		return nil, pathError("readdir", p, err)
 	}
@@ -582,7 +625,7 @@ func (c *catalog) has(m *source.Meta) bool {
 
 // object returns the object at a path, of a kind if that is not 0.
 func (c *catalog) object(p string, kind fs.Kind) (*catalogObject, error) {
-	n, err := c.lookup(p)
+	n, err := c.lookup(p, false)
 	if err != nil {
 		return nil, err
 	}

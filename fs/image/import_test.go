@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,10 +203,17 @@ func filesOf(t *testing.T, v *image.Version) map[string]string {
 		}
 		for _, i := range infos {
 			p := dir + i.Name()
-			if i.IsDir() {
+			switch {
+			case i.IsDir():
 				all[p] = i.Mode().Perm().String()
 				walk(p + "/")
-			} else {
+			case i.Mode()&os.ModeSymlink != 0:
+				text, err := v.Filesystem().Readlink(p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				all[p] = text
+			default:
 				all[p] = readAll(t, v, p)
 			}
 		}
@@ -265,6 +273,29 @@ func TestImportCollisions(t *testing.T) {
 			}
 			p.err = errors.Join(p.err, p.Clear("opaque"), p.Clear("never"))
 		}, tree{"/d": made, "/d/old": "1", "/stays": "2", "/opaque": made, "/opaque/new": "2", "/x": made, "/x/new": "2"}},
+		"layers through symlinks": {func(p *putter) {
+			p.Layer()
+			for name, text := range map[string]string{
+				"bin": "usr/bin", "usr/lib64": "../lib", "lib": "/usr/lib", "out": "../../../../usr", "a/b/up": "../..", "new": "not/yet", "end": "usr/bin/",
+			} {
+				p.symlink(name, text)
+			}
+			p.file("usr/bin/gone", "1")
+			p.file("usr/lib/cleared/old", "1")
+			p.Layer()
+			p.file("bin/sh", "bin")
+			p.file("usr/lib64/x", "lib64") // through two
+			p.file("out/out", "out")
+			p.file("a/b/up/end/up", "up") // through two
+			p.file("new/x", "new")
+			p.link("out/linked", "bin/sh")
+			p.err = errors.Join(p.err, p.Remove("bin/gone"), p.Clear("lib/cleared"), p.Remove("end"))
+			p.file("usr/lib64", "a file for a link")
+		}, tree{
+			"/a": made, "/a/b": made, "/a/b/up": "../..", "/bin": "usr/bin", "/lib": "/usr/lib", "/new": "not/yet", "/not": made, "/not/yet": made, "/not/yet/x": "new",
+			"/out": "../../../../usr", "/usr": made, "/usr/bin": made, "/usr/bin/sh": "bin", "/usr/bin/up": "up", "/usr/lib": made, "/usr/lib/cleared": made,
+			"/usr/lib/x": "lib64", "/usr/lib64": "a file for a link", "/usr/linked": "bin", "/usr/out": "out",
+		}},
 	} {
 		s := newStore(t)
 		if _, err := importTree(t, s, c.fill, image.ImportOptions{}); err != nil {
@@ -315,9 +346,17 @@ func TestImportRefuses(t *testing.T) {
 		fill func(*putter)
 		want string
 	}{
-		"dotdot":                {func(p *putter) { p.file("a/../b", "") }, `".."`},
-		"below a symlink":       {func(p *putter) { p.symlink("a", "b"); p.file("a/c", "") }, `"/a" is a symlink`},
-		"below a file":          {func(p *putter) { p.file("a", ""); p.file("a/c", "") }, `"/a" is no directory`},
+		"dotdot":            {func(p *putter) { p.file("a/../b", "") }, `".."`},
+		"below a symlink":   {func(p *putter) { p.symlink("a", "b"); p.file("a/c", "") }, `"/a" is a symlink`},
+		"below a file":      {func(p *putter) { p.file("a", ""); p.file("a/c", "") }, `"/a" is no directory`},
+		"links in a circle": {func(p *putter) { p.Layer(); p.symlink("a", "b"); p.symlink("b", "/a"); p.file("a/c", "") }, "is a symlink"},
+		"a link to itself": {func(p *putter) {
+			p.Layer()
+			p.symlink("a", strings.Repeat("./", 1000)+strings.Repeat("a/", 1000))
+			p.file("a/c", "")
+		}, `"/a" is a symlink`},
+		"a link to a file":      {func(p *putter) { p.Layer(); p.file("d/b", ""); p.symlink("a", "d/b"); p.file("a/c", "") }, `"/d/b" is no directory`},
+		"a link to a long name": {func(p *putter) { p.Layer(); p.symlink("a", strings.Repeat("n", 256)); p.file("a/c", "") }, "name"},
 		"a link out of it":      {func(p *putter) { p.link("a", "../b") }, `".."`},
 		"a link to nothing":     {func(p *putter) { p.link("a", "b") }, "no such object"},
 		"a link to a directory": {func(p *putter) { p.dir("b"); p.link("a", "b") }, "directory"},
@@ -327,6 +366,8 @@ func TestImportRefuses(t *testing.T) {
 		"a long path":           {func(p *putter) { p.file(strings.Repeat("n/", 2048), "") }, "longer"},
 		"a symlink to nothing":  {func(p *putter) { p.symlink("a", "") }, "symlink"},
 		"an unknown kind":       {func(p *putter) { p.put("a", source.Meta{}, "", "") }, "kind"},
+		"a user that is none":   {func(p *putter) { p.put("a", source.Meta{Kind: fs.FIFO, UID: 1<<32 - 1}, "", "") }, `"/a": user 4294967295`},
+		"a group that is none":  {func(p *putter) { p.put("/", source.Meta{Kind: fs.Directory, GID: 1<<32 - 1}, "", "") }, `"/": user 0 and group 4294967295`},
 		"a short file": {func(p *putter) {
 			p.err = p.Put("a", &source.Meta{Kind: fs.Regular, Size: 10}, "", nil, strings.NewReader("short"))
 		}, "unexpected EOF"},

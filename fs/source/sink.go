@@ -10,7 +10,8 @@ import (
 // the same path; a directory that is put again keeps what is in it.
 //
 // Paths may begin with "/" or "./", and must not contain "..". None leads through
-// a symlink or through anything else that is no directory. Directories that were
+// anything that is no directory, nor through a symlink; but one in a layer does, as if
+// the tree were all that there is. Directories that were
 // not put before something is put into them are root's, with mode 0755 and the
 // time 0. The methods are for one goroutine.
 type Sink interface {

@@ -27,7 +27,7 @@ var formats = []struct {
 	name, magic string
 	open        func(*bufio.Reader) (io.Reader, error)
 }{
-	{"gzip", "\x1f\x8b", func(r *bufio.Reader) (io.Reader, error) { return gzip.NewReader(r) }},
+	{"gzip", "\x1f\x8b", openGzip},
 	{"bzip2", "BZh", func(r *bufio.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},
 	{"xz", xzMagic, openXZ},
 	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
@@ -42,7 +42,7 @@ func Open(r io.Reader) (io.Reader, string, error) {
 		return nil, "", err
 	}
 	for _, f := range formats {
-		if !bytes.HasPrefix(start, []byte(f.magic)) {
+		if !bytes.HasPrefix(start, []byte(f.magic)) && !(f.name == "zstd" && isSkippable(start)) {
 			continue
 		}
 		out, err := f.open(in)
@@ -52,6 +52,12 @@ func Open(r io.Reader) (io.Reader, string, error) {
 		return &named{out, f.name}, f.name, nil
 	}
 	return in, "", nil
+}
+
+// isSkippable reports whether a stream begins with a frame of zstd that has no content,
+// as pzstd writes one before each that has.
+func isSkippable(b []byte) bool {
+	return len(b) >= 4 && b[0]&0xF0 == 0x50 && string(b[1:4]) == "\x2a\x4d\x18"
 }
 
 // named says in its errors by what the stream is compressed.
@@ -73,6 +79,64 @@ func explain(err error) error {
 		return fmt.Errorf("the stream was cut short: %w", io.ErrUnexpectedEOF)
 	}
 	return fmt.Errorf("the stream is damaged: %w", err)
+}
+
+// members reads what gzip packed, one piece behind the other. Behind the last there may
+// be zeros, by which a block of a tape or of a disk is filled up: gzip(1) takes them, too.
+type members struct {
+	in *bufio.Reader
+	z  *gzip.Reader
+}
+
+func openGzip(r *bufio.Reader) (io.Reader, error) {
+	z, err := gzip.NewReader(r)
+	if err != nil {
+		return nil, err
+	}
+	z.Multistream(false)
+	return &members{r, z}, nil
+}
+
+func (m *members) Read(b []byte) (int, error) {
+	for {
+		n, err := m.z.Read(b)
+		if err == io.EOF && n > 0 {
+			err = nil // it says so again
+		}
+		if err != io.EOF {
+			return n, err
+		}
+		if err := m.next(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// next begins the next member. It is io.EOF if there is none.
+func (m *members) next() error {
+	for zeros := false; ; zeros = true {
+		first, err := m.in.Peek(1)
+		if err != nil {
+			return err
+		}
+		if first[0] != 0 && zeros {
+			return gzip.ErrHeader
+		}
+		if first[0] != 0 {
+			break
+		}
+		if _, err := m.in.Discard(1); err != nil {
+			return err
+		}
+	}
+	if err := m.z.Reset(m.in); err != nil {
+		if err == io.EOF { // in the header's name
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	m.z.Multistream(false)
+	return nil
 }
 
 func openZstd(r *bufio.Reader) (io.Reader, error) {

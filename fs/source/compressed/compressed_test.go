@@ -84,6 +84,40 @@ func TestFormats(t *testing.T) {
 	}
 }
 
+// TestTails: zeros behind gzip's last member are no damage, as when a file was written in
+// whole blocks, and anything else is. In zstd, frames without content may come first.
+func TestTails(t *testing.T) {
+	content := fstest.Bytes(150_000)
+	b := pipe(t, content, "gzip", "-c")
+	twice := append(bytes.Clone(b), b...)
+	for name, c := range map[string]struct {
+		packed []byte
+		times  int // that the content is in it; 0 if it is damaged
+	}{
+		"one zero":          {append(bytes.Clone(b), 0), 1},
+		"a block of zeros":  {append(bytes.Clone(twice), make([]byte, 300<<10)...), 2},
+		"a byte":            {append(bytes.Clone(b), 1), 0},
+		"the magic alone":   {append(bytes.Clone(b), 0x1f, 0x8b), 0},
+		"zeros and a byte":  {append(append(bytes.Clone(b), 0, 0), 1), 0},
+		"zeros and gzip":    {append(append(bytes.Clone(b), 0, 0), b...), 0},
+		"a member cut off":  {twice[:len(twice)-9], 0},
+		"half a name":       {append(bytes.Clone(b), "\x1f\x8b\x08\x08\x00\x00\x00\x00\x00\x03na"...), 0},
+		"one, and no zeros": {b, 1},
+	} {
+		got, _, err := unpack(c.packed)
+		if c.times == 0 && err == nil || c.times > 0 && (err != nil || !bytes.Equal(got, bytes.Repeat(content, c.times))) {
+			t.Errorf("%s: %d bytes, %v; want the content %d times", name, len(got), err, c.times)
+		}
+	}
+	frame := pipe(t, content, "zstd", "-c")
+	for _, first := range []byte{0x50, 0x5F} {
+		skipped := []byte{first, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4}
+		if got, format, err := unpack(append(skipped, frame...)); err != nil || format != "zstd" || !bytes.Equal(got, content) {
+			t.Errorf("a frame %#x first: %s, %d bytes, %v", first, format, len(got), err)
+		}
+	}
+}
+
 // TestBounds: a stream that asks for much memory is refused before it gets any.
 func TestBounds(t *testing.T) {
 	b := pipe(t, []byte("x"), "xz", "-c", "--lzma2=preset=0,dict=256MiB")

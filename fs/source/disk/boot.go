@@ -18,40 +18,44 @@ import (
 // bootPlaces are where distributions mount the FAT partition, the likeliest first.
 var bootPlaces = []string{"/boot/firmware", "/boot", "/boot/efi"}
 
-// bootPartition is a FAT file system in an image.
-type bootPartition struct {
-	partition
-	part   *io.SectionReader
-	volume *fat.Volume
-}
-
-// mountBoot shows the boot partition where the root expects it, if it does.
-func mountBoot(root *volume.FS, found []bootPartition) error {
-	table, err := readFstab(root)
+// mountBoot shows the boot partition where the root expects it, if it does, and says what
+// of the others is missing then.
+func mountBoot(root *volume.FS, others []*content) (warnings []string, err error) {
+	text, err := readFstab(root)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	boot, mount := choose(found, fstab.Parse(table))
+	table := fstab.Parse(text)
+	boot, mount := choose(others, table)
+	if boot == nil {
+		return leftOut(others, table, nil), nil
+	}
 	place, opts := "", fat.DefaultOptions
 	if mount != nil {
 		place, opts = mountPlace(mount), masks(mount.Options)
 	} else if place = emptyPlace(root); place == "" {
-		return nil
+		return leftOut(others, table, nil), nil
 	}
-	v, err := fat.Open(boot.part, boot.part.Size(), opts)
-	if err != nil {
-		return err
+	if err := boot.openFAT(opts); err != nil {
+		return nil, err
 	}
-	if err := root.Mount(place, v); err != nil {
-		return fmt.Errorf("the boot partition belongs to %s: %w", place, err)
+	if err := root.Mount(place, boot.fat); err != nil {
+		return nil, fmt.Errorf("the boot partition belongs to %s: %w", place, err)
 	}
-	return nil
+	return leftOut(others, table, boot), nil
 }
 
 // choose returns the FAT partition that a table mounts at the likeliest of bootPlaces,
 // and how it does. If the table names none of those that there are, as one that was
 // written for another disk, it is the first; the mount is nil if the table has none.
-func choose(found []bootPartition, table []fstab.Mount) (*bootPartition, *fstab.Mount) {
+func choose(others []*content, table []fstab.Mount) (*content, *fstab.Mount) {
+	fats := slices.DeleteFunc(slices.Clone(others), func(c *content) bool {
+		m := c.mount(table)
+		return c.fat == nil || m != nil && !slices.Contains(bootPlaces, mountPlace(m))
+	})
+	if len(fats) == 0 {
+		return nil, nil
+	}
 	var first *fstab.Mount
 	for _, place := range bootPlaces {
 		for i := range table {
@@ -62,22 +66,54 @@ func choose(found []bootPartition, table []fstab.Mount) (*bootPartition, *fstab.
 			if first == nil {
 				first = m
 			}
-			named := func(p bootPartition) bool { return p.is(m.Spec) }
-			if at := slices.IndexFunc(found, named); at >= 0 {
-				return &found[at], m
+			named := func(c *content) bool { return c.is(m.Spec) }
+			if at := slices.IndexFunc(fats, named); at >= 0 {
+				return fats[at], m
 			}
 		}
 	}
-	return &found[0], first
+	return fats[0], first
+}
+
+// leftOut says which partitions a machine would show that the tree does not: what the
+// table mounts, and what may be a boot partition of which it says nothing.
+func leftOut(others []*content, table []fstab.Mount, boot *content) (warnings []string) {
+	for _, c := range others {
+		if c == boot {
+			continue
+		}
+		m := c.mount(table)
+		switch {
+		case m != nil && c.refused != nil:
+			warnings = append(warnings, fmt.Sprintf("partition %d is left out, which the fstab mounts at %s: %v", c.number, m.File, c.refused))
+		case m != nil:
+			warnings = append(warnings, fmt.Sprintf("partition %d is left out, which the fstab mounts at %s", c.number, m.File))
+		case c.fat != nil && boot == nil:
+			warnings = append(warnings, fmt.Sprintf("partition %d (FAT) is left out: the fstab does not mount it, and neither %s nor %s is an empty directory", c.number, bootPlaces[0], bootPlaces[1]))
+		case c.fat != nil:
+			warnings = append(warnings, fmt.Sprintf("partition %d (FAT) is left out: the fstab does not mount it", c.number))
+		}
+	}
+	return warnings
+}
+
+// mount returns what a table does with a partition, nil for nothing.
+func (c *content) mount(table []fstab.Mount) *fstab.Mount {
+	at := slices.IndexFunc(table, func(m fstab.Mount) bool { return !m.IsSwap() && c.is(m.Spec) })
+	if at < 0 {
+		return nil
+	}
+	return &table[at]
 }
 
 func mountPlace(m *fstab.Mount) string { return strings.TrimSuffix(m.File, "/") }
 
 // emptyPlace returns where a root has a directory for a boot partition of which its
-// table says nothing, "" if it has none.
+// table says nothing, "" if it has none. What has something in it may be the boot files
+// themselves.
 func emptyPlace(root *volume.FS) string {
 	for _, p := range bootPlaces[:2] {
-		if info, err := root.Lstat(p); err == nil && info.IsDir() {
+		if infos, err := root.ReadDir(p); err == nil && len(infos) == 0 {
 			return p
 		}
 	}
@@ -88,28 +124,27 @@ func emptyPlace(root *volume.FS) string {
 var numbered = regexp.MustCompile(`^/dev/(?:(?:s|v|xv|h)d[a-z]+|[a-z]+[0-9]+(?:n[0-9]+)?p)([0-9]+)$`)
 
 // is reports whether a table means this partition, by what fstab(5) calls the device.
-func (b *bootPartition) is(spec string) bool {
+func (c *content) is(spec string) bool {
 	if by, ok := strings.CutPrefix(spec, "/dev/disk/by-"); ok { // links that udev makes
 		spec = strings.Replace(by, "/", "=", 1)
 	}
 	tag, value, ok := strings.Cut(spec, "=")
 	if !ok {
 		m := numbered.FindStringSubmatch(spec)
-		return m != nil && m[1] == strconv.Itoa(b.number)
+		return m != nil && m[1] == strconv.Itoa(c.number)
 	}
 	if value = strings.Trim(value, `"'`); value == "" {
 		return false
 	}
 	switch strings.ToUpper(tag) {
 	case "PARTUUID":
-		return strings.EqualFold(value, b.uuid)
+		return strings.EqualFold(value, c.uuid)
 	case "PARTLABEL":
-		return value == b.name
+		return value == c.name
 	case "UUID":
-		return strings.EqualFold(value, b.volume.ID())
+		return strings.EqualFold(value, c.id)
 	case "LABEL":
-		label, err := b.volume.Label()
-		return err == nil && value == label
+		return value == c.label
 	}
 	return false
 }

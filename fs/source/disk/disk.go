@@ -21,24 +21,30 @@ import (
 // ErrNot says that something is no disk image.
 var ErrNot = errors.New("neither a file system nor a partition table was found")
 
-// Open returns the tree in an image of size bytes. The image stays open, and
-// must not change, for as long as the tree is used.
-func Open(r io.ReaderAt, size int64) (*volume.FS, error) {
+// Open returns the tree in an image of size bytes, and says which partitions are not in
+// it that may be missed. The image stays open, and must not change, for as long as the
+// tree is used.
+func Open(r io.ReaderAt, size int64) (tree *volume.FS, warnings []string, err error) {
 	v, err := openRoot(r, size)
 	if err == nil {
-		return volume.New(v), nil
+		return volume.New(v), nil, nil
 	}
 	if !errors.Is(err, errNoRoot) {
-		return nil, err
+		return nil, nil, err
 	}
 	parts, err := readTable(r, size)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if len(parts) == 0 {
-		return nil, ErrNot
+		return nil, nil, ErrNot
 	}
-	return assemble(r, parts)
+	root, others, err := findRoot(r, parts)
+	if err != nil {
+		return nil, nil, err
+	}
+	warnings, err = mountBoot(root, others)
+	return root, warnings, err
 }
 
 // errNoRoot says that something is no file system that a root may be in.
@@ -72,44 +78,62 @@ func Refused(start []byte) error {
 	return nil
 }
 
-// assemble finds the root and the boot partition, and puts them together.
-func assemble(r io.ReaderAt, parts []partition) (*volume.FS, error) {
-	var root *volume.FS
-	var boots []bootPartition
+// content is a partition, and what is known of the file system in it.
+type content struct {
+	partition
+	section   *io.SectionReader
+	fat       *fat.Volume // nil for any other
+	id, label string      // as mount(8) has them, "" if they are not known
+	refused   error       // why it cannot be read
+}
+
+// findRoot returns the tree of the one partition that has a root, and all others.
+func findRoot(r io.ReaderAt, parts []partition) (root *volume.FS, others []*content, err error) {
 	var reasons []error
 	rootAt := 0
 	for _, p := range parts {
-		part := io.NewSectionReader(r, p.start, p.end-p.start)
-		v, err := openRoot(part, part.Size())
+		c := &content{partition: p, section: io.NewSectionReader(r, p.start, p.end-p.start)}
+		others = append(others, c)
+		v, err := openRoot(c.section, c.section.Size())
 		switch {
 		case err == nil:
+			if named, ok := v.(*ext4.Volume); ok {
+				c.id, c.label = named.ID(), named.Label()
+			}
 			tree := volume.New(v)
 			if _, err := tree.Lstat("/etc"); err != nil { // nothing that can be booted
 				reasons = append(reasons, fmt.Errorf("partition %d has no /etc: %w", p.number, err))
 				continue
 			}
 			if root != nil {
-				return nil, fmt.Errorf("partitions %d and %d both have an /etc: copy the one that is wanted to a file (dd), and import that", rootAt, p.number)
+				return nil, nil, fmt.Errorf("partitions %d and %d both have an /etc: copy the one that is wanted to a file (dd), and import that", rootAt, p.number)
 			}
 			root, rootAt = tree, p.number
+			others = others[:len(others)-1]
 		case !errors.Is(err, errNoRoot):
+			c.refused = err
 			reasons = append(reasons, fmt.Errorf("partition %d: %w", p.number, err))
 		default:
-			v, err := fat.Open(part, part.Size(), fat.DefaultOptions)
-			if err == nil {
-				boots = append(boots, bootPartition{p, part, v})
-			} else if !errors.Is(err, fat.ErrNot) {
-				return nil, fmt.Errorf("partition %d: %w", p.number, err)
+			if err := c.openFAT(fat.DefaultOptions); err != nil && !errors.Is(err, fat.ErrNot) {
+				return nil, nil, fmt.Errorf("partition %d: %w", p.number, err)
 			}
 		}
 	}
 	if root == nil {
-		return nil, errors.Join(append([]error{errors.New("no partition has an ext4 or squashfs file system with an /etc in it")}, reasons...)...)
+		return nil, nil, errors.Join(append([]error{errors.New("no partition has an ext4 or squashfs file system with an /etc in it")}, reasons...)...)
 	}
-	if len(boots) > 0 {
-		if err := mountBoot(root, boots); err != nil {
-			return nil, err
-		}
+	return root, others, nil
+}
+
+// openFAT opens the file system if it is FAT.
+func (c *content) openFAT(opts fat.Options) error {
+	v, err := fat.Open(c.section, c.section.Size(), opts)
+	if err != nil {
+		return err
 	}
-	return root, nil
+	c.fat, c.id = v, v.ID()
+	if label, err := v.Label(); err == nil { // else the root is damaged, which is said where it matters
+		c.label = label
+	}
+	return nil
 }

@@ -86,8 +86,11 @@ func open(t testing.TB, img string) *volume.FS {
 	t.Cleanup(func() { f.Close() })
 	info, err := f.Stat()
 	check(t, err)
-	v, err := disk.Open(f, info.Size())
+	v, warnings, err := disk.Open(f, info.Size())
 	check(t, err)
+	for _, w := range warnings {
+		t.Log(w)
+	}
 	return v
 }
 
@@ -201,6 +204,80 @@ func TestSeveralFAT(t *testing.T) {
 	}
 }
 
+// TestLeftOut: what a machine would show and the tree does not is told, and a directory
+// that has something in it is not taken for the place of a partition that no table names.
+func TestLeftOut(t *testing.T) {
+	volumetest.Need(t, false, "sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+	const homeID = "01234567-89ab-cdef-0123-456789abcdef"
+	dir := t.TempDir()
+	img, boot, file := dir+"/img", dir+"/fat", dir+"/which"
+	check(t, os.WriteFile(file, []byte("partition"), 0o644))
+	check(t, os.WriteFile(boot, nil, 0o644))
+	check(t, os.Truncate(boot, 4*mib))
+	run(t, "", "mkfs.vfat", "-n", "BOOT", boot)
+	run(t, "", "mcopy", "-i", boot, file, "::")
+	for _, c := range []struct {
+		inRoot string // a file beside the fstab
+		fstab  string
+		luks   bool
+		where  string // a file that must be there
+		want   []string
+	}{
+		{"boot/firmware/which", "", false, "/boot/firmware/which", []string{"partition 1 (FAT) is left out: the fstab does not mount it, and neither /boot/firmware nor /boot is an empty directory"}},
+		{"boot/vmlinuz", "proc /proc proc defaults", false, "/boot/vmlinuz", []string{"partition 1 (FAT)"}},
+		{"boot/firmware/which", "LABEL=BOOT /boot/firmware vfat defaults", false, "/boot/firmware/which", nil}, // as on a machine
+		{"", "UUID=" + homeID + " /home ext4 defaults\n/dev/mmcblk0p2 / ext4 defaults", false, "/boot/which", []string{"partition 3 is left out, which the fstab mounts at /home"}},
+		{"", "LABEL=home /home ext4 defaults", false, "/boot/which", []string{"partition 3 is left out, which the fstab mounts at /home"}},
+		{"", "PARTUUID=c0ffee01-03 /home ext4 defaults", true, "/boot/which", []string{"mounts at /home: it is encrypted (LUKS)"}},
+		{"", "PARTUUID=c0ffee01-03 none swap sw", false, "/boot/which", nil},
+		{"", "LABEL=BOOT /srv/data vfat defaults", false, "", []string{"partition 1 is left out, which the fstab mounts at /srv/data"}},
+	} {
+		root := t.TempDir()
+		check(t, os.MkdirAll(root+"/boot", 0o755))
+		check(t, os.Mkdir(root+"/etc", 0o755))
+		if c.inRoot != "" {
+			check(t, os.MkdirAll(filepath.Dir(root+"/"+c.inRoot), 0o755))
+			check(t, os.WriteFile(root+"/"+c.inRoot, []byte("root"), 0o644))
+		}
+		check(t, os.WriteFile(root+"/etc/fstab", []byte(c.fstab+"\n"), 0o644))
+		check(t, os.RemoveAll(img))
+		check(t, os.WriteFile(img, nil, 0o644))
+		check(t, os.Truncate(img, 18*mib))
+		run(t, "label: dos\nlabel-id: 0xc0ffee01\nstart=2048, size=8192\nstart=10240, size=16384\nstart=26624, size=8192\n", "sfdisk", "-q", img)
+		run(t, "", "dd", "if="+boot, "of="+img, "bs=1M", "seek=1", "conv=notrunc,sparse")
+		run(t, "", "mkfs.ext4", "-q", "-F", "-d", root, "-E", fmt.Sprintf("offset=%d", 5*mib), img, "8M")
+		run(t, "", "mkfs.ext4", "-q", "-F", "-L", "home", "-U", homeID, "-E", fmt.Sprintf("offset=%d", 13*mib), img, "4M")
+		b, err := os.ReadFile(img)
+		check(t, err)
+		if c.luks {
+			copy(b[13*mib:], "LUKS\xba\xbe")
+		}
+		v, warnings, err := disk.Open(bytes.NewReader(b), int64(len(b)))
+		check(t, err)
+		if len(warnings) != len(c.want) || len(c.want) > 0 && !strings.Contains(warnings[0], c.want[0]) {
+			t.Errorf("%q, %q: warnings %q; want %q", c.inRoot, c.fstab, warnings, c.want)
+		}
+		if c.where == "" {
+			if infos, err := v.ReadDir("/boot"); err != nil || len(infos) > 0 {
+				t.Errorf("%q: /boot has %d names, %v", c.fstab, len(infos), err)
+			}
+			continue
+		}
+		f, err := v.Open(c.where)
+		if err != nil {
+			t.Errorf("%q, %q: %v", c.inRoot, c.fstab, err)
+			continue
+		}
+		want := "root"
+		if c.where != "/"+c.inRoot || strings.Contains(c.fstab, "LABEL=BOOT") {
+			want = "partition"
+		}
+		if got, err := io.ReadAll(f); err != nil || string(got) != want {
+			t.Errorf("%q, %q: %s is that of the %s, %v; want that of the %s", c.inRoot, c.fstab, c.where, got, err, want)
+		}
+	}
+}
+
 // TestRefused: tables that cannot be are refused with the reason.
 func TestRefused(t *testing.T) {
 	img, err := os.ReadFile(makeDisk(t, "dos", "12", "", 4*mib))
@@ -215,7 +292,7 @@ func TestRefused(t *testing.T) {
 		"neither a": func(b []byte) []byte { b[510] = 0; return b },
 	} {
 		b := change(bytes.Clone(img))
-		if _, err := disk.Open(bytes.NewReader(b), int64(len(b))); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := disk.Open(bytes.NewReader(b), int64(len(b))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open: %v, want an error about %q", err, want)
 		}
 	}
@@ -254,7 +331,7 @@ func TestGPT(t *testing.T) {
 	} {
 		b := bytes.Clone(img)
 		damaged(b, at...)
-		v, err := disk.Open(bytes.NewReader(b), int64(end))
+		v, _, err := disk.Open(bytes.NewReader(b), int64(end))
 		if err != nil {
 			t.Errorf("%s damaged: %v", name, err)
 		} else if _, err := v.Lstat("/boot/firmware/config.txt"); err != nil {
@@ -276,7 +353,7 @@ func TestGPT(t *testing.T) {
 			clear(h[16:20])
 			binary.LittleEndian.PutUint32(h[16:], crc32.ChecksumIEEE(h))
 		}
-		if _, err := disk.Open(bytes.NewReader(b), int64(end)); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := disk.Open(bytes.NewReader(b), int64(end)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open: %v, want an error about %q", err, want)
 		}
 	}
@@ -295,7 +372,7 @@ func TestLogical(t *testing.T) {
 	run(t, "label: dos\nstart=2048, size=30000, type=5\nstart=4096, size=8192, type=c\nstart=14336, size=16384\n", "sfdisk", "-q", "--wipe=never", file)
 	b, err = os.ReadFile(file)
 	check(t, err)
-	v, err := disk.Open(bytes.NewReader(b), size)
+	v, _, err := disk.Open(bytes.NewReader(b), size)
 	check(t, err)
 	if _, err := v.Lstat("/boot/firmware/config.txt"); err != nil {
 		t.Error(err)
@@ -310,7 +387,7 @@ func TestLogical(t *testing.T) {
 	} {
 		c := bytes.Clone(b)
 		change(c)
-		if _, err := disk.Open(bytes.NewReader(c), size); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := disk.Open(bytes.NewReader(c), size); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("Open: %v, want an error about %q", err, want)
 		}
 	}
@@ -352,7 +429,7 @@ func TestDamage(t *testing.T) {
 				at[i], img[i] = img[i], byte(random.Uint32())
 			}
 		}
-		if v, err := disk.Open(bytes.NewReader(img), int64(len(img))); err != nil || walk(v, "/") != nil {
+		if v, _, err := disk.Open(bytes.NewReader(img), int64(len(img))); err != nil || walk(v, "/") != nil {
 			failed++
 		}
 		for i, b := range at {
@@ -381,7 +458,7 @@ func FuzzRead(f *testing.F) {
 		was := bytes.Clone(img[at:][:len(change)])
 		copy(img[at:], change)
 		defer copy(img[at:], was)
-		v, err := disk.Open(bytes.NewReader(img), int64(len(img)))
+		v, _, err := disk.Open(bytes.NewReader(img), int64(len(img)))
 		if err != nil {
 			return
 		}

@@ -243,6 +243,8 @@ func TestRefused(t *testing.T) {
 		"encrypt, casefold":  func(b []byte) []byte { b[incompat+2] |= 3; return b },
 		"unknown feature 31": func(b []byte) []byte { b[incompat+3] |= 0x80; return b },
 		"cut off":            func(b []byte) []byte { return b[:3<<20] },
+		"not unmounted":      func(b []byte) []byte { b[1024+0x3A] &^= 1; return b },
+		"e2fsck -f":          func(b []byte) []byte { b[1024+0x3A] |= 2; return b },
 		"no ext4":            func(b []byte) []byte { return b[:1500] },
 		"contradicts":        func(b []byte) []byte { clear(b[1024+0x28:][:4]); return b },
 	} {
@@ -404,6 +406,52 @@ func TestSharedValues(t *testing.T) {
 	}
 	if err := read(); err == nil || !strings.Contains(err.Error(), "more than") {
 		t.Errorf("20 attributes of 60000 bytes in a block of %d: %v", block, err)
+	}
+}
+
+// TestStrangeAttributes has an attribute whose prefix has a number that is none, so that
+// all of its name is what the record says, and one that is in the inode and in the block.
+func TestStrangeAttributes(t *testing.T) {
+	volumetest.Need(t, false, "mkfs.ext4")
+	dir := t.TempDir()
+	err := os.WriteFile(dir+"/f", nil, 0o644)
+	for i := range 8 { // more than there is room for in the inode
+		err = errors.Join(err, unix.Setxattr(dir+"/f", fmt.Sprintf("user.some-name-%d", i), fstest.Bytes(40), 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := os.ReadFile(makeFS(t, 4<<20, "-d", dir, "-I", "256", "-O", "^metadata_csum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func(b []byte) ([]source.Xattr, error) {
+		v, err := ext4.Open(bytes.NewReader(b), int64(len(b)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return volume.New(v).Xattrs("/f")
+	}
+	if all, err := read(img); err != nil || len(all) != 8 {
+		t.Fatalf("as mkfs made it: %d attributes, %v", len(all), err)
+	}
+	const header, prefix = 16, 1
+	name := func(b []byte, i int) int { return bytes.Index(b, fmt.Appendf(nil, "some-name-%d", i)) }
+
+	b := bytes.Clone(img)
+	at := name(b, 3)
+	copy(b[at:], "user.name-3")
+	b[at-header+prefix] = 99
+	if all, err := read(b); err != nil || len(all) != 7 {
+		t.Errorf("an unknown prefix: %q, %v; want the 7 others", all, err)
+	}
+
+	b = bytes.Clone(img)
+	for i := range 8 {
+		b[name(b, i)+len("some-name-")] = 'x'
+	}
+	if all, err := read(b); err == nil || !strings.Contains(err.Error(), `"user.some-name-x" is there twice`) {
+		t.Errorf("one name for all: %q, %v", all, err)
 	}
 }
 

@@ -32,6 +32,7 @@ type Volume struct {
 	inodeSize      int64
 	descSize       int64
 	listings       *volume.Listings
+	id, label      string
 }
 
 // The superblock lies behind 1024 bytes for a boot loader.
@@ -80,6 +81,9 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 	if ro&roMetadataCsum != 0 && ^crc32.Checksum(sb[:0x3FC], crc32.MakeTable(crc32.Castagnoli)) != le.Uint32(sb[0x3FC:]) {
 		return nil, errors.New("damaged: the superblock's checksum is wrong; let e2fsck repair the file system")
 	}
+	if err := checkState(le.Uint16(sb[0x3A:])); err != nil {
+		return nil, err
+	}
 	shift := le.Uint32(sb[0x18:])
 	if shift > 6 {
 		return nil, fmt.Errorf("damaged: blocks of 2^%d bytes", uint64(shift)+10)
@@ -102,8 +106,29 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 		v.inodesPerGroup == 0, v.firstBlock > 1:
 		return nil, errors.New("damaged: the superblock contradicts itself")
 	}
+	v.id = fmt.Sprintf("%x-%x-%x-%x-%x", sb[0x68:0x6C], sb[0x6C:0x6E], sb[0x6E:0x70], sb[0x70:0x72], sb[0x72:0x78])
+	v.label, _, _ = strings.Cut(string(sb[0x78:0x88]), "\x00")
 	v.listings = volume.NewListings(v.blocks * uint64(v.blockSize))
 	return v, nil
+}
+
+// ID is what mount(8) calls the UUID of the file system.
+func (v *Volume) ID() string { return v.id }
+
+// Label is what the file system is called, "" if nobody gave it a name.
+func (v *Volume) Label() string { return v.label }
+
+// checkState refuses what e2fsck would not call clean. What has a journal stays valid when
+// it is mounted; that there is something in the journal, a feature says.
+func checkState(state uint16) error {
+	const valid, faulty = 1, 2
+	switch {
+	case state&faulty != 0:
+		return errors.New("the kernel or e2fsck found errors in the file system: run e2fsck -f on its partition (losetup --partscan shows it)")
+	case state&valid == 0:
+		return errors.New("the file system was not unmounted, and has no journal: run e2fsck -p on its partition (losetup --partscan shows it)")
+	}
+	return nil
 }
 
 func checkFeatures(incompat uint32) error {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
 )
 
 // prefixes are what the number in an attribute's record stands for.
@@ -64,8 +65,7 @@ func (v *Volume) Xattrs(ino uint64) ([]source.Xattr, error) {
 		}
 		xattrs = append(xattrs, source.Xattr{Name: a.name, Value: a.value})
 	}
-	slices.SortFunc(xattrs, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	return xattrs, nil
+	return xattrs, volume.SortXattrs(xattrs)
 }
 
 // inInode returns the attributes that lie behind the fields of an inode.
@@ -93,7 +93,10 @@ func (v *Volume) attributes(records, values []byte) ([]attribute, error) {
 			return nil, damaged
 		}
 		off, ino, size := int64(le.Uint16(records[2:])), le.Uint32(records[4:]), int64(le.Uint32(records[8:]))
-		a := attribute{name: prefixes[records[1]] + string(records[header:][:length])}
+		var a attribute // without a name, which nobody wants, where the kernel shows nothing either
+		if prefix, ok := prefixes[records[1]]; ok {
+			a.name = prefix + string(records[header:][:length])
+		}
 		total += size
 		switch {
 		case size > maxValue:

@@ -70,7 +70,8 @@ func Open(r io.ReaderAt, size int64, opts Options) (*Volume, error) {
 	if total == 0 {
 		total = int64(le.Uint32(b[32:]))
 	}
-	if fatSectors == 0 {
+	fat32 := fatSectors == 0 // as Linux tells it; how many clusters there are only tells 12 bits from 16
+	if fat32 {
 		fatSectors = int64(le.Uint32(b[36:]))
 	}
 	v := &Volume{r: r, opts: opts, clusterSize: sector * perCluster, rootSize: rootEntries * entrySize}
@@ -80,14 +81,14 @@ func Open(r io.ReaderAt, size int64, opts Options) (*Volume, error) {
 	switch {
 	case total*sector > size:
 		return nil, fmt.Errorf("the image is cut off: the FAT file system has %d bytes, and there are %d", total*sector, size)
-	case clusters < 1 || clusters >= 1<<28 || fatSectors*sector > maxFAT:
+	case clusters < 1 || clusters >= 1<<28 || clusters >= 65525 && !fat32 || fatSectors*sector > maxFAT:
 		return nil, errors.New("damaged: the boot sector contradicts itself, or clusters are too many")
+	case fat32:
+		v.bits, v.rootCluster = 32, le.Uint32(b[44:])
 	case clusters < 4085:
 		v.bits = 12
-	case clusters < 65525:
-		v.bits = 16
 	default:
-		v.bits, v.rootCluster = 32, le.Uint32(b[44:])
+		v.bits = 16
 	}
 	v.describe(&b)
 	v.clusters = uint32(clusters)
@@ -253,13 +254,12 @@ func (v *Volume) List(dir, parent uint64) ([]volume.Entry, error) {
 	if dir == rootIno {
 		return l.entries, nil
 	}
-	up := uint32(0) // which stands for the root
-	if parent != rootIno {
-		if up, err = v.directory(parent); err != nil {
-			return nil, err
-		}
+	up, err := v.directory(parent)
+	if err != nil {
+		return nil, err
 	}
-	if !l.hasParent || l.parent != up {
+	// The root is meant by 0, but some programs write its cluster.
+	if !l.hasParent || l.parent != up && (parent != rootIno || l.parent != 0) {
 		return nil, volume.ErrElsewhere
 	}
 	return l.entries, nil

@@ -88,7 +88,7 @@ func members(f io.ReaderAt) (*archive, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoImage, err)
 		}
-		if path.Clean(h.Name) == "." {
+		if path.Clean(h.Name) == "." || h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
 		if !MayBegin(h.Name) || len(a.files) == maxMembers {

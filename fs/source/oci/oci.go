@@ -30,6 +30,7 @@ type Image struct {
 	layers []layer
 	total  uint64
 	done   atomic.Uint64
+	read   uint64 // of documents, in bytes
 }
 
 // files is where an image lies.
@@ -92,7 +93,12 @@ func (p platform) is(wanted string) bool {
 const (
 	maxDocument = 4 << 20 // bytes
 	maxLayers   = 1000
-	maxDepth    = 4 // of indexes in indexes
+	maxImages   = 1000 // in an index, and in all
+	maxDepth    = 4    // of indexes in indexes
+	// maxRead bounds all documents together, of which each counts for some bytes at
+	// least: a small layout may name one of them over and over.
+	maxRead  = 64 << 20
+	minCount = 4 << 10
 )
 
 // choose finds the image for a platform, or the only one if that is "".
@@ -108,9 +114,6 @@ func choose(f files, wanted string) (*Image, error) {
 	}
 	if err != nil {
 		return nil, err
-	}
-	if len(i.layers) > maxLayers {
-		return nil, fmt.Errorf("an image of %d layers", len(i.layers))
 	}
 	for _, l := range i.layers {
 		i.total += l.size
@@ -130,6 +133,9 @@ func (i *Image) document(name, digest string, v any) error {
 	defer f.Close()
 	if size > maxDocument {
 		return fmt.Errorf("%s is %d bytes long", name, size)
+	}
+	if i.read += max(size, minCount); i.read > maxRead {
+		return errors.New("there are too many images and indexes in it: save one image alone")
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxDocument))
 	if err != nil {
@@ -161,16 +167,42 @@ func (i *Image) blob(d *descriptor, v any) error {
 	return i.document(name, d.Digest, v)
 }
 
-// candidate is an image of those in an index.
+// candidate is an image of those in an index. What its manifest says is read again if it
+// is chosen, since there may be many.
 type candidate struct {
-	manifest manifest
+	manifest descriptor
 	platform platform
+}
+
+// manifest reads the manifest of an image.
+func (i *Image) manifest(d *descriptor) (m manifest, err error) {
+	if err = i.blob(d, &m); err == nil {
+		err = checkLayers(len(m.Layers))
+	}
+	return m, err
+}
+
+func checkLayers(n int) error {
+	if n > maxLayers {
+		return fmt.Errorf("an image of %d layers", n)
+	}
+	return nil
+}
+
+func checkImages(n int) error {
+	if n > maxImages {
+		return fmt.Errorf("there are more than %d images in it: save one alone", maxImages)
+	}
+	return nil
 }
 
 // collect gathers the images in an index.
 func (i *Image) collect(x *index, depth int, all *[]candidate) error {
-	if depth > maxDepth || len(*all) > maxLayers {
+	if depth > maxDepth {
 		return errors.New("too many indexes in each other")
+	}
+	if err := checkImages(len(x.Manifests)); err != nil {
+		return err
 	}
 	for _, d := range x.Manifests {
 		switch {
@@ -187,22 +219,25 @@ func (i *Image) collect(x *index, depth int, all *[]candidate) error {
 				return err
 			}
 		default:
-			var c candidate
-			if err := i.blob(&d, &c.manifest); err != nil {
-				if errors.Is(err, errNoFile) {
-					continue
-				}
+			m, err := i.manifest(&d)
+			if errors.Is(err, errNoFile) {
+				continue
+			}
+			if err != nil {
 				return err
 			}
 			var conf config
-			if err := i.blob(&c.manifest.Config, &conf); err != nil {
+			if err := i.blob(&m.Config, &conf); err != nil {
 				return err
 			}
-			c.platform = conf.platform
+			c := candidate{d, conf.platform}
 			if d.Platform != nil {
 				c.platform = *d.Platform
 			}
 			*all = append(*all, c)
+			if err := checkImages(len(*all)); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -221,7 +256,11 @@ func (i *Image) chooseManifest(x *index, wanted string) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range all[k].manifest.Layers {
+	m, err := i.manifest(&all[k].manifest)
+	if err != nil {
+		return err
+	}
+	for _, d := range m.Layers {
 		if strings.Contains(d.MediaType, "encrypted") {
 			return errors.New("its layers are encrypted: decrypt the image first")
 		}
@@ -267,21 +306,26 @@ func (i *Image) chooseSaved(wanted string) error {
 		}
 		return err
 	}
-	if len(all) > maxLayers {
-		return fmt.Errorf("there are %d images in it: save one alone", len(all))
+	if err := checkImages(len(all)); err != nil {
+		return err
 	}
-	configs, platforms := make([]config, len(all)), make([]platform, len(all))
+	platforms := make([]platform, len(all))
 	for k, s := range all {
-		if err := i.document(path.Clean(s.Config), "", &configs[k]); err != nil {
+		conf, err := i.savedConfig(&s)
+		if err != nil {
 			return err
 		}
-		platforms[k] = configs[k].platform
+		platforms[k] = conf.platform
 	}
 	k, err := pick(platforms, wanted)
 	if err != nil {
 		return err
 	}
-	diffs := configs[k].RootFS.DiffIDs
+	conf, err := i.savedConfig(&all[k])
+	if err != nil {
+		return err
+	}
+	diffs := conf.RootFS.DiffIDs
 	if len(diffs) != len(all[k].Layers) {
 		return fmt.Errorf("it has %d layers and the digests of %d", len(all[k].Layers), len(diffs))
 	}
@@ -294,6 +338,14 @@ func (i *Image) chooseSaved(wanted string) error {
 		i.layers = append(i.layers, layer{name: path.Clean(name), size: size, diff: diffs[n]})
 	}
 	return nil
+}
+
+// savedConfig reads what is said of an image.
+func (i *Image) savedConfig(s *saved) (conf config, err error) {
+	if err = i.document(path.Clean(s.Config), "", &conf); err == nil {
+		err = checkLayers(len(conf.RootFS.DiffIDs))
+	}
+	return conf, err
 }
 
 // Progress tells how many bytes of the layers were read, and how many there are.
@@ -328,6 +380,9 @@ func (i *Image) readLayer(ctx context.Context, l *layer, to source.Sink) (err er
 	}
 	ahead := compressed.Ahead(ctx, content)
 	err = tarball.Read(ahead, to)
+	if errors.Is(err, tarball.ErrEmpty) {
+		err = nil // a step of a build that changed no file
+	}
 	if err == nil {
 		_, err = io.Copy(io.Discard, ahead)
 	}
@@ -376,19 +431,37 @@ const (
 
 // Put implements source.Sink.
 func (w *whiteouts) Put(p string, m *source.Meta, text string, xattrs []source.Xattr, content io.Reader) error {
-	dir, base := path.Split(path.Clean(p))
-	gone, ok := strings.CutPrefix(base, whiteout)
-	switch {
-	case !ok:
-		return w.Sink.Put(p, m, text, xattrs, content)
-	case m.Size > 0: // which would be skipped, however large it is
-		return fmt.Errorf("%q says that something is gone, and has content", p)
-	case base == opaque:
-		return w.Clear(dir)
-	case strings.HasPrefix(gone, whiteout): // what aufs needed for itself
-		return nil
-	case gone == "" || gone == "." || gone == "..":
-		return fmt.Errorf("%q says that nothing is gone", p)
+	if is, err := w.takeAway(p, m.Size); is || err != nil {
+		return err
 	}
-	return w.Remove(dir + gone)
+	return w.Sink.Put(p, m, text, xattrs, content)
+}
+
+// Link implements source.Sink. Builders that had one empty file for all such names, as
+// aufs has it, make links of them.
+func (w *whiteouts) Link(p, old string) error {
+	if is, err := w.takeAway(p, 0); is || err != nil {
+		return err
+	}
+	return w.Sink.Link(p, old)
+}
+
+// takeAway does what a name with so much content says, and reports whether it says
+// anything.
+func (w *whiteouts) takeAway(p string, size uint64) (is bool, err error) {
+	dir, base := path.Split(path.Clean(p))
+	gone, is := strings.CutPrefix(base, whiteout)
+	switch {
+	case !is:
+		return false, nil
+	case size > 0: // which would be skipped, however large it is
+		return true, fmt.Errorf("%q says that something is gone, and has content", p)
+	case base == opaque:
+		return true, w.Clear(dir)
+	case strings.HasPrefix(gone, whiteout): // what aufs needed for itself
+		return true, nil
+	case gone == "" || gone == "." || gone == "..":
+		return true, fmt.Errorf("%q says that nothing is gone", p)
+	}
+	return true, w.Remove(dir + gone)
 }

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +63,63 @@ func TestPick(t *testing.T) {
 	}
 }
 
+// layout is the files of an OCI layout whose index has an entry n times. The entry is what
+// make returns, who is given a function that adds a document and returns its descriptor.
+func layout(n int, make func(add func(mediaType, content string) string) string) memory {
+	files := memory{}
+	add := func(mediaType, content string) string {
+		digest := fmt.Sprintf("%x", sha256.Sum256([]byte(content)))
+		files["blobs/sha256/"+digest] = content
+		return fmt.Sprintf(`{"mediaType":"application/vnd.oci.image.%s.v1+json","digest":"sha256:%s"}`, mediaType, digest)
+	}
+	files["index.json"] = indexOf(n, make(add))
+	return files
+}
+
+func indexOf(n int, entry string) string {
+	return `{"manifests":[` + strings.TrimSuffix(strings.Repeat(entry+",", n), ",") + "]}"
+}
+
+// TestMany: a small layout that says that there is much is refused before there is.
+func TestMany(t *testing.T) {
+	arm64 := func(add func(string, string) string, layers, padding int) string {
+		conf := add("config", `{"os":"linux","architecture":"arm64"`+strings.Repeat(" ", padding)+`}`)
+		blobs := strings.TrimSuffix(strings.Repeat(conf+",", layers), ",")
+		return add("manifest", `{"config":`+conf+`,"layers":[`+blobs+`]}`)
+	}
+	index := func(add func(string, string) string, n int, entry string) string {
+		return add("index", indexOf(n, entry))
+	}
+	type adder = func(string, string) string
+	for name, c := range map[string]struct {
+		n     int
+		entry func(adder) string
+		want  string // "" if it is all right
+	}{
+		"an image":       {1, func(add adder) string { return arm64(add, 1000, 0) }, ""},
+		"images":         {1001, func(add adder) string { return arm64(add, 1, 0) }, "more than 1000 images"},
+		"in indexes":     {3, func(add adder) string { return index(add, 400, arm64(add, 1, 0)) }, "more than 1000 images"},
+		"layers":         {1, func(add adder) string { return arm64(add, 1001, 0) }, "1001 layers"},
+		"large images":   {100, func(add adder) string { return arm64(add, 1, 1<<20) }, "too many images and indexes"},
+		"empty indexes":  {200, func(add adder) string { return index(add, 200, index(add, 0, "")) }, "too many images and indexes"},
+		"layers unasked": {1, func(add adder) string { return arm64(add, 1, 0) + "," + arm64(add, 1001, 1) }, "1001 layers"},
+	} {
+		_, err := choose(layout(c.n, c.entry), "linux/arm64")
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", name, err, c.want)
+		}
+	}
+	entry := `{"Config":"c.json","Layers":[]}`
+	saved := memory{"manifest.json": "[" + entry + "]", "c.json": `{"os":"linux","rootfs":{"diff_ids":["` + strings.Repeat(`","`, 1000) + `"]}}`}
+	if _, err := choose(saved, ""); err == nil || !strings.Contains(err.Error(), "1001 layers") {
+		t.Errorf("saved, with 1001 digests: %v", err)
+	}
+	saved = memory{"manifest.json": "[" + entry + strings.Repeat(","+entry, 99) + "]", "c.json": `{"os":"linux"` + strings.Repeat(" ", 1<<20) + "}"}
+	if _, err := choose(saved, "linux/arm64"); err == nil || !strings.Contains(err.Error(), "too many images and indexes") {
+		t.Errorf("saved, 100 images of a MiB: %v", err)
+	}
+}
+
 // removals is a sink that says what is removed.
 type removals struct {
 	source.Sink
@@ -72,6 +130,8 @@ func (r *removals) Remove(p string) error {
 	r.removed = append(r.removed, p)
 	return nil
 }
+
+func (r *removals) Link(string, string) error { return nil }
 
 func TestWhiteouts(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -88,6 +148,14 @@ func TestWhiteouts(t *testing.T) {
 		err := (&whiteouts{r}).Put(name, &source.Meta{Size: c.size}, "", nil, nil)
 		if got := strings.Join(r.removed, " "); got != c.want || (err == nil) != (c.want != "") {
 			t.Errorf("%q of %d bytes removes %q, %v; want %q", name, c.size, got, err, c.want)
+		}
+		if c.size > 0 {
+			continue
+		}
+		r = &removals{}
+		err = (&whiteouts{r}).Link(name, "./a/.wh.another")
+		if got := strings.Join(r.removed, " "); got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%q as a hard link removes %q, %v; want %q", name, got, err, c.want)
 		}
 	}
 }

@@ -19,11 +19,15 @@ const (
 )
 
 // dirRoom returns how large the listings can be in all: the blocks from where their
-// table begins, each of which is metaSize at most. It goes on into the table behind.
-func (v *Volume) dirRoom() uint64 {
+// table begins, each of which is metaSize at most. It goes on into the tables behind,
+// up to the first of their indexes. Some images have no fragments, exports or attributes.
+func (v *Volume) dirRoom(sb *[superSize]byte) uint64 {
 	end := v.size
-	if at := int64(v.fragments.index); at > v.dirs {
-		end = at
+	for _, at := range []int{48, 56, 80, 88} { // owners, attributes, fragments, exports
+		index := le.Uint64(sb[at:])
+		if index > uint64(v.dirs) && index < uint64(end) {
+			end = int64(index)
+		}
 	}
 	var room uint64
 	for at := v.dirs; at < end; room += metaSize {

@@ -173,6 +173,24 @@ func TestLoop(t *testing.T) {
 	}
 }
 
+// TestTwice has an attribute twice.
+func TestTwice(t *testing.T) {
+	volumetest.Need(t, false, "mksquashfs")
+	dir := t.TempDir()
+	check(t, os.WriteFile(dir+"/f", nil, 0o644))
+	check(t, unix.Setxattr(dir+"/f", "user.name-a", []byte("1"), 0))
+	check(t, unix.Setxattr(dir+"/f", "user.name-b", []byte("2"), 0))
+	b := mksquashfs(t, dir, "-noX", "-noI")
+	for _, c := range []struct{ name, want string }{{"name-b", ""}, {"name-a", `"user.name-a" is there twice`}} {
+		b = bytes.ReplaceAll(b, []byte("name-b"), []byte(c.name))
+		v, err := open(b)
+		check(t, err)
+		if all, err := v.Xattrs("/f"); (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("with %s: %q, %v; want %q", c.name, all, err, c.want)
+		}
+	}
+}
+
 // TestTwins: two directories are refused that are one by the number that they have.
 func TestTwins(t *testing.T) {
 	volumetest.Need(t, false, "mksquashfs")

@@ -100,7 +100,7 @@ func Open(r io.ReaderAt, size int64) (*Volume, error) {
 	if err := v.openTables(&sb); err != nil {
 		return nil, err
 	}
-	v.listings = volume.NewListings(v.dirRoom())
+	v.listings = volume.NewListings(v.dirRoom(&sb))
 	return v, nil
 }
 

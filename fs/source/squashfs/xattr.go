@@ -2,10 +2,9 @@ package squashfs
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume"
 )
 
 // prefixes are what the type of an attribute stands for.
@@ -45,8 +44,7 @@ func (v *Volume) Xattrs(ino uint64) ([]source.Xattr, error) {
 			xattrs = append(xattrs, x)
 		}
 	}
-	slices.SortFunc(xattrs, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	return xattrs, nil
+	return xattrs, volume.SortXattrs(xattrs)
 }
 
 // xattr reads a type, the length of the name, the name, the length of the value, and

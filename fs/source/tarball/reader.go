@@ -19,24 +19,35 @@ const socketRecord = "ROOTNFSD.socket"
 
 const xattrRecord = "SCHILY.xattr."
 
+// A record's name ends with the first "=", so that one in the name of an attribute is
+// written otherwise, as GNU tar does it.
+var (
+	xattrEncoder = strings.NewReplacer("%", "%25", "=", "%3D")
+	xattrDecoder = strings.NewReplacer("%25", "%", "%3D", "=")
+)
+
+// ErrEmpty is the error for an archive that has a mark of its end and nothing before it.
+var ErrEmpty = errors.New("the archive is empty")
+
 // Read puts what is in a tar archive into a sink: ustar, PAX and GNU, with long
 // names, sparse files, hard links, devices, extended attributes and ACLs. It reads r
-// to its end. Users and groups count by number alone.
+// to its end, also if the error is ErrEmpty. Users and groups count by number alone.
 func Read(r io.Reader, to source.Sink) error {
 	ends := &endReader{r: r}
 	t := tar.NewReader(ends)
-	for objects := 0; ; objects++ {
+	objects := 0
+	for ; ; objects++ {
 		before := ends.n
 		h, err := t.Next()
 		if err == io.EOF {
 			// Archive/tar takes the end of the stream for one, too.
-			if objects > 0 && (ends.n < before+blockSize || !ends.isZero()) {
-				return errors.New("the archive was cut short: it has no mark of its end")
+			if ends.n >= before+blockSize && ends.isZero() {
+				break
 			}
 			if objects == 0 {
 				return errors.New("the archive is empty, or not one of tar")
 			}
-			break
+			return errors.New("the archive was cut short: it has no mark of its end")
 		}
 		if err == nil {
 			err = put(t, h, to)
@@ -47,6 +58,8 @@ func Read(r io.Reader, to source.Sink) error {
 	}
 	n, err := io.CopyN(io.Discard, r, maxTail+1) // so that a sum behind it is checked
 	switch {
+	case err == io.EOF && objects == 0:
+		return ErrEmpty
 	case err == io.EOF:
 		return nil
 	case err == nil && n > maxTail:
@@ -162,7 +175,7 @@ func xattrs(h *tar.Header) ([]source.Xattr, error) {
 	var all []source.Xattr
 	for key, value := range h.PAXRecords {
 		if name, ok := strings.CutPrefix(key, xattrRecord); ok {
-			all = append(all, source.Xattr{Name: name, Value: []byte(value)})
+			all = append(all, source.Xattr{Name: xattrDecoder.Replace(name), Value: []byte(value)})
 		}
 	}
 	for _, kind := range []string{"access", "default"} {

@@ -62,6 +62,7 @@ func golden(t testing.TB) string {
 		unix.Setxattr(dir+"/bin/su", "security.capability", []byte(capability), 0),
 		unix.Setxattr(dir+"/etc/passwd", "user.binary", []byte("\x00\xff\n=x"), 0),
 		unix.Setxattr(dir+"/etc/passwd", "user.empty", nil, 0),
+		unix.Setxattr(dir+"/etc/passwd", "user.50%=1/2,%3D,%2", []byte("x"), 0),
 		unix.Setxattr(dir+"/home", "system.posix_acl_access", []byte(acl(user, "\x02\x00\x05\x00\xe8\x03\x00\x00", group, mask, other)), 0),
 		unix.Setxattr(dir+"/home", "system.posix_acl_default", []byte(acl(user, group, other)), 0),
 	)
@@ -290,6 +291,15 @@ func TestTruncated(t *testing.T) {
 	}
 	if err := tarball.Read(bytes.NewReader(whole), discard{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEmpty: nothing but the mark of its end is an archive, and told from none.
+func TestEmpty(t *testing.T) {
+	for n, want := range map[int]bool{0: false, 511: false, 512: true, 1024: true, 10240: true} {
+		if err := tarball.Read(bytes.NewReader(make([]byte, n)), discard{}); err == nil || errors.Is(err, tarball.ErrEmpty) != want {
+			t.Errorf("%d zeros: %v; an empty archive: %v", n, err, want)
+		}
 	}
 }
 

@@ -101,7 +101,7 @@ func (w *writer) describe(h *tar.Header, p string, m *source.Meta) (err error) {
 	}
 	xattrs, err := r.Xattrs(p)
 	for _, x := range xattrs {
-		h.PAXRecords[xattrRecord+x.Name] = string(x.Value)
+		h.PAXRecords[xattrRecord+xattrEncoder.Replace(x.Name)] = string(x.Value)
 	}
 	return err
 }

@@ -20,8 +20,9 @@ func NewListings(size uint64) *Listings {
 	return &Listings{left: size, seen: map[uint64]uint64{}}
 }
 
-// maxDir bounds a listing, which is held in memory: there is room for millions of names.
-const maxDir = 256 << 20
+// maxDir bounds a listing, which is read into memory: there is room for maxNames that are
+// long, and for a few times as many that are as short as can be.
+const maxDir = 64 << 20
 
 // Add is called before a directory of size bytes is listed, and counts it once.
 func (l *Listings) Add(dir, size uint64) error {

@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/go-git/go-billy/v5"
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -55,6 +56,18 @@ type Content interface {
 	source.DataFinder
 }
 
+// SortXattrs sorts the attributes of an object by name, and refuses one that is there
+// twice, since nobody could have made it.
+func SortXattrs(all []source.Xattr) error {
+	slices.SortFunc(all, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(all); i++ {
+		if all[i-1].Name == all[i].Name {
+			return fmt.Errorf("damaged: the extended attribute %q is there twice", all[i].Name)
+		}
+	}
+	return nil
+}
+
 // FS is a volume as a source.
 type FS struct {
 	source.ReadOnly
@@ -62,6 +75,7 @@ type FS struct {
 	mounted  Volume // in place of what base has at mountAt; may be nil
 	mountAt  string
 	listings *lru.Cache[string, *listing]
+	kept     atomic.Int64 // names in listings
 }
 
 var (
@@ -75,8 +89,10 @@ const listed = 64
 
 // New returns v as a source.
 func New(v Volume) *FS {
-	cache, _ := lru.New[string, *listing](listed) // fails for a size below 1 only
-	return &FS{base: v, listings: cache}
+	f := &FS{base: v}
+	// This fails for a size below 1 only.
+	f.listings, _ = lru.NewWithEvict(listed, func(_ string, l *listing) { f.kept.Add(-int64(len(l.names))) })
+	return f
 }
 
 // Mount shows m's content in the directory at p, which must be there, instead
@@ -141,6 +157,10 @@ func (f *FS) find(p string) (object, error) {
 	return object{in.dir.vol, in.dir.dev, p, ino, in.dir.ino}, nil
 }
 
+// maxNames bounds what is made of a listing in memory, some 250 bytes for each name, and
+// all that are kept.
+const maxNames = 1 << 20
+
 // list reads a directory and keeps the listing.
 func (f *FS) list(dir object) (*listing, error) {
 	// Each directory has one "..", so if that is where it was found, no directory
@@ -148,6 +168,9 @@ func (f *FS) list(dir object) (*listing, error) {
 	entries, err := dir.vol.List(dir.ino, dir.parent)
 	if err != nil {
 		return nil, err
+	}
+	if len(entries) > maxNames {
+		return nil, fmt.Errorf("there are %d names in it, and at most %d can be", len(entries), maxNames)
 	}
 	l := &listing{dir, make(map[string]uint64, len(entries))}
 	for _, e := range entries {
@@ -159,8 +182,20 @@ func (f *FS) list(dir object) (*listing, error) {
 		}
 		l.names[e.Name] = e.Ino
 	}
-	f.listings.Add(dir.path, l)
+	f.keep(l)
 	return l, nil
+}
+
+// keep keeps a listing, and not more of the others than have maxNames with it.
+func (f *FS) keep(l *listing) {
+	if known, _ := f.listings.ContainsOrAdd(l.dir.path, l); known {
+		f.listings.Get(l.dir.path) // which is the newest then
+		return
+	}
+	f.kept.Add(int64(len(l.names)))
+	for f.kept.Load() > maxNames && f.listings.Len() > 1 {
+		f.listings.RemoveOldest()
+	}
 }
 
 func (o *object) meta() (source.Meta, error) {
