@@ -127,6 +127,7 @@ func cases() []ruleCase {
 		{"root-interface", "netplan, told", small.and(files{"usr/sbin/netplan": "x", "etc/netplan/50.yaml": "network:\n  ethernets:\n    eth0:\n      critical: true\n"}), nil},
 		{"root-interface", "dhcpcd", small.and(enabled("dhcpcd.service")).and(files{"etc/dhcpcd.conf": "hostname\ninterface wlan0\nnolink\n"}), []string{"warning " + wants + "dhcpcd.service"}},
 		{"root-interface", "dhcpcd, told off", small.and(enabled("dhcpcd.service")).and(files{"etc/dhcpcd.conf": "denyinterfaces wlan0,eth*\n"}), nil},
+		{"root-interface", "dhcpcd, told off behind commas", small.and(enabled("dhcpcd.service")).and(files{"etc/dhcpcd.conf": ",\n , ,\ndenyinterfaces eth*\n"}), nil},
 		{"root-interface", "ifupdown", small.and(enabled("networking.service")).and(files{"etc/network/interfaces": "auto lo\niface lo inet loopback\n", "etc/network/interfaces.d/eth0": "allow-hotplug eth0\niface eth0 inet dhcp\n"}), []string{"warning /etc/network/interfaces.d/eth0"}},
 		{"root-interface", "ifupdown, manual", small.and(enabled("networking.service")).and(files{"etc/network/interfaces": "auto eth0\niface eth0 inet manual\niface eth1 inet dhcp\n"}), nil},
 

@@ -204,6 +204,9 @@ func checkDhcpcd(c *checker) error {
 	lines, err := c.lines("/etc/dhcpcd.conf")
 	for _, line := range lines {
 		words := strings.Fields(strings.ReplaceAll(line, ",", " "))
+		if len(words) == 0 { // only commas
+			continue
+		}
 		switch words[0] {
 		case "interface", "profile", "ssid", "arping": // what follows is about that only
 			words = nil
