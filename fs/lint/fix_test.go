@@ -144,6 +144,34 @@ func TestFixCapabilities(t *testing.T) {
 	}
 }
 
+// TestFixHardLinks makes a program setuid by all names that it has, known or not:
+// it has one mode, which is that of whichever name is met first.
+func TestFixHardLinks(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the programs have to be root's")
+	}
+	dir := treeOf(t, small.and(files{"usr/bin/ping": "x", "usr/bin/other": "x"}))
+	for _, name := range []string{"/usr/bin/a", "/usr/z"} {
+		if err := os.Link(dir.Root()+"/usr/bin/ping", dir.Root()+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := withXattrs{dir, map[string]string{"/usr/bin/ping": netRaw, "/usr/bin/a": netRaw, "/usr/z": netRaw, "/usr/bin/other": netRaw}}
+	left, changes, fixed := fix(t, root, CapsSetuid)
+	want := []string{"file-capabilities /usr/bin/a: mode 0755 -> 4755", "file-capabilities /usr/bin/ping: mode 0755 -> 4755", "file-capabilities /usr/z: mode 0755 -> 4755"}
+	if !slices.Equal(changes, want) {
+		t.Errorf("changes %q; want %q", changes, want)
+	}
+	for _, name := range []string{"/usr/bin/a", "/usr/bin/ping", "/usr/z"} {
+		if info, err := fixed.Lstat(name); err != nil || info.Mode() != os.ModeSetuid|0o755 {
+			t.Errorf("%s has mode %v, %v; want it setuid", name, info.Mode(), err)
+		}
+	}
+	if want := []string{"warning file-capabilities /usr/bin/other"}; !slices.Equal(left, want) {
+		t.Errorf("finds %q; want %q", left, want)
+	}
+}
+
 // TestCapText writes capabilities so that setcap(8) makes the same of them again.
 func TestCapText(t *testing.T) {
 	if os.Getuid() != 0 {

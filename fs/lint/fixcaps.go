@@ -32,9 +32,24 @@ func (f *fixer) fixCapabilities() error {
 	if f.caps == CapsRestore {
 		return f.restore(found)
 	}
+	type file struct{ dev, ino uint64 }
+	chosen := map[file]bool{}
 	for _, p := range found {
+		if m := source.MetaOf(p.info); m != nil && m.UID == 0 && slices.Contains(setuidPrograms(), path.Base(p.path)) {
+			chosen[file{m.Dev, m.Ino}] = true
+		}
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	// A file has one mode by all its names, so those that nobody knows are changed, too.
+	all, err := f.withCapabilities()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
 		m := source.MetaOf(p.info)
-		if m == nil || m.UID != 0 || !slices.Contains(setuidPrograms(), path.Base(p.path)) {
+		if m == nil || !chosen[file{m.Dev, m.Ino}] {
 			continue
 		}
 		mode := m.Mode | 0o4000
