@@ -90,9 +90,11 @@ func diff(c *cli.Context) (differ bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%s and %s cannot be compared: %w (rootnfsd verify says what is damaged)", before.Info().Name, after.Info().Name, err)
 	}
-	sum, err := t.summary()
-	if err != nil {
-		return false, err
+	sum := t.summary()
+	if sum.Packages, err = t.packages(); err != nil {
+		// dpkg's files in a tree may be anything. That is no reason to tell less of all else.
+		fmt.Fprintf(c.App.ErrWriter, "warning: %s\n", printable(err.Error()))
+		sum.Packages, err = []packageJSON{}, nil
 	}
 	if c.Bool("json") {
 		err = p.end(sum)
