@@ -246,7 +246,7 @@ func (p *diffPrinter) summary(s *diffJSON) {
 		fmt.Fprintln(p.out, p.colours.paint(bold, "by package"))
 		rows := make([][]string, len(s.Packages))
 		for i, k := range s.Packages {
-			rows[i] = []string{"  " + k.String(), k.counts.String()}
+			rows[i] = []string{"  " + printable(k.String()), k.counts.String()}
 		}
 		_ = table(p.out, rows)
 		fmt.Fprintln(p.out)
