@@ -205,15 +205,21 @@ func (f *fixer) fixMachineID() error {
 	return f.link(dbusIDPath, machineIDPath, "made a link to "+machineIDPath)
 }
 
-// journalDropIn comes behind those of others, so that it counts.
-const journalDropIn = "/etc/systemd/journald.conf.d/99-diskless.conf"
-
 func (f *fixer) fixJournal() error {
 	f.findings = nil
 	if err := checkJournal(f.checker); err != nil || len(f.findings) == 0 {
 		return err
 	}
-	return f.write(journalDropIn, "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n", "made")
+	others, err := f.journalDropIns()
+	if err != nil {
+		return err
+	}
+	// The last one counts, and "~" comes behind the dot.
+	name := "99-diskless.conf"
+	if n := len(others); n > 0 && path.Base(others[n-1]) > name {
+		name = strings.TrimSuffix(path.Base(others[n-1]), ".conf") + "~diskless.conf"
+	}
+	return f.write("/etc/systemd/journald.conf.d/"+name, "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n", "made")
 }
 
 // maskAll masks those of some units that are enabled.

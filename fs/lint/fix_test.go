@@ -96,6 +96,22 @@ func TestFix(t *testing.T) {
 	}
 }
 
+// TestFixJournal adds settings that come behind all others.
+func TestFixJournal(t *testing.T) {
+	const dir = "/etc/systemd/journald.conf.d/"
+	for other, want := range map[string]string{
+		"etc/systemd/journald.conf.d/10.conf":             "99-diskless.conf",
+		"etc/systemd/journald.conf.d/99-diskless.conf":    "99-diskless.conf",
+		"etc/systemd/journald.conf.d/zz.conf":             "zz~diskless.conf",
+		"usr/lib/systemd/journald.conf.d/99-journal.conf": "99-journal~diskless.conf",
+	} {
+		left, changes, _ := fix(t, treeOf(t, small.and(files{other: "[Journal]\nStorage=persistent\n"})), CapsWarn)
+		if want := []string{"journal-persistent " + dir + want + ": made"}; len(left) > 0 || !slices.Equal(changes, want) {
+			t.Errorf("%s: changes %q; want %q; afterwards there is %q", other, changes, want, left)
+		}
+	}
+}
+
 // TestFixNothing leaves alone what is right, and what nobody can put right
 // without knowing more.
 func TestFixNothing(t *testing.T) {

@@ -134,6 +134,7 @@ func cases() []ruleCase {
 		{"journal-persistent", "said so", small.and(files{"etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n"}), []string{"warning /etc/systemd/journald.conf"}},
 		{"journal-persistent", "the default", small.and(files{"var/log/journal/": ""}), []string{"info /var/log/journal"}},
 		{"journal-persistent", "put right in a drop-in", small.and(files{"var/log/journal/": "", "etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n", "etc/systemd/journald.conf.d/x.conf": "[Journal]\nStorage=volatile\n"}), nil},
+		{"journal-persistent", "in a hidden file", small.and(files{"etc/systemd/journald.conf.d/.x.conf": "[Journal]\nStorage=persistent\n"}), nil},
 		{"containers", "all", small.and(files{"usr/bin/dockerd": "x", "usr/bin/containerd": "x", "usr/local/bin/k3s": "x", "usr/lib/snapd/snapd": "x"}),
 			[]string{"warning /usr/bin/dockerd", "warning /usr/bin/containerd", "warning /usr/local/bin/k3s", "warning /usr/lib/snapd/snapd"}},
 		{"containers", "none", small, nil},

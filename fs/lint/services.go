@@ -11,7 +11,7 @@ func serviceRules() []Rule {
 		ID: "journal-persistent", Severity: Warning,
 		Looks:  "a journal that is kept: `Storage=persistent`, or, as information, `/var/log/journal` with the default `Storage=auto`",
 		Reason: "The journal is written to the overlay, in memory, where it may take a tenth of it, and is lost all the same.",
-		Fix:    "`mkdir -p etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=volatile\\nRuntimeMaxUse=64M\\n' > etc/systemd/journald.conf.d/99-diskless.conf` (`--fix` does)",
+		Fix:    "`mkdir -p etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=volatile\\nRuntimeMaxUse=64M\\n' > etc/systemd/journald.conf.d/99-diskless.conf` (`--fix` does). The file that comes last by its name counts: if another one would, take a name that comes behind it.",
 		check:  checkJournal,
 	}, {
 		ID: "containers", Severity: Warning,
@@ -34,8 +34,14 @@ func serviceRules() []Rule {
 	}}
 }
 
+// journalDropIns returns what adds to the settings of the journal, in the order in
+// which it is read.
+func (c *checker) journalDropIns() ([]string, error) {
+	return c.dropIns(".conf", "/etc/systemd/journald.conf.d", "/usr/local/lib/systemd/journald.conf.d", "/usr/lib/systemd/journald.conf.d", "/lib/systemd/journald.conf.d")
+}
+
 func checkJournal(c *checker) error {
-	files, err := c.dropIns(".conf", "/etc/systemd/journald.conf.d", "/usr/local/lib/systemd/journald.conf.d", "/usr/lib/systemd/journald.conf.d", "/lib/systemd/journald.conf.d")
+	files, err := c.journalDropIns()
 	if err != nil {
 		return err
 	}
@@ -52,7 +58,7 @@ func checkJournal(c *checker) error {
 	if err != nil {
 		return err
 	}
-	const fix = "set Storage=volatile and RuntimeMaxUse=64M in etc/systemd/journald.conf.d/99-diskless.conf"
+	const fix = "set Storage=volatile and RuntimeMaxUse=64M in etc/systemd/journald.conf.d/99-diskless.conf, or in a file there that comes last by its name"
 	switch storage {
 	case "persistent":
 		c.found(Warning, by, "the journal goes to the overlay, in memory, and is lost with it", fix)

@@ -192,6 +192,7 @@ func (c *checker) settings(p string) ([]section, error) {
 
 // dropIns returns the files with a suffix in some directories, in the order of
 // their names; of two with the same name the one in the earlier directory counts.
+// Nobody reads those whose names begin with a dot.
 func (c *checker) dropIns(suffix string, dirs ...string) ([]string, error) {
 	byName := map[string]string{}
 	for _, dir := range dirs {
@@ -200,7 +201,7 @@ func (c *checker) dropIns(suffix string, dirs ...string) ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if name := e.Name(); strings.HasSuffix(name, suffix) && byName[name] == "" {
+			if name := e.Name(); strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".") && byName[name] == "" {
 				byName[name] = path.Join(dir, name)
 			}
 		}
