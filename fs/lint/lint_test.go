@@ -144,6 +144,11 @@ func cases() []ruleCase {
 		{"first-boot", "cloud-init that is off", small.and(enabled("cloud-init.service")).and(files{"etc/cloud/cloud-init.disabled": ""}), nil},
 		{"background-updates", "on", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20auto-upgrades": "APT::Periodic::Update-Package-Lists \"1\";\nAPT::Periodic::Unattended-Upgrade \"1\";\n"}), []string{"warning " + wants + "apt-daily.timer"}},
 		{"background-updates", "Debian's default: the timer does nothing", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x": "APT::Periodic::Update-Package-Lists \"0\";\n"}), nil},
+		{"background-updates", "in scopes", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x": "APT {\n  Periodic { // remark; }\n    Verbose \"1\";\n    unattended-upgrade\n      \"1\";\n  };\n};\n"}), []string{"warning " + wants + "apt-daily.timer"}},
+		{"background-updates", "in the main file", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf": "/* x */ APT::Periodic { Update-Package-Lists always; };", "etc/apt/apt.conf.d/20x": "APT::Periodic::Update-Package-Lists \"0\";\n"}), []string{"warning " + wants + "apt-daily.timer"}},
+		{"background-updates", "switched off as a whole", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x": "APT::Periodic::Update-Package-Lists \"1\";\nAPT::Periodic::Enable \"0\";\n"}), nil},
+		{"background-updates", "in what apt does not read", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x.dpkg-old": "APT::Periodic::Update-Package-Lists \"1\";\n", "etc/apt/apt.conf.d/30": "#APT::Periodic::Update-Package-Lists \"1\";\n/*\nAPT::Periodic::Update-Package-Lists \"1\";\n*/\n"}), nil},
+		{"background-updates", "of something else", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf": "APT { Other { Periodic { Update-Package-Lists \"1\"; }; }; Update-Package-Lists \"1\"; Periodic::x { Update-Package-Lists \"1\"; }; };"}), nil},
 
 		{"overlayroot-conf", "what it does not know", small.and(files{"etc/overlayroot.conf": "overlayroot_cfgdisk=\"disabled\"\noverlayroot_overlayfs_opts=\"redirect_dir=off\"\noverlayroot=\"tmpfs:size=1G,recurse=0\"\n"}),
 			[]string{"warning /etc/overlayroot.conf", "warning /etc/overlayroot.conf"}},

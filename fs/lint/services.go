@@ -1,10 +1,5 @@
 package lint
 
-import (
-	"slices"
-	"strings"
-)
-
 // serviceRules are about what runs on a node.
 func serviceRules() []Rule {
 	return []Rule{{
@@ -130,22 +125,10 @@ func updateUnits() []string {
 }
 
 func checkUpdates(c *checker) error {
-	files, err := c.dropIns("", "/etc/apt/apt.conf.d")
-	if err != nil {
-		return err
-	}
-	does := map[string]bool{} // what APT::Periodic has switched on
-	err = each(files, func(p string) error {
-		lines, err := c.lines(p)
-		for _, line := range lines {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, ";"), " ")
-			if key, ok := strings.CutPrefix(key, "APT::Periodic::"); ok {
-				does[key] = !slices.Contains([]string{"", "0"}, strings.Trim(value, `" `))
-			}
-		}
-		return err
-	})
-	if err != nil || !does["Update-Package-Lists"] && !does["Unattended-Upgrade"] {
+	periodic, err := c.aptPeriodic()
+	isOn := func(option string) bool { return periodic[option] != "" && periodic[option] != "0" }
+	off := periodic["enable"] == "0" // of all that the timers do
+	if err != nil || off || !isOn("update-package-lists") && !isOn("unattended-upgrade") {
 		return err
 	}
 	return each(updateUnits(), func(unit string) error {
