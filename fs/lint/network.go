@@ -142,14 +142,16 @@ func (c *checker) networkFile(p string, dirs []string) ([]section, error) {
 }
 
 // isForWired reports whether a .network file may be for a wired interface of
-// real or virtual hardware (systemd.network(5)).
+// real or virtual hardware (systemd.network(5)). One that says nothing in [Match]
+// is for none: networkd ignores it, and says so in its log, though its manual had
+// it that such a file is for all.
 func isForWired(sections []section) bool {
 	found := false
 	for _, s := range sections {
 		if s.name != "Match" {
 			continue
 		}
-		found = true
+		found = found || len(s.values) > 0
 		for _, other := range []string{"Kind", "WLANInterfaceType", "SSID", "BSSID", "Virtualization"} {
 			if v := s.last(other); v != "" && v != "no" && !strings.HasPrefix(v, "!") {
 				return false
