@@ -299,7 +299,8 @@ func checkModulesDep(c *checker) error {
 		lines, err := c.lines(p)
 		for _, line := range lines {
 			if v, ok := strings.CutPrefix(line, "MODULES="); ok {
-				by, value = p, strings.Trim(v, `"'`)
+				by = p
+				value, _ = shellValue(v)
 			}
 		}
 		return err

@@ -271,8 +271,9 @@ func fixOverlayrootLine(line string) string {
 	if key != "overlayroot" {
 		return "#" + line
 	}
-	mode, options, _ := strings.Cut(strings.Trim(value, `"'`), ":")
-	if !isOverlayMode(mode) {
+	value, remark := shellValue(value)
+	mode, options, _ := strings.Cut(value, ":")
+	if !isOverlayMode(mode) || strings.ContainsAny(value, "\"'`$\\ \t;") { // what would need other quotes
 		return line
 	}
 	var kept []string
@@ -291,7 +292,7 @@ func fixOverlayrootLine(line string) string {
 	if keeps && !wrong {
 		return line
 	}
-	return `overlayroot="` + mode + ":" + strings.Join(append(kept, "recurse=0"), ",") + "\"\n"
+	return `overlayroot="` + mode + ":" + strings.Join(append(kept, "recurse=0"), ",") + `"` + remark + "\n"
 }
 
 // record writes down what was changed, behind what was changed in this tree

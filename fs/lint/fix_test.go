@@ -112,6 +112,26 @@ func TestFixJournal(t *testing.T) {
 	}
 }
 
+// TestFixOverlayroot changes lines as a shell would read them, but for what it
+// would have to quote anew.
+func TestFixOverlayroot(t *testing.T) {
+	for line, want := range map[string]string{
+		"overlayroot=\"tmpfs\" # remark\n":                "overlayroot=\"tmpfs:recurse=0\" # remark\n",
+		"overlayroot='tmpfs:swap=1,size=1G'\n":            "overlayroot=\"tmpfs:swap=1,recurse=0\"\n",
+		"  overlayroot=tmp\"fs\":recurse=1;true":          "overlayroot=\"tmpfs:recurse=0\";true\n",
+		"overlayroot=\"tmpfs:recurse=0\"\t# remark\n":     "overlayroot=\"tmpfs:recurse=0\"\t# remark\n",
+		"overlayroot='crypt:dev=/dev/sda,pass=a b\"$c'\n": "overlayroot='crypt:dev=/dev/sda,pass=a b\"$c'\n",
+		"overlayroot=\"\"\n":                              "overlayroot=\"\"\n",
+		"overlayroot_x=\"tmpfs\"\n":                       "#overlayroot_x=\"tmpfs\"\n",
+	} {
+		if got := fixOverlayrootLine(line); got != want {
+			t.Errorf("%q becomes %q; want %q", line, got, want)
+		} else if again := fixOverlayrootLine(got); again != got {
+			t.Errorf("%q, fixed, becomes %q", got, again)
+		}
+	}
+}
+
 // TestFixNothing leaves alone what is right, and what nobody can put right
 // without knowing more.
 func TestFixNothing(t *testing.T) {

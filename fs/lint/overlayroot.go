@@ -58,8 +58,9 @@ func checkOverlayroot(c *checker) error {
 			key, v, ok := strings.Cut(line, "=")
 			switch {
 			case ok && key == "overlayroot":
-				value, by = strings.Trim(v, `"'`), p
-			case strings.HasPrefix(key, "overlayroot") && key != "overlayroot_cfgdisk":
+				value, _ = shellValue(v)
+				by = p
+			case ok && strings.HasPrefix(key, "overlayroot") && key != "overlayroot_cfgdisk":
 				c.found(Warning, p, quoted(key)+" is ignored: overlayroot knows overlayroot and overlayroot_cfgdisk", "remove the line")
 			}
 		}
@@ -92,6 +93,26 @@ func checkOverlayroot(c *checker) error {
 		}
 	}
 	return nil
+}
+
+// shellValue splits what is behind the "=" in a file that a shell reads into the
+// value, without quotes, and what comes behind it, a remark for one.
+func shellValue(s string) (value, rest string) {
+	var b strings.Builder
+	quote := byte(0)
+	for i := range len(s) {
+		switch ch := s[i]; {
+		case ch == quote:
+			quote = 0
+		case quote == 0 && (ch == '"' || ch == '\''):
+			quote = ch
+		case quote == 0 && strings.IndexByte(" \t;", ch) >= 0:
+			return b.String(), s[i:]
+		default:
+			b.WriteByte(ch)
+		}
+	}
+	return b.String(), ""
 }
 
 // isOverlayMode reports whether overlayroot lays an overlay in a mode.
