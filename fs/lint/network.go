@@ -106,6 +106,11 @@ func checkNetworkd(c *checker) error {
 		return err
 	}
 	for _, p := range files {
+		if info, err := c.stat(p); err != nil {
+			return err
+		} else if info == nil || !info.Mode().IsRegular() || info.Size() == 0 {
+			continue // that is how a file of another directory is masked, with what is added to it
+		}
 		sections, err := c.networkFile(p, dirs)
 		if err != nil {
 			return err
@@ -143,8 +148,7 @@ func (c *checker) networkFile(p string, dirs []string) ([]section, error) {
 
 // isForWired reports whether a .network file may be for a wired interface of
 // real or virtual hardware (systemd.network(5)). One that says nothing in [Match]
-// is for none: networkd ignores it, and says so in its log, though its manual had
-// it that such a file is for all.
+// is for none: networkd ignores it, and says so in its log.
 func isForWired(sections []section) bool {
 	found := false
 	for _, s := range sections {
