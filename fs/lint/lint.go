@@ -99,17 +99,38 @@ func newChecker(ctx context.Context, root billy.Filesystem) *checker {
 
 // found reports a finding of the rule that is being checked.
 func (c *checker) found(s Severity, file, reason, fix string) {
-	c.findings = append(c.findings, Finding{Rule: c.rule.ID, Severity: s, File: file, Reason: reason, Fix: fix})
+	c.add(Finding{Severity: s, File: file, Reason: reason, Fix: fix})
 }
 
 // foundAll reports one finding about several files.
 func (c *checker) foundAll(s Severity, files []string, reason, fix string) {
-	if len(files) == 0 {
-		return
+	switch len(files) {
+	case 0:
+	case 1:
+		c.found(s, files[0], reason, fix)
+	default:
+		c.add(Finding{Severity: s, File: files[0], Files: files, Reason: reason, Fix: fix})
 	}
-	c.found(s, files[0], reason, fix)
-	if len(files) > 1 {
-		c.findings[len(c.findings)-1].Files = files
+}
+
+// maxFindings is how many findings of a rule and a severity are told: a file may
+// have any number of lines that a rule minds.
+const maxFindings = 100
+
+func (c *checker) add(f Finding) {
+	f.Rule = c.rule.ID
+	same := 0
+	for _, other := range c.findings {
+		if other.Rule == f.Rule && other.Severity == f.Severity {
+			same++
+		}
+	}
+	switch {
+	case same < maxFindings:
+		c.findings = append(c.findings, f)
+	case same == maxFindings:
+		f.Reason = "there is more like this than is told"
+		c.findings = append(c.findings, f)
 	}
 }
 
