@@ -153,11 +153,15 @@ func quoted(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// some lists names for people, the first few of many.
+// some lists names of the tree for people, the first few of many.
 func some(names []string) string {
 	const few = 5
-	if len(names) <= few {
-		return strings.Join(names, ", ")
+	var shown []string
+	for _, name := range names[:min(few, len(names))] {
+		shown = append(shown, printable(name))
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	if len(names) <= few {
+		return strings.Join(shown, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), len(names)-few)
 }

@@ -248,6 +248,37 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// TestNames makes sure that no name in a tree gets to a terminal as it is, or into
+// a command that somebody is told to run.
+func TestNames(t *testing.T) {
+	const evil = "6.1\x1b[2J$(reboot)"
+	findings, err := Check(context.Background(), treeOf(t, small.and(files{
+		"boot/vmlinuz-" + evil:          bzImage("6.2"),
+		"boot/vmlinuz-x" + evil:         "x",
+		"boot/initrd.img-" + evil:       cpio(ramdisk(evil)),
+		"boot/initrd.img-x" + evil:      "x",
+		"usr/lib/modules/" + evil + "/": "",
+		"etc/fstab":                     "/dev/sda1" + evil + " /" + evil + " ext4\n",
+		"etc/overlayroot.conf":          "overlayroot_" + evil + "=x\noverlayroot=tmpfs:" + evil + "\n",
+		"boot/cmdline.txt":              "init=" + evil,
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, f := range findings {
+		told[f.Rule] = true
+		if strings.Contains(f.Reason+f.Fix, "\x1b") || strings.Contains(f.Fix, "$(") {
+			t.Errorf("%s: %q, %q", f.Rule, f.Reason, f.Fix)
+		}
+	}
+	for _, rule := range []string{"kernel-modules", "kernel-unreadable", "initramfs-other-kernel", "fstab-disk", "overlayroot-conf", "cmdline"} {
+		if !told[rule] {
+			t.Errorf("nothing is found by %s", rule)
+		}
+	}
+}
+
 // TestStops returns when it is told to.
 func TestStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
