@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/go-git/go-billy/v5"
@@ -108,6 +109,32 @@ func TestFixJournal(t *testing.T) {
 		left, changes, _ := fix(t, treeOf(t, small.and(files{other: "[Journal]\nStorage=persistent\n"})), CapsWarn)
 		if want := []string{"journal-persistent " + dir + want + ": made"}; len(left) > 0 || !slices.Equal(changes, want) {
 			t.Errorf("%s: changes %q; want %q; afterwards there is %q", other, changes, want, left)
+		}
+	}
+}
+
+// TestFixLink replaces a link to what is no file, and not what it leads to.
+func TestFixLink(t *testing.T) {
+	dir := treeOf(t, small.and(files{"etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n", "etc/systemd/journald.conf.d/99-diskless.conf": "-> /dev/null"}))
+	if err := syscall.Mkfifo(dir.Root()+"/dev/null", 0o666); err != nil { // no file, as the device
+		t.Fatal(err)
+	}
+	left, changes, fixed := fix(t, dir, CapsWarn)
+	if want := []string{"journal-persistent /etc/systemd/journald.conf.d/99-diskless.conf: made"}; len(left) > 0 || !slices.Equal(changes, want) {
+		t.Errorf("changes %q; want %q; afterwards there is %q", changes, want, left)
+	}
+	if info, err := fixed.Lstat("/dev/null"); err != nil || info.Mode().IsRegular() {
+		t.Errorf("/dev/null is a file now: %v", err)
+	}
+}
+
+// TestFixLarge does not write again what it has read the beginning of.
+func TestFixLarge(t *testing.T) {
+	large := strings.Repeat("# remark\n", maxConfig/9+1)
+	for _, name := range []string{"etc/fstab", "etc/overlayroot.conf", "etc/rootnfsd/fixes.json"} {
+		dir := treeOf(t, small.and(files{"etc/machine-id": "b08dfa6083e7567a1921a715000001fb\n"}).and(files{name: "/swap none swap sw\noverlayroot=tmpfs\n" + large}))
+		if _, _, err := Fix(context.Background(), dir, CapsWarn); err == nil || !strings.Contains(err.Error(), "/"+name) {
+			t.Errorf("%s: %v; want an error", name, err)
 		}
 	}
 }

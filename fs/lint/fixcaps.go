@@ -68,14 +68,20 @@ func (c *checker) lacking() ([]capable, error) {
 	if len(found) == 0 || err != nil {
 		return nil, err
 	}
-	restored, err := c.lines("/etc/systemd/system/" + restoreUnit)
+	lines, err := c.lines("/etc/systemd/system/" + restoreUnit)
 	if err != nil {
 		return nil, err
+	}
+	restored := map[string]bool{}
+	for _, line := range lines {
+		if i := strings.LastIndex(line, `" `); i >= 0 && strings.HasPrefix(line, "ExecStart=") {
+			restored[line[i+2:]] = true
+		}
 	}
 	return slices.DeleteFunc(found, func(p capable) bool {
 		m := source.MetaOf(p.info)
 		setuid := m != nil && m.UID == 0 && p.info.Mode()&os.ModeSetuid != 0
-		return setuid || slices.ContainsFunc(restored, func(line string) bool { return strings.HasSuffix(line, `" `+p.path) })
+		return setuid || restored[p.path]
 	}), nil
 }
 
@@ -89,7 +95,7 @@ func (f *fixer) restore(found []capable) error {
 	if setcap == "" {
 		return errors.New("a node has no setcap to restore file capabilities with: chroot . apt-get install libcap2-bin, or take --caps setuid")
 	}
-	old, err := f.read("/etc/systemd/system/" + restoreUnit)
+	old, err := f.readWhole("/etc/systemd/system/" + restoreUnit)
 	if err != nil {
 		return err
 	}
