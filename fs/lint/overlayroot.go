@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -86,6 +87,9 @@ func checkOverlayroot(c *checker) error {
 		return err
 	}
 	for _, m := range fstab.Parse(text) {
+		if path.Clean(m.File) == "/" {
+			continue // the root is meant to be laid over
+		}
 		if strings.HasPrefix(m.Kind, "nfs") || m.Kind == "cifs" || m.Kind == "ext4" || m.Kind == "xfs" || m.Kind == "btrfs" {
 			if needed(&m) || strings.HasPrefix(m.Kind, "nfs") {
 				c.found(Warning, by, "without recurse=0 what is written to "+printable(m.File)+" (/etc/fstab) lands in memory and is lost", `echo 'overlayroot="tmpfs:recurse=0"' > etc/overlayroot.conf`)

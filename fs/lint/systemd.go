@@ -103,6 +103,16 @@ func (c *checker) unitFile(unit, link string) (bool, error) {
 	return there != "", err
 }
 
+// hasUnit reports whether there is a unit in one of systemd's directories.
+func (c *checker) hasUnit(unit string) (bool, error) {
+	var paths []string
+	for _, dir := range unitDirs() {
+		paths = append(paths, path.Join(dir, unit))
+	}
+	there, err := c.exists(paths...)
+	return there != "", err
+}
+
 // readRunlevel adds what systemd-sysv-generator makes units of.
 func (c *checker) readRunlevel(dir string, add func(unit, link string) error) error {
 	links, err := c.list(dir)
@@ -114,12 +124,21 @@ func (c *checker) readRunlevel(dir string, add func(unit, link string) error) er
 		if len(name) < 4 || name[0] != 'S' {
 			continue
 		}
-		if there, err := c.exists(path.Join(dir, name)); err != nil {
+		script, err := c.exists(path.Join(dir, name))
+		if err != nil {
 			return err
-		} else if there != "" {
-			if err := add(name[3:]+".service", path.Join(dir, name)); err != nil {
-				return err
-			}
+		}
+		if script == "" {
+			continue
+		}
+		unit := name[3:] + ".service"
+		if there, err := c.hasUnit(unit); err != nil {
+			return err
+		} else if there { // which is enabled by itself, or not
+			continue
+		}
+		if err := add(unit, path.Join(dir, name)); err != nil {
+			return err
 		}
 	}
 	return nil
