@@ -192,14 +192,66 @@ func checkNetplan(c *checker) error {
 	if err != nil {
 		return err
 	}
-	return each(files, func(p string) error {
-		lines, err := c.lines(p)
-		has := func(line string) bool { return slices.Contains(lines, line) }
-		if has("ethernets:") && !has("critical: true") && !has("renderer: NetworkManager") {
-			c.found(Warning, p, "netplan puts systemd-networkd in charge of the interface that the root comes over", "add \"critical: true\" to the interface")
+	renderer := "" // of all files, as the last that names one has it
+	var inCharge []string
+	err = each(files, func(p string) error {
+		text, err := c.read(p)
+		plan := parseNetplan(text)
+		if plan.renderer != "" {
+			renderer = plan.renderer
+		}
+		if plan.wired && !plan.leftAlone {
+			inCharge = append(inCharge, p)
 		}
 		return err
 	})
+	if renderer == "NetworkManager" { // which is a case of its own
+		return err
+	}
+	for _, p := range inCharge {
+		c.found(Warning, p, "netplan puts systemd-networkd in charge of the interface that the root comes over", "add \"critical: true\" to the interface")
+	}
+	return err
+}
+
+// netplan is what matters here of a file of netplan's.
+type netplan struct {
+	renderer  string // of all interfaces
+	wired     bool   // it is about wired interfaces
+	leftAlone bool   // one of them is critical, or NetworkManager's
+}
+
+// parseNetplan reads a file of netplan's (netplan(5)), as it is mostly written: a
+// key to a line.
+func parseNetplan(text string) netplan {
+	var plan netplan
+	top := -1 // how far what is below "network:" is indented
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, " #")
+		key, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok || strings.HasPrefix(key, "#") {
+			continue
+		}
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		if top < 0 && key != "network" {
+			top = indent
+		}
+		switch value = strings.Trim(value, ` "'`+"\r\n"); key {
+		case "ethernets":
+			plan.wired = true
+		case "renderer":
+			if indent == top {
+				plan.renderer = value
+			} else if value == "NetworkManager" {
+				plan.leftAlone = true
+			}
+		case "critical":
+			if slices.Contains([]string{"true", "yes", "on", "y"}, strings.ToLower(value)) {
+				plan.leftAlone = true
+			}
+		}
+	}
+	return plan
 }
 
 func checkDhcpcd(c *checker) error {
