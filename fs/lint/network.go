@@ -57,8 +57,12 @@ func checkNetworkManager(c *checker) error {
 	if err != nil {
 		return err
 	}
+	// What the distribution has is read first, then the main file, then what is added to it.
+	added := func(p string) bool { return strings.HasPrefix(p, "/etc/") }
+	order := append(slices.DeleteFunc(slices.Clone(files), added), "/etc/NetworkManager/NetworkManager.conf")
+	order = append(order, slices.DeleteFunc(files, func(p string) bool { return !added(p) })...)
 	unmanaged, managed := "", true
-	err = each(append([]string{"/etc/NetworkManager/NetworkManager.conf"}, files...), func(p string) error {
+	err = each(order, func(p string) error {
 		sections, err := c.settings(p)
 		for _, s := range sections {
 			if v, ok := s.values["unmanaged-devices"]; ok && s.name == "keyfile" {

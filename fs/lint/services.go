@@ -40,8 +40,15 @@ func checkJournal(c *checker) error {
 	if err != nil {
 		return err
 	}
+	first, err := c.exists("/etc/systemd/journald.conf", "/usr/local/lib/systemd/journald.conf", "/usr/lib/systemd/journald.conf", "/lib/systemd/journald.conf")
+	if err != nil {
+		return err
+	}
+	if first != "" {
+		files = append([]string{first}, files...)
+	}
 	storage, by := "auto", ""
-	err = each(append([]string{"/etc/systemd/journald.conf"}, files...), func(p string) error {
+	err = each(files, func(p string) error {
 		sections, err := c.settings(p)
 		for _, s := range sections {
 			if v := s.last("Storage"); s.name == "Journal" && v != "" {
