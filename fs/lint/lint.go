@@ -68,7 +68,6 @@ func Rules() []Rule {
 // checker is one look at a tree.
 type checker struct {
 	tree
-	ctx      context.Context
 	rule     *Rule
 	findings []Finding
 	units    map[string]string // what each enabled unit is enabled by
@@ -94,7 +93,7 @@ func Check(ctx context.Context, root billy.Filesystem) ([]Finding, error) {
 }
 
 func newChecker(ctx context.Context, root billy.Filesystem) *checker {
-	return &checker{ctx: ctx, tree: tree{fs: root, dirs: map[string]string{}}}
+	return &checker{tree: tree{fs: root, ctx: ctx, dirs: map[string]string{}}}
 }
 
 // found reports a finding of the rule that is being checked.

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -288,11 +289,63 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestStops returns when it is told to.
+// TestManySettings refuses to read more than a tree has settings: hard links make
+// much of one file.
+func TestManySettings(t *testing.T) {
+	dir := treeOf(t, small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/x.network": "[Match]\nName=eth0\n", "etc/systemd/network/x.network.d/x.conf": strings.Repeat("[Match]\n", maxConfig/8)}))
+	for i := range maxConfigs / maxConfig {
+		first := dir.Root() + "/etc/systemd/network/x.network.d/"
+		if err := os.Link(first+"x.conf", fmt.Sprintf("%s%d.conf", first, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Check(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "more than 16 MiB of settings") {
+		t.Errorf("%v; want that it is too much", err)
+	}
+}
+
+// TestStops returns when it is told to, before or while it looks.
 func TestStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Check(ctx, billy.Filesystem(treeOf(t, small))); err != context.Canceled {
 		t.Errorf("Check: %v; want %v", err, context.Canceled)
 	}
+	dir := treeOf(t, small.and(files{"boot/vmlinuz-6.0": "x"}))
+	if err := os.Truncate(dir.Root()+"/boot/vmlinuz-6.0", maxUnpacked); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithCancel(context.Background())
+	stopping := &stopping{Filesystem: dir, path: "/boot/vmlinuz-6.0", stop: cancel}
+	if _, err := Check(ctx, stopping); !errors.Is(err, context.Canceled) || stopping.read > 1<<20 {
+		t.Errorf("Check: %v, after %d bytes of the kernel; want %v", err, stopping.read, context.Canceled)
+	}
+}
+
+// stopping calls stop when a file is opened, and counts what is read of it.
+type stopping struct {
+	billy.Filesystem
+	path string
+	stop func()
+	read int
+}
+
+func (s *stopping) Open(p string) (billy.File, error) {
+	f, err := s.Filesystem.Open(p)
+	if p == s.path && err == nil {
+		s.stop()
+		return counting{f, &s.read}, nil
+	}
+	return f, err
+}
+
+type counting struct {
+	billy.File
+	n *int
+}
+
+func (c counting) Read(b []byte) (int, error) {
+	n, err := c.File.Read(b)
+	*c.n += n
+	return n, err
 }

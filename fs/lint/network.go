@@ -66,10 +66,10 @@ func checkNetworkManager(c *checker) error {
 		sections, err := c.settings(p)
 		for _, s := range sections {
 			if v, ok := s.values["unmanaged-devices"]; ok && s.name == "keyfile" {
-				unmanaged = v[len(v)-1]
+				unmanaged = v
 			}
-			device := s.last("match-device")
-			if v := s.last("managed"); strings.HasPrefix(s.name, "device") && (v == "0" || v == "false") && (device == "" || unmanagesWired(device)) {
+			device := s.values["match-device"]
+			if v := s.values["managed"]; strings.HasPrefix(s.name, "device") && (v == "0" || v == "false") && (device == "" || unmanagesWired(device)) {
 				managed = false
 			}
 		}
@@ -144,7 +144,11 @@ func (c *checker) networkFile(p string, dirs []string) ([]section, error) {
 	var all []section
 	err = each(append([]string{p}, files...), func(p string) error {
 		sections, err := c.settings(p)
-		all = append(all, sections...)
+		for _, s := range sections {
+			if s.name == "Match" || s.name == "Network" || s.name == "Link" {
+				all = append(all, s)
+			}
+		}
 		return err
 	})
 	return all, err
@@ -161,14 +165,14 @@ func isForWired(sections []section) bool {
 		}
 		found = found || len(s.values) > 0
 		for _, other := range []string{"Kind", "WLANInterfaceType", "SSID", "BSSID", "Virtualization"} {
-			if v := s.last(other); v != "" && v != "no" && !strings.HasPrefix(v, "!") {
+			if v := s.values[other]; v != "" && v != "no" && !strings.HasPrefix(v, "!") {
 				return false
 			}
 		}
-		if kind := s.last("Type"); kind != "" && strings.HasPrefix(kind, "!") == slices.Contains(strings.Fields(strings.TrimPrefix(kind, "!")), "ether") {
+		if kind := s.values["Type"]; kind != "" && strings.HasPrefix(kind, "!") == slices.Contains(strings.Fields(strings.TrimPrefix(kind, "!")), "ether") {
 			return false
 		}
-		if name := s.last("Name"); name != "" && !matchesWired(strings.Fields(name)) {
+		if name := s.values["Name"]; name != "" && !matchesWired(strings.Fields(name)) {
 			return false
 		}
 	}
@@ -177,10 +181,10 @@ func isForWired(sections []section) bool {
 
 func keepsConfiguration(sections []section) bool {
 	for _, s := range sections {
-		keep := s.last("KeepConfiguration")
+		keep := s.values["KeepConfiguration"]
 		switch {
 		case s.name == "Network" && slices.Contains([]string{"yes", "true", "1", "dhcp", "dynamic"}, keep),
-			s.name == "Link" && slices.Contains([]string{"yes", "true", "1"}, s.last("Unmanaged")):
+			s.name == "Link" && slices.Contains([]string{"yes", "true", "1"}, s.values["Unmanaged"]):
 			return true
 		}
 	}

@@ -51,7 +51,7 @@ func checkJournal(c *checker) error {
 	err = each(files, func(p string) error {
 		sections, err := c.settings(p)
 		for _, s := range sections {
-			if v := s.last("Storage"); s.name == "Journal" && v != "" {
+			if v := s.values["Storage"]; s.name == "Journal" && v != "" {
 				storage, by = v, p
 			}
 		}

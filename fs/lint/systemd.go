@@ -170,35 +170,28 @@ func (c *checker) masked(unit string) (bool, error) {
 }
 
 // section is a part of a file of settings as systemd and NetworkManager have
-// them. A key may be there several times.
+// them. Of a key that is there several times the last value counts.
 type section struct {
 	name   string
-	values map[string][]string
+	values map[string]string
 }
 
-// last returns what counts for a key.
-func (s section) last(key string) string {
-	if v := s.values[key]; len(v) > 0 {
-		return v[len(v)-1]
-	}
-	return ""
-}
-
-// parseSections reads lines of settings.
+// parseSections reads lines of settings. A section that begins again goes on.
 func parseSections(lines []string) []section {
 	var all []section
+	byName := map[string]map[string]string{}
+	var values map[string]string
 	for _, line := range lines {
 		if name, ok := strings.CutPrefix(line, "["); ok {
-			all = append(all, section{strings.TrimSuffix(name, "]"), map[string][]string{}})
-			continue
+			name = strings.TrimSuffix(name, "]")
+			if values = byName[name]; values == nil {
+				values = map[string]string{}
+				byName[name] = values
+				all = append(all, section{name, values})
+			}
+		} else if key, value, ok := strings.Cut(line, "="); ok && values != nil {
+			values[strings.TrimSpace(key)] = strings.TrimSpace(value)
 		}
-		key, value, ok := strings.Cut(line, "=")
-		if !ok || len(all) == 0 {
-			continue
-		}
-		key = strings.TrimSpace(key)
-		values := all[len(all)-1].values
-		values[key] = append(values[key], strings.TrimSpace(value))
 	}
 	return all
 }
