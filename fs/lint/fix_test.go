@@ -202,6 +202,9 @@ func TestFixCapabilities(t *testing.T) {
 	if want := []string{"warning file-capabilities /usr/bin/o ther"}; !slices.Equal(left, want) {
 		t.Errorf("restore: finds %q; want %q, which a unit cannot name", left, want)
 	}
+	if _, again, _ := fix(t, fixed, CapsRestore); len(again) > 0 {
+		t.Errorf("restore: a fixed tree is fixed again: %q", again)
+	}
 	if _, _, err := Fix(context.Background(), withXattrs{treeOf(t, small.and(files{"usr/bin/ping": "x"})), root.values}, CapsRestore); err == nil || !strings.Contains(err.Error(), "libcap2-bin") {
 		t.Errorf("restore without setcap: %v", err)
 	}

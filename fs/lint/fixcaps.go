@@ -88,6 +88,10 @@ func (c *checker) lacking() ([]capable, error) {
 // restore adds a service that sets the capabilities in a node's overlay, which
 // copies the programs into it.
 func (f *fixer) restore(found []capable) error {
+	found = slices.DeleteFunc(found, func(p capable) bool { return !plainPath(p.path) })
+	if len(found) == 0 {
+		return nil
+	}
 	setcap, err := f.exists("/usr/sbin/setcap", "/sbin/setcap")
 	if err != nil {
 		return err
@@ -115,9 +119,7 @@ RemainAfterExit=yes
 		unit = old
 	}
 	for _, p := range found {
-		if plainPath(p.path) {
-			unit += fmt.Sprintf("ExecStart=-%s \"%s\" %s\n", setcap, capText(p.value), p.path)
-		}
+		unit += fmt.Sprintf("ExecStart=-%s \"%s\" %s\n", setcap, capText(p.value), p.path)
 	}
 	const dir = "/etc/systemd/system/"
 	if err := f.write(dir+restoreUnit, unit, "made, to set file capabilities at boot"); err != nil {
