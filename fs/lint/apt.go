@@ -14,8 +14,8 @@ func (c *checker) aptPeriodic() (map[string]string, error) {
 	}
 	set := map[string]string{}
 	err = each(append(files, "/etc/apt/apt.conf"), func(p string) error {
-		if ext := path.Ext(p); ext != "" && ext != ".conf" {
-			return nil // apt reads no others: what dpkg puts aside, for one
+		if ext := path.Ext(p); ext != "" && ext != ".conf" || strings.Contains(p, "~") {
+			return nil // apt reads no others: what dpkg or an editor puts aside
 		}
 		text, err := c.read(p)
 		parseApt(text, "apt::periodic::", set)
