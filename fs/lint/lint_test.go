@@ -311,6 +311,9 @@ func TestStops(t *testing.T) {
 	if _, err := Check(ctx, billy.Filesystem(treeOf(t, small))); err != context.Canceled {
 		t.Errorf("Check: %v; want %v", err, context.Canceled)
 	}
+	if _, err := newChecker(ctx, treeOf(t, files{"a/b/c/": ""})).withCapabilities(); err != context.Canceled {
+		t.Errorf("looking for capabilities: %v; want %v", err, context.Canceled)
+	}
 	dir := treeOf(t, small.and(files{"boot/vmlinuz-6.0": "x"}))
 	if err := os.Truncate(dir.Root()+"/boot/vmlinuz-6.0", maxUnpacked); err != nil {
 		t.Fatal(err)

@@ -211,6 +211,9 @@ func (t *tree) lines(p string) ([]string, error) {
 // symlinks or entering what is mounted there.
 func (t *tree) walkAll(dir string, do func(p string, info os.FileInfo) error) error {
 	for todo := []string{dir}; len(todo) > 0; {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		entries, err := t.fs.ReadDir(at)
