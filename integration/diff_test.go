@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -124,4 +125,42 @@ func TestDiff(t *testing.T) {
 	expectFailure(t, []string{"diff", "v1", "v22", at}, "v22", "did you mean", "v2")
 	expectFailure(t, []string{"diff", "v1", at}, "two versions")
 	expectFailure(t, []string{"diff", "v1", "v2", at, "--color=blue"}, "blue", "never")
+}
+
+// TestDiffBrokenPackages compares with trees in which dpkg's files are not what
+// they should be: all but the packages is told, and that they are not.
+func TestDiffBrokenPackages(t *testing.T) {
+	long := strings.Repeat("x", 2<<20)
+	broken := map[string]files{
+		"file":   {"var/lib/dpkg": "x", "etc/motd": "new"},
+		"dir":    {"var/lib/dpkg/status/x": "", "etc/motd": "new"},
+		"line":   {"var/lib/dpkg/status": "Package: x\nLong: " + long, "etc/motd": "new"},
+		"list":   debianTree("5.2.15-2", files{"var/lib/dpkg/info/bash.list": "/" + long, "etc/motd": "new"}),
+		"nolist": {"var/lib/dpkg/info": "x", "var/lib/dpkg/status": debianTree("5", nil)["var/lib/dpkg/status"], "etc/motd": "new"},
+	}
+	trees := map[string]files{"v1": debianTree("5.2.15-2", nil)}
+	for name, tree := range broken {
+		trees[name] = tree
+	}
+	at := "--export=" + newStore(t, trees)
+	cli(t, "seal", at)
+	for name := range broken {
+		for _, versions := range [][]string{{"v1", name}, {name, "v1"}} {
+			r := finish(t, exec.Command(rootnfsd, append([]string{"diff", "--json", at}, versions...)...))
+			var got diffOutput
+			if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || r.status != 0 {
+				t.Errorf("diff --json %v: status %d, %v: %s", versions, r.status, err, r.stderr)
+				continue
+			}
+			if len(got.Changes) == 0 || got.Summary.Changed == 0 || got.Summary.Packages == nil || len(got.Summary.Packages) > 0 {
+				t.Errorf("diff --json %v: %+v; want all but the packages", versions, got.Summary)
+			}
+			if !strings.Contains(r.stderr, "warning: the packages of "+name+" ") || strings.Count(r.stderr, "\n") != 1 {
+				t.Errorf("diff --json %v says %q; want a warning about %s", versions, r.stderr, name)
+			}
+		}
+	}
+	if text := cli(t, "diff", "v1", "line", at); strings.Contains(text, "by package") || !strings.Contains(text, "changed") {
+		t.Errorf("diff prints\n%s", text)
+	}
 }

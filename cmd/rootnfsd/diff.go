@@ -90,9 +90,11 @@ func diff(c *cli.Context) (differ bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%s and %s cannot be compared: %w (rootnfsd verify says what is damaged)", before.Info().Name, after.Info().Name, err)
 	}
-	sum, err := t.summary()
-	if err != nil {
-		return false, err
+	sum := t.summary()
+	if sum.Packages, err = t.packages(); err != nil {
+		// dpkg's files in a tree may be anything. That is no reason to tell less of all else.
+		fmt.Fprintf(c.App.ErrWriter, "warning: %s\n", printable(err.Error()))
+		sum.Packages, err = []packageJSON{}, nil
 	}
 	if c.Bool("json") {
 		err = p.end(sum)
@@ -244,7 +246,7 @@ func (p *diffPrinter) summary(s *diffJSON) {
 		fmt.Fprintln(p.out, p.colours.paint(bold, "by package"))
 		rows := make([][]string, len(s.Packages))
 		for i, k := range s.Packages {
-			rows[i] = []string{"  " + k.String(), k.counts.String()}
+			rows[i] = []string{"  " + printable(k.String()), k.counts.String()}
 		}
 		_ = table(p.out, rows)
 		fmt.Fprintln(p.out)

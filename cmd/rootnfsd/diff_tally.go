@@ -135,8 +135,8 @@ func summaryDir(path string) string {
 	return path[:end]
 }
 
-// summary adds up what was counted.
-func (t *tally) summary() (*diffJSON, error) {
+// summary adds up what was counted, but for the packages.
+func (t *tally) summary() *diffJSON {
 	s := &diffJSON{
 		Before: versionOf(t.before.Info()), After: versionOf(t.after.Info()),
 		counts: t.all, TimesOnly: t.timesOnly, Directories: []directoryJSON{},
@@ -145,9 +145,7 @@ func (t *tally) summary() (*diffJSON, error) {
 		s.Directories = append(s.Directories, directoryJSON{pathOf(dir), *n})
 	}
 	slices.SortFunc(s.Directories, func(a, b directoryJSON) int { return cmp.Compare(a.Path, b.Path) })
-	var err error
-	s.Packages, err = t.packages()
-	return s, err
+	return s
 }
 
 // packages tells which packages changed, in their version or in their files.
@@ -195,7 +193,7 @@ func (t *tally) packages() ([]packageJSON, error) {
 func readPackages(v *image.Version) (*dpkg.Database, error) {
 	db, err := dpkg.Open(v.Filesystem())
 	if err != nil {
-		return nil, fmt.Errorf("the packages of %s: %w", v.Info().Name, err)
+		return nil, fmt.Errorf("the packages of %s cannot be told: %w", v.Info().Name, err)
 	}
 	return db, nil
 }
@@ -209,14 +207,14 @@ func (t *tally) countOwners(before, after *dpkg.Database, of func(dpkg.Key) *pac
 	}
 	now, err := after.Owners(paths)
 	if err != nil {
-		return fmt.Errorf("the packages of %s: %w", t.after.Info().Name, err)
+		return fmt.Errorf("the packages of %s cannot be told: %w", t.after.Info().Name, err)
 	}
 	for path := range now {
 		delete(paths, path)
 	}
 	was, err := before.Owners(paths)
 	if err != nil {
-		return fmt.Errorf("the packages of %s: %w", t.before.Info().Name, err)
+		return fmt.Errorf("the packages of %s cannot be told: %w", t.before.Info().Name, err)
 	}
 	for path, n := range t.byPath {
 		owner, ok := now[path]

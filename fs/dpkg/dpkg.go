@@ -67,6 +67,9 @@ func (db *Database) Packages() []Package { return db.packages }
 // maxLine is the longest line that is read. Lists of dependencies are long.
 const maxLine = 1 << 20
 
+// maxPath is the longest path, as on Linux: each name of one is looked up.
+const maxPath = 4096
+
 // parseStatus reads a status file: paragraphs of fields (deb822(5)). A package
 // that is being removed or was, but for its configuration, is not installed.
 func parseStatus(r io.Reader) ([]Package, error) {
@@ -160,7 +163,7 @@ func (db *Database) eachFile(p Package, do func(string)) error {
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, maxLine)
 	for lines.Scan() {
-		if line := lines.Text(); strings.HasPrefix(line, "/") && line != "/." {
+		if line := lines.Text(); strings.HasPrefix(line, "/") && line != "/." && len(line) <= maxPath {
 			do(line)
 		}
 	}

@@ -1,15 +1,18 @@
 package dpkg_test
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rootnfsd/rootnfsd/fs/dpkg"
 	"github.com/rootnfsd/rootnfsd/fs/source"
+	"github.com/rootnfsd/rootnfsd/fs/source/overlay"
 )
 
 const status = `Package: bash
@@ -45,7 +48,7 @@ Version: 2
 `
 
 // tree makes a tree with dpkg's files in it.
-func tree(t *testing.T, files map[string]string) string {
+func tree(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, content := range files {
@@ -60,7 +63,7 @@ func tree(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-func openDir(t *testing.T, dir string) *source.Dir {
+func openDir(t testing.TB, dir string) *source.Dir {
 	t.Helper()
 	d, err := source.OpenDir(dir)
 	if err != nil {
@@ -126,4 +129,53 @@ func TestNoDatabase(t *testing.T) {
 	if _, err := dpkg.Open(openDir(t, dir)); err == nil || !strings.Contains(err.Error(), "/var/lib/dpkg/status") {
 		t.Errorf("a file that is nonsense: %v", err)
 	}
+}
+
+// TestLongPaths takes no notice of paths that no file can have, which would take
+// for ever to look up name by name.
+func TestLongPaths(t *testing.T) {
+	long := strings.Repeat("/a", 1<<19-1)
+	dir := tree(t, map[string]string{
+		"var/lib/dpkg/status":         status,
+		"var/lib/dpkg/info/bash.list": long + "\n/bin/bash\n" + long + "b\n",
+	})
+	db, err := dpkg.Open(openDir(t, dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan map[string]dpkg.Key, 1)
+	go func() {
+		owners, err := db.Owners(map[string]bool{"/bin/bash": true})
+		if err != nil {
+			t.Error(err)
+		}
+		done <- owners
+	}()
+	select {
+	case owners := <-done:
+		if len(owners) != 1 {
+			t.Errorf("owners %v", owners)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("two long paths take more than 10 seconds")
+	}
+}
+
+// FuzzDatabase looks up files in what may be anything.
+func FuzzDatabase(f *testing.F) {
+	f.Add(status, "/.\n/bin/bash\n/usr/../link/x\n", "bin/link/..")
+	dir := tree(f, map[string]string{"var/lib/dpkg/status": "", "bin/x": ""})
+	d := openDir(f, dir)
+	f.Fuzz(func(t *testing.T, status, list, link string) {
+		o := overlay.New(d)
+		err := errors.Join(o.WriteFile("/var/lib/dpkg/status", []byte(status), 0o644), o.Mkdir("/var/lib/dpkg/info"), o.WriteFile("/var/lib/dpkg/info/bash.list", []byte(list), 0o644), o.Link("/link", link))
+		if err != nil {
+			t.Fatal(err)
+		}
+		db, err := dpkg.Open(o)
+		if err != nil {
+			return
+		}
+		_, _ = db.Owners(map[string]bool{"/bin/bash": true, "/link": true, "/x": true}) // or an error
+	})
 }

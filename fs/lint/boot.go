@@ -262,7 +262,7 @@ func checkUnreadable(c *checker) error {
 	kernels, err := c.readKernels()
 	for _, k := range kernels {
 		if k.err != nil {
-			c.found(Info, k.path, "this kernel image cannot be read: "+k.err.Error(), "file ."+k.path)
+			c.found(Info, k.path, "this kernel image cannot be read: "+k.err.Error(), "look at what it is: file boot/…")
 		}
 		if k.ramErr != nil {
 			c.found(Info, k.initrd, "this initramfs cannot be read: "+k.ramErr.Error(), updateInitramfs)
@@ -299,7 +299,8 @@ func checkModulesDep(c *checker) error {
 		lines, err := c.lines(p)
 		for _, line := range lines {
 			if v, ok := strings.CutPrefix(line, "MODULES="); ok {
-				by, value = p, strings.Trim(v, `"'`)
+				by = p
+				value, _ = shellValue(v)
 			}
 		}
 		return err

@@ -109,6 +109,16 @@ func (f *fixer) write(p, content, what string) error {
 	return nil
 }
 
+// readWhole returns what is in a file that is to be written again, and an error
+// if that is more than is read of one.
+func (f *fixer) readWhole(p string) (string, error) {
+	text, err := f.read(p)
+	if err == nil && len(text) == maxConfig {
+		err = fmt.Errorf("%s is larger than %d KiB, which no file of settings is: put it right yourself", p, maxConfig>>10)
+	}
+	return text, err
+}
+
 // link puts a symlink at p, whatever is there.
 func (f *fixer) link(p, target, what string) error {
 	dir, err := f.directory(path.Dir(p))
@@ -129,10 +139,11 @@ func (f *fixer) link(p, target, what string) error {
 	return nil
 }
 
-// place returns where a file is to be written that is called p.
+// place returns where a file is to be written that is called p. A link to what is
+// no file, as one to /dev/null is, is replaced itself.
 func (f *fixer) place(p string) (string, error) {
-	real, _, err := f.resolve(p)
-	if !missing(err) {
+	real, info, err := f.resolve(p)
+	if !missing(err) && (err != nil || info.Mode().IsRegular()) {
 		return real, err
 	}
 	dir, err := f.directory(path.Dir(p))
@@ -166,7 +177,7 @@ func (f *fixer) makeDirectory(p string) (real string, made []string, err error) 
 }
 
 func (f *fixer) fixFstab() error {
-	text, err := f.read(fstabPath)
+	text, err := f.readWhole(fstabPath)
 	if err != nil {
 		return err
 	}
@@ -205,15 +216,21 @@ func (f *fixer) fixMachineID() error {
 	return f.link(dbusIDPath, machineIDPath, "made a link to "+machineIDPath)
 }
 
-// journalDropIn comes behind those of others, so that it counts.
-const journalDropIn = "/etc/systemd/journald.conf.d/99-diskless.conf"
-
 func (f *fixer) fixJournal() error {
 	f.findings = nil
 	if err := checkJournal(f.checker); err != nil || len(f.findings) == 0 {
 		return err
 	}
-	return f.write(journalDropIn, "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n", "made")
+	others, err := f.journalDropIns()
+	if err != nil {
+		return err
+	}
+	// The last one counts, and "~" comes behind the dot.
+	name := "99-diskless.conf"
+	if n := len(others); n > 0 && path.Base(others[n-1]) > name {
+		name = strings.TrimSuffix(path.Base(others[n-1]), ".conf") + "~diskless.conf"
+	}
+	return f.write("/etc/systemd/journald.conf.d/"+name, "[Journal]\nStorage=volatile\nRuntimeMaxUse=64M\n", "made")
 }
 
 // maskAll masks those of some units that are enabled.
@@ -237,7 +254,7 @@ func (f *fixer) fixUpdates() error {
 
 func (f *fixer) fixOverlayroot() error {
 	for _, p := range []string{overlayrootConf, "/etc/overlayroot.local.conf"} {
-		text, err := f.read(p)
+		text, err := f.readWhole(p)
 		if err != nil {
 			return err
 		}
@@ -265,8 +282,9 @@ func fixOverlayrootLine(line string) string {
 	if key != "overlayroot" {
 		return "#" + line
 	}
-	mode, options, _ := strings.Cut(strings.Trim(value, `"'`), ":")
-	if !isOverlayMode(mode) {
+	value, remark := shellValue(value)
+	mode, options, _ := strings.Cut(value, ":")
+	if !isOverlayMode(mode) || strings.ContainsAny(value, "\"'`$\\ \t;") { // what would need other quotes
 		return line
 	}
 	var kept []string
@@ -285,13 +303,13 @@ func fixOverlayrootLine(line string) string {
 	if keeps && !wrong {
 		return line
 	}
-	return `overlayroot="` + mode + ":" + strings.Join(append(kept, "recurse=0"), ",") + "\"\n"
+	return `overlayroot="` + mode + ":" + strings.Join(append(kept, "recurse=0"), ",") + `"` + remark + "\n"
 }
 
 // record writes down what was changed, behind what was changed in this tree
 // before.
 func (f *fixer) record() error {
-	text, err := f.read(FixesPath)
+	text, err := f.readWhole(FixesPath)
 	if err != nil {
 		return err
 	}

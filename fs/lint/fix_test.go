@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/go-git/go-billy/v5"
@@ -96,6 +97,68 @@ func TestFix(t *testing.T) {
 	}
 }
 
+// TestFixJournal adds settings that come behind all others.
+func TestFixJournal(t *testing.T) {
+	const dir = "/etc/systemd/journald.conf.d/"
+	for other, want := range map[string]string{
+		"etc/systemd/journald.conf.d/10.conf":             "99-diskless.conf",
+		"etc/systemd/journald.conf.d/99-diskless.conf":    "99-diskless.conf",
+		"etc/systemd/journald.conf.d/zz.conf":             "zz~diskless.conf",
+		"usr/lib/systemd/journald.conf.d/99-journal.conf": "99-journal~diskless.conf",
+	} {
+		left, changes, _ := fix(t, treeOf(t, small.and(files{other: "[Journal]\nStorage=persistent\n"})), CapsWarn)
+		if want := []string{"journal-persistent " + dir + want + ": made"}; len(left) > 0 || !slices.Equal(changes, want) {
+			t.Errorf("%s: changes %q; want %q; afterwards there is %q", other, changes, want, left)
+		}
+	}
+}
+
+// TestFixLink replaces a link to what is no file, and not what it leads to.
+func TestFixLink(t *testing.T) {
+	dir := treeOf(t, small.and(files{"etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n", "etc/systemd/journald.conf.d/99-diskless.conf": "-> /dev/null"}))
+	if err := syscall.Mkfifo(dir.Root()+"/dev/null", 0o666); err != nil { // no file, as the device
+		t.Fatal(err)
+	}
+	left, changes, fixed := fix(t, dir, CapsWarn)
+	if want := []string{"journal-persistent /etc/systemd/journald.conf.d/99-diskless.conf: made"}; len(left) > 0 || !slices.Equal(changes, want) {
+		t.Errorf("changes %q; want %q; afterwards there is %q", changes, want, left)
+	}
+	if info, err := fixed.Lstat("/dev/null"); err != nil || info.Mode().IsRegular() {
+		t.Errorf("/dev/null is a file now: %v", err)
+	}
+}
+
+// TestFixLarge does not write again what it has read the beginning of.
+func TestFixLarge(t *testing.T) {
+	large := strings.Repeat("# remark\n", maxConfig/9+1)
+	for _, name := range []string{"etc/fstab", "etc/overlayroot.conf", "etc/rootnfsd/fixes.json"} {
+		dir := treeOf(t, small.and(files{"etc/machine-id": "b08dfa6083e7567a1921a715000001fb\n"}).and(files{name: "/swap none swap sw\noverlayroot=tmpfs\n" + large}))
+		if _, _, err := Fix(context.Background(), dir, CapsWarn); err == nil || !strings.Contains(err.Error(), "/"+name) {
+			t.Errorf("%s: %v; want an error", name, err)
+		}
+	}
+}
+
+// TestFixOverlayroot changes lines as a shell would read them, but for what it
+// would have to quote anew.
+func TestFixOverlayroot(t *testing.T) {
+	for line, want := range map[string]string{
+		"overlayroot=\"tmpfs\" # remark\n":                "overlayroot=\"tmpfs:recurse=0\" # remark\n",
+		"overlayroot='tmpfs:swap=1,size=1G'\n":            "overlayroot=\"tmpfs:swap=1,recurse=0\"\n",
+		"  overlayroot=tmp\"fs\":recurse=1;true":          "overlayroot=\"tmpfs:recurse=0\";true\n",
+		"overlayroot=\"tmpfs:recurse=0\"\t# remark\n":     "overlayroot=\"tmpfs:recurse=0\"\t# remark\n",
+		"overlayroot='crypt:dev=/dev/sda,pass=a b\"$c'\n": "overlayroot='crypt:dev=/dev/sda,pass=a b\"$c'\n",
+		"overlayroot=\"\"\n":                              "overlayroot=\"\"\n",
+		"overlayroot_x=\"tmpfs\"\n":                       "#overlayroot_x=\"tmpfs\"\n",
+	} {
+		if got := fixOverlayrootLine(line); got != want {
+			t.Errorf("%q becomes %q; want %q", line, got, want)
+		} else if again := fixOverlayrootLine(got); again != got {
+			t.Errorf("%q, fixed, becomes %q", got, again)
+		}
+	}
+}
+
 // TestFixNothing leaves alone what is right, and what nobody can put right
 // without knowing more.
 func TestFixNothing(t *testing.T) {
@@ -139,8 +202,39 @@ func TestFixCapabilities(t *testing.T) {
 	if want := []string{"warning file-capabilities /usr/bin/o ther"}; !slices.Equal(left, want) {
 		t.Errorf("restore: finds %q; want %q, which a unit cannot name", left, want)
 	}
+	if _, again, _ := fix(t, fixed, CapsRestore); len(again) > 0 {
+		t.Errorf("restore: a fixed tree is fixed again: %q", again)
+	}
 	if _, _, err := Fix(context.Background(), withXattrs{treeOf(t, small.and(files{"usr/bin/ping": "x"})), root.values}, CapsRestore); err == nil || !strings.Contains(err.Error(), "libcap2-bin") {
 		t.Errorf("restore without setcap: %v", err)
+	}
+}
+
+// TestFixHardLinks makes a program setuid by all names that it has, known or not:
+// it has one mode, which is that of whichever name is met first.
+func TestFixHardLinks(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the programs have to be root's")
+	}
+	dir := treeOf(t, small.and(files{"usr/bin/ping": "x", "usr/bin/other": "x"}))
+	for _, name := range []string{"/usr/bin/a", "/usr/z"} {
+		if err := os.Link(dir.Root()+"/usr/bin/ping", dir.Root()+name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := withXattrs{dir, map[string]string{"/usr/bin/ping": netRaw, "/usr/bin/a": netRaw, "/usr/z": netRaw, "/usr/bin/other": netRaw}}
+	left, changes, fixed := fix(t, root, CapsSetuid)
+	want := []string{"file-capabilities /usr/bin/a: mode 0755 -> 4755", "file-capabilities /usr/bin/ping: mode 0755 -> 4755", "file-capabilities /usr/z: mode 0755 -> 4755"}
+	if !slices.Equal(changes, want) {
+		t.Errorf("changes %q; want %q", changes, want)
+	}
+	for _, name := range []string{"/usr/bin/a", "/usr/bin/ping", "/usr/z"} {
+		if info, err := fixed.Lstat(name); err != nil || info.Mode() != os.ModeSetuid|0o755 {
+			t.Errorf("%s has mode %v, %v; want it setuid", name, info.Mode(), err)
+		}
+	}
+	if want := []string{"warning file-capabilities /usr/bin/other"}; !slices.Equal(left, want) {
+		t.Errorf("finds %q; want %q", left, want)
 	}
 }
 

@@ -32,9 +32,24 @@ func (f *fixer) fixCapabilities() error {
 	if f.caps == CapsRestore {
 		return f.restore(found)
 	}
+	type file struct{ dev, ino uint64 }
+	chosen := map[file]bool{}
 	for _, p := range found {
+		if m := source.MetaOf(p.info); m != nil && m.UID == 0 && slices.Contains(setuidPrograms(), path.Base(p.path)) {
+			chosen[file{m.Dev, m.Ino}] = true
+		}
+	}
+	if len(chosen) == 0 {
+		return nil
+	}
+	// A file has one mode by all its names, so those that nobody knows are changed, too.
+	all, err := f.withCapabilities()
+	if err != nil {
+		return err
+	}
+	for _, p := range all {
 		m := source.MetaOf(p.info)
-		if m == nil || m.UID != 0 || !slices.Contains(setuidPrograms(), path.Base(p.path)) {
+		if m == nil || !chosen[file{m.Dev, m.Ino}] {
 			continue
 		}
 		mode := m.Mode | 0o4000
@@ -53,20 +68,30 @@ func (c *checker) lacking() ([]capable, error) {
 	if len(found) == 0 || err != nil {
 		return nil, err
 	}
-	restored, err := c.lines("/etc/systemd/system/" + restoreUnit)
+	lines, err := c.lines("/etc/systemd/system/" + restoreUnit)
 	if err != nil {
 		return nil, err
+	}
+	restored := map[string]bool{}
+	for _, line := range lines {
+		if i := strings.LastIndex(line, `" `); i >= 0 && strings.HasPrefix(line, "ExecStart=") {
+			restored[line[i+2:]] = true
+		}
 	}
 	return slices.DeleteFunc(found, func(p capable) bool {
 		m := source.MetaOf(p.info)
 		setuid := m != nil && m.UID == 0 && p.info.Mode()&os.ModeSetuid != 0
-		return setuid || slices.ContainsFunc(restored, func(line string) bool { return strings.HasSuffix(line, `" `+p.path) })
+		return setuid || restored[p.path]
 	}), nil
 }
 
 // restore adds a service that sets the capabilities in a node's overlay, which
 // copies the programs into it.
 func (f *fixer) restore(found []capable) error {
+	found = slices.DeleteFunc(found, func(p capable) bool { return !plainPath(p.path) })
+	if len(found) == 0 {
+		return nil
+	}
 	setcap, err := f.exists("/usr/sbin/setcap", "/sbin/setcap")
 	if err != nil {
 		return err
@@ -74,7 +99,7 @@ func (f *fixer) restore(found []capable) error {
 	if setcap == "" {
 		return errors.New("a node has no setcap to restore file capabilities with: chroot . apt-get install libcap2-bin, or take --caps setuid")
 	}
-	old, err := f.read("/etc/systemd/system/" + restoreUnit)
+	old, err := f.readWhole("/etc/systemd/system/" + restoreUnit)
 	if err != nil {
 		return err
 	}
@@ -94,9 +119,7 @@ RemainAfterExit=yes
 		unit = old
 	}
 	for _, p := range found {
-		if plainPath(p.path) {
-			unit += fmt.Sprintf("ExecStart=-%s \"%s\" %s\n", setcap, capText(p.value), p.path)
-		}
+		unit += fmt.Sprintf("ExecStart=-%s \"%s\" %s\n", setcap, capText(p.value), p.path)
 	}
 	const dir = "/etc/systemd/system/"
 	if err := f.write(dir+restoreUnit, unit, "made, to set file capabilities at boot"); err != nil {

@@ -3,11 +3,18 @@ package lint
 import (
 	"bufio"
 	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
 
 	"github.com/rootnfsd/rootnfsd/fs/fstab"
 )
@@ -157,8 +164,55 @@ func TestHost(t *testing.T) {
 	}
 }
 
+// TestBuiltinBounds keeps no more names of modules than a kernel could have, and none
+// that are longer than a kernel takes.
+func TestBuiltinBounds(t *testing.T) {
+	var list strings.Builder
+	fmt.Fprintf(&list, "kernel/%s.ko\nkernel/%s.ko\n", strings.Repeat("x", 59), strings.Repeat("x", 60))
+	for i := range 2 * maxBuiltin {
+		fmt.Fprintf(&list, "%d.ko\n", i)
+	}
+	into := map[string]bool{}
+	for range 2 {
+		if err := readBuiltin(strings.NewReader(list.String()), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(into) > maxBuiltin || len(into) < maxBuiltin/2 || !into[strings.Repeat("x", 59)] || into[strings.Repeat("x", 60)] {
+		t.Errorf("%d modules", len(into))
+	}
+}
+
+// FuzzInitramfs reads what may be in any format that is known.
 func FuzzInitramfs(f *testing.F) {
-	f.Add([]byte(cpio(ramdisk("6.1"))))
+	archive := []byte(cpio(ramdisk("6.1")))
+	f.Add(archive)
+	for _, open := range []func(io.Writer) (io.WriteCloser, error){
+		func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil },
+		func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) },
+		func(w io.Writer) (io.WriteCloser, error) { return lz4.NewWriter(w), nil },
+		func(w io.Writer) (io.WriteCloser, error) {
+			z := lz4.NewWriter(w)
+			return z, z.Apply(lz4.LegacyOption(true))
+		},
+		func(w io.Writer) (io.WriteCloser, error) { return lzma.NewWriter(w) },
+	} {
+		var b bytes.Buffer
+		z, err := open(&b)
+		if err != nil {
+			f.Fatal(err)
+		}
+		if _, err := z.Write(archive); err != nil {
+			f.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			f.Fatal(err)
+		}
+		if got, err := readInitramfs(bytes.NewReader(b.Bytes())); err != nil || !got.nfsMount {
+			f.Fatalf("%x: %+v, %v", b.Bytes()[:4], got, err)
+		}
+		f.Add(b.Bytes())
+	}
 	f.Add([]byte("\xfd7zXZ\x00\x00\x01\x69\x22\xde\x36\x02\x00\x21\x01\x16\x00\x00\x00\x74\x2f\xe5\xa3\x01\x00\x05070701\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		u := unpacker{unpacked: 1 << 20, entries: 1000, ram: &initramfs{modules: map[string]bool{}, releases: map[string]bool{}, builtin: map[string]bool{}}}

@@ -216,17 +216,19 @@ func isNetworkDriver(p string) bool {
 // no module has that name.
 const builtinNetwork = "/network"
 
+// maxBuiltin is how many modules are taken note of that a kernel has built in, of
+// several lists: several times what any has.
+const maxBuiltin = 1 << 14
+
 // readBuiltin reads a list of the modules that are in the kernel itself.
 func readBuiltin(r io.Reader, into map[string]bool) error {
-	const most = 1 << 16 // of several lists
-	if len(into) > most {
-		return nil
-	}
+	const maxName = 59 // MODULE_NAME_LEN in linux/module.h where it is largest, less what ends it
 	lines := bufio.NewScanner(io.LimitReader(r, maxConfig))
 	lines.Buffer(nil, maxPath)
 	for lines.Scan() {
-		if name, ok := moduleName(path.Base(lines.Text())); ok {
-			into[name] = true
+		name, ok := moduleName(path.Base(lines.Text()))
+		if ok && len(name) <= maxName && len(into) < maxBuiltin-1 {
+			into[strings.Clone(name)] = true
 			into[builtinNetwork] = into[builtinNetwork] || isNetworkDriver(lines.Text())
 		}
 	}

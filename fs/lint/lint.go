@@ -68,7 +68,6 @@ func Rules() []Rule {
 // checker is one look at a tree.
 type checker struct {
 	tree
-	ctx      context.Context
 	rule     *Rule
 	findings []Finding
 	units    map[string]string // what each enabled unit is enabled by
@@ -94,22 +93,43 @@ func Check(ctx context.Context, root billy.Filesystem) ([]Finding, error) {
 }
 
 func newChecker(ctx context.Context, root billy.Filesystem) *checker {
-	return &checker{ctx: ctx, tree: tree{fs: root, dirs: map[string]string{}}}
+	return &checker{tree: tree{fs: root, ctx: ctx, dirs: map[string]string{}}}
 }
 
 // found reports a finding of the rule that is being checked.
 func (c *checker) found(s Severity, file, reason, fix string) {
-	c.findings = append(c.findings, Finding{Rule: c.rule.ID, Severity: s, File: file, Reason: reason, Fix: fix})
+	c.add(Finding{Severity: s, File: file, Reason: reason, Fix: fix})
 }
 
 // foundAll reports one finding about several files.
 func (c *checker) foundAll(s Severity, files []string, reason, fix string) {
-	if len(files) == 0 {
-		return
+	switch len(files) {
+	case 0:
+	case 1:
+		c.found(s, files[0], reason, fix)
+	default:
+		c.add(Finding{Severity: s, File: files[0], Files: files, Reason: reason, Fix: fix})
 	}
-	c.found(s, files[0], reason, fix)
-	if len(files) > 1 {
-		c.findings[len(c.findings)-1].Files = files
+}
+
+// maxFindings is how many findings of a rule and a severity are told: a file may
+// have any number of lines that a rule minds.
+const maxFindings = 100
+
+func (c *checker) add(f Finding) {
+	f.Rule = c.rule.ID
+	same := 0
+	for _, other := range c.findings {
+		if other.Rule == f.Rule && other.Severity == f.Severity {
+			same++
+		}
+	}
+	switch {
+	case same < maxFindings:
+		c.findings = append(c.findings, f)
+	case same == maxFindings:
+		f.Reason = "there is more like this than is told"
+		c.findings = append(c.findings, f)
 	}
 }
 
@@ -132,11 +152,15 @@ func quoted(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
-// some lists names for people, the first few of many.
+// some lists names of the tree for people, the first few of many.
 func some(names []string) string {
 	const few = 5
-	if len(names) <= few {
-		return strings.Join(names, ", ")
+	var shown []string
+	for _, name := range names[:min(few, len(names))] {
+		shown = append(shown, printable(name))
 	}
-	return fmt.Sprintf("%s and %d more", strings.Join(names[:few], ", "), len(names)-few)
+	if len(names) <= few {
+		return strings.Join(shown, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(shown, ", "), len(names)-few)
 }

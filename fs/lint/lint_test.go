@@ -2,6 +2,7 @@ package lint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -90,6 +91,7 @@ func cases() []ruleCase {
 		{"initramfs-no-overlay", "there", small, nil},
 		{"initramfs-modules-dep", "in a drop-in", small.and(files{"etc/initramfs-tools/initramfs.conf": "MODULES=most\n", "etc/initramfs-tools/conf.d/dep": "MODULES=dep\n"}), []string{"warning /etc/initramfs-tools/conf.d/dep"}},
 		{"initramfs-modules-dep", "put right in a drop-in", small.and(files{"etc/initramfs-tools/initramfs.conf": "MODULES=dep\n", "etc/initramfs-tools/conf.d/most": "MODULES=\"most\"\n"}), nil},
+		{"initramfs-modules-dep", "with a remark behind it", small.and(files{"etc/initramfs-tools/initramfs.conf": "MODULES=dep # or most\n"}), []string{"warning /etc/initramfs-tools/initramfs.conf"}},
 
 		{"fstab-disk", "a Pi's", small.and(files{"etc/fstab": "PARTUUID=12-01 /boot/firmware vfat defaults 0 2\nPARTUUID=12-02 / ext4 defaults 0 1\n/dev/mmcblk0p3 none swap sw 0 0\n"}),
 			[]string{"error /etc/fstab", "warning /etc/fstab", "warning /etc/fstab"}},
@@ -98,6 +100,7 @@ func cases() []ruleCase {
 		{"swap", "in fstab", small.and(files{"etc/fstab": "/swap.img none swap sw 0 0\n"}), []string{"warning /etc/fstab"}},
 		{"swap", "dphys-swapfile", small.and(enabled("dphys-swapfile.service")), []string{"warning " + wants + "dphys-swapfile.service"}},
 		{"swap", "a script of System V", small.and(files{"etc/rc2.d/S01dphys-swapfile": "-> ../init.d/dphys-swapfile", "etc/init.d/dphys-swapfile": "x"}), []string{"warning /etc/rc2.d/S01dphys-swapfile"}},
+		{"swap", "a script whose unit is not enabled", small.and(files{"etc/rc2.d/S01dphys-swapfile": "x", "usr/lib/systemd/system/dphys-swapfile.service": "[Unit]\n"}), nil},
 		{"swap", "zram", small.and(enabled("zramswap.service")), []string{"info " + wants + "zramswap.service"}},
 		{"swap", "masked", small.and(enabled("dphys-swapfile.service")).and(files{"etc/systemd/system/dphys-swapfile.service": "-> /dev/null"}), nil},
 		{"swap", "enabled, but not there", small.and(files{"etc/systemd/system/multi-user.target.wants/dphys-swapfile.service": "-> /lib/nothing"}), nil},
@@ -118,21 +121,32 @@ func cases() []ruleCase {
 		{"root-interface", "NetworkManager, told off", small.and(enabled("NetworkManager.service")).and(files{"etc/NetworkManager/conf.d/x.conf": "[keyfile]\nunmanaged-devices=interface-name:wg*,interface-name:eth0\n"}), nil},
 		{"root-interface", "Ubuntu's NetworkManager", small.and(enabled("NetworkManager.service")).and(files{"usr/lib/NetworkManager/conf.d/10-globally.conf": "[keyfile]\nunmanaged-devices=*,except:type:wifi\n"}), nil},
 		{"root-interface", "NetworkManager, told off about others", small.and(enabled("NetworkManager.service")).and(files{"etc/NetworkManager/NetworkManager.conf": "[keyfile]\nunmanaged-devices=*,except:type:ethernet\n"}), []string{"warning " + wants + "NetworkManager.service"}},
+		{"root-interface", "NetworkManager, told off after all", small.and(enabled("NetworkManager.service")).and(files{"usr/lib/NetworkManager/conf.d/x.conf": "[keyfile]\nunmanaged-devices=none\n", "etc/NetworkManager/NetworkManager.conf": "[keyfile]\nunmanaged-devices=type:ethernet\n"}), nil},
+		{"root-interface", "NetworkManager, told off by a file that another takes the place of", small.and(enabled("NetworkManager.service")).and(files{"usr/lib/NetworkManager/conf.d/x.conf": "[keyfile]\nunmanaged-devices=type:ethernet\n", "etc/NetworkManager/conf.d/x.conf": ""}), []string{"warning " + wants + "NetworkManager.service"}},
 		{"root-interface", "networkd", small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/x.network": "[Match]\nName=e*\n[Network]\nDHCP=yes\n"}), []string{"warning /etc/systemd/network/x.network"}},
 		{"root-interface", "networkd, keeping it", small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/x.network": "[Match]\nType=ether\n[Network]\nDHCP=yes\n", "etc/systemd/network/x.network.d/keep.conf": "[Network]\nKeepConfiguration = dhcp\n"}), nil},
 		{"root-interface", "networkd with nothing to do", small.and(enabled("systemd-networkd.service")).and(files{"usr/lib/systemd/network/80-container-ve.network": "[Match]\nKind=veth\nName=e*\n", "usr/lib/systemd/network/80-wifi.network": "[Match]\nType=wlan\n", "etc/systemd/network/wg.network": "[Match]\nName=wg0 !eth0\n"}), nil},
 		{"root-interface", "networkd, told off first", small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/10.network": "[Match]\nName=eth0 en*\n[Link]\nUnmanaged=yes\n", "usr/lib/systemd/network/90.network": "[Match]\nName=*\n[Network]\nDHCP=yes\n"}), nil},
+		{"root-interface", "networkd, with files that it ignores", small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/a.network": "[Network]\nDHCP=yes\n", "etc/systemd/network/b.network": "[Match]\n[Network]\nDHCP=yes\n", "etc/systemd/network/c.network": "", "etc/systemd/network/c.network.d/x.conf": "[Match]\nName=*\n"}), nil},
+		{"root-interface", "networkd, with one that it ignores first", small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/a.network": "[Match]\n[Link]\nUnmanaged=yes\n", "etc/systemd/network/x.network": "[Match]\nName=*\n[Network]\nDHCP=yes\n"}), []string{"warning /etc/systemd/network/x.network"}},
 		{"root-interface", "networkd that is off", small.and(files{"etc/systemd/network/x.network": "[Match]\nName=*\n"}), nil},
 		{"root-interface", "netplan", small.and(files{"usr/sbin/netplan": "x", "etc/netplan/50.yaml": "network:\n  ethernets:\n    eth0:\n      dhcp4: true\n"}), []string{"warning /etc/netplan/50.yaml"}},
 		{"root-interface", "netplan, told", small.and(files{"usr/sbin/netplan": "x", "etc/netplan/50.yaml": "network:\n  ethernets:\n    eth0:\n      critical: true\n"}), nil},
+		{"root-interface", "netplan, told with a remark", small.and(files{"usr/sbin/netplan": "x", "etc/netplan/50.yaml": "network:\n  ethernets:\n    eth0:\n      critical: yes # the root\n"}), nil},
+		{"root-interface", "netplan, for NetworkManager, as Ubuntu's desktop has it", small.and(files{"usr/sbin/netplan": "x", "etc/netplan/01-network-manager-all.yaml": "# Let NetworkManager\nnetwork:\n  version: 2\n  renderer: NetworkManager\n", "etc/netplan/50.yaml": "network:\n  ethernets:\n    eth0: {}\n"}), nil},
+		{"root-interface", "netplan, for networkd after all", small.and(files{"usr/sbin/netplan": "x", "usr/lib/netplan/00.yaml": "network:\n  renderer: NetworkManager\n", "etc/netplan/50.yaml": "network:\n  renderer: networkd\n  ethernets:\n    eth0: {}\n"}), []string{"warning /etc/netplan/50.yaml"}},
+		{"root-interface", "netplan, for NetworkManager in one case", small.and(files{"usr/sbin/netplan": "x", "etc/netplan/50.yaml": "network:\n  ethernets:\n    eth0:\n      renderer: NetworkManager\n  #ethernets:\n"}), nil},
 		{"root-interface", "dhcpcd", small.and(enabled("dhcpcd.service")).and(files{"etc/dhcpcd.conf": "hostname\ninterface wlan0\nnolink\n"}), []string{"warning " + wants + "dhcpcd.service"}},
 		{"root-interface", "dhcpcd, told off", small.and(enabled("dhcpcd.service")).and(files{"etc/dhcpcd.conf": "denyinterfaces wlan0,eth*\n"}), nil},
+		{"root-interface", "dhcpcd, told off behind commas", small.and(enabled("dhcpcd.service")).and(files{"etc/dhcpcd.conf": ",\n , ,\ndenyinterfaces eth*\n"}), nil},
 		{"root-interface", "ifupdown", small.and(enabled("networking.service")).and(files{"etc/network/interfaces": "auto lo\niface lo inet loopback\n", "etc/network/interfaces.d/eth0": "allow-hotplug eth0\niface eth0 inet dhcp\n"}), []string{"warning /etc/network/interfaces.d/eth0"}},
 		{"root-interface", "ifupdown, manual", small.and(enabled("networking.service")).and(files{"etc/network/interfaces": "auto eth0\niface eth0 inet manual\niface eth1 inet dhcp\n"}), nil},
 
 		{"journal-persistent", "said so", small.and(files{"etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n"}), []string{"warning /etc/systemd/journald.conf"}},
 		{"journal-persistent", "the default", small.and(files{"var/log/journal/": ""}), []string{"info /var/log/journal"}},
 		{"journal-persistent", "put right in a drop-in", small.and(files{"var/log/journal/": "", "etc/systemd/journald.conf": "[Journal]\nStorage=persistent\n", "etc/systemd/journald.conf.d/x.conf": "[Journal]\nStorage=volatile\n"}), nil},
+		{"journal-persistent", "as the distribution has it", small.and(files{"usr/lib/systemd/journald.conf": "[Journal]\nStorage=persistent\n"}), []string{"warning /usr/lib/systemd/journald.conf"}},
+		{"journal-persistent", "in a hidden file", small.and(files{"etc/systemd/journald.conf.d/.x.conf": "[Journal]\nStorage=persistent\n"}), nil},
 		{"containers", "all", small.and(files{"usr/bin/dockerd": "x", "usr/bin/containerd": "x", "usr/local/bin/k3s": "x", "usr/lib/snapd/snapd": "x"}),
 			[]string{"warning /usr/bin/dockerd", "warning /usr/bin/containerd", "warning /usr/local/bin/k3s", "warning /usr/lib/snapd/snapd"}},
 		{"containers", "none", small, nil},
@@ -142,11 +156,19 @@ func cases() []ruleCase {
 		{"first-boot", "cloud-init that is off", small.and(enabled("cloud-init.service")).and(files{"etc/cloud/cloud-init.disabled": ""}), nil},
 		{"background-updates", "on", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20auto-upgrades": "APT::Periodic::Update-Package-Lists \"1\";\nAPT::Periodic::Unattended-Upgrade \"1\";\n"}), []string{"warning " + wants + "apt-daily.timer"}},
 		{"background-updates", "Debian's default: the timer does nothing", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x": "APT::Periodic::Update-Package-Lists \"0\";\n"}), nil},
+		{"background-updates", "in scopes", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x": "APT {\n  Periodic { // remark; }\n    Verbose \"1\";\n    unattended-upgrade\n      \"1\";\n  };\n};\n"}), []string{"warning " + wants + "apt-daily.timer"}},
+		{"background-updates", "in the main file", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf": "/* x */ APT::Periodic { Update-Package-Lists always; };", "etc/apt/apt.conf.d/20x": "APT::Periodic::Update-Package-Lists \"0\";\n"}), []string{"warning " + wants + "apt-daily.timer"}},
+		{"background-updates", "switched off as a whole", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x": "APT::Periodic::Update-Package-Lists \"1\";\nAPT::Periodic::Enable \"0\";\n"}), nil},
+		{"background-updates", "in what apt does not read", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf.d/20x.dpkg-old": "APT::Periodic::Update-Package-Lists \"1\";\n", "etc/apt/apt.conf.d/20x~": "APT::Periodic::Update-Package-Lists \"1\";\n", "etc/apt/apt.conf.d/30": "#APT::Periodic::Update-Package-Lists \"1\";\n/*\nAPT::Periodic::Update-Package-Lists \"1\";\n*/\n"}), nil},
+		{"background-updates", "of something else", small.and(enabled("apt-daily.timer")).and(files{"etc/apt/apt.conf": "APT { Other { Periodic { Update-Package-Lists \"1\"; }; }; Update-Package-Lists \"1\"; Periodic::x { Update-Package-Lists \"1\"; }; };"}), nil},
 
 		{"overlayroot-conf", "what it does not know", small.and(files{"etc/overlayroot.conf": "overlayroot_cfgdisk=\"disabled\"\noverlayroot_overlayfs_opts=\"redirect_dir=off\"\noverlayroot=\"tmpfs:size=1G,recurse=0\"\n"}),
 			[]string{"warning /etc/overlayroot.conf", "warning /etc/overlayroot.conf"}},
 		{"overlayroot-conf", "a home that would be lost", small.and(files{"etc/overlayroot.conf": "overlayroot=tmpfs\n", "etc/fstab": "server:/home /home nfs defaults 0 0\n"}), []string{"warning /etc/overlayroot.conf"}},
 		{"overlayroot-conf", "as it should be", small.and(files{"etc/overlayroot.conf": "overlayroot=\"tmpfs:recurse=0,swap=1\"\n", "etc/fstab": "server:/home /home nfs defaults 0 0\n"}), nil},
+		{"overlayroot-conf", "with a remark behind it", small.and(files{"etc/overlayroot.conf": "overlayroot=\"tmpfs\" # remark, size=1\n", "etc/fstab": "server:/home /home nfs defaults 0 0\n"}), []string{"warning /etc/overlayroot.conf"}},
+		{"overlayroot-conf", "as it should be, with a remark", small.and(files{"etc/overlayroot.conf": "overlayroot='tmpfs:recurse=0' # remark\noverlayroot_fails\n", "etc/fstab": "server:/home /home nfs defaults 0 0\n"}), nil},
+		{"overlayroot-conf", "a root that is laid over", small.and(files{"etc/overlayroot.conf": "overlayroot=tmpfs\n", "etc/fstab": "PARTUUID=1-02 / ext4 defaults,noatime 0 1\n"}), nil},
 		{"overlayroot-media", "a link", small.without("media").and(files{"etc/overlayroot.conf": "", "media": "-> run/media"}), []string{"warning /media"}},
 		{"overlayroot-media", "missing", small.without("media").and(files{"etc/overlayroot.conf": ""}), []string{"info /media"}},
 		{"overlayroot-media", "no overlayroot", small.without("media"), nil},
@@ -236,11 +258,97 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// TestStops returns when it is told to.
+// TestNames makes sure that no name in a tree gets to a terminal as it is, or into
+// a command that somebody is told to run.
+func TestNames(t *testing.T) {
+	const evil = "6.1\x1b[2J$(reboot)"
+	findings, err := Check(context.Background(), treeOf(t, small.and(files{
+		"boot/vmlinuz-" + evil:          bzImage("6.2"),
+		"boot/vmlinuz-x" + evil:         "x",
+		"boot/initrd.img-" + evil:       cpio(ramdisk(evil)),
+		"boot/initrd.img-x" + evil:      "x",
+		"usr/lib/modules/" + evil + "/": "",
+		"etc/fstab":                     "/dev/sda1" + evil + " /" + evil + " ext4\n",
+		"etc/overlayroot.conf":          "overlayroot_" + evil + "=x\noverlayroot=tmpfs:" + evil + "\n",
+		"boot/cmdline.txt":              "init=" + evil,
+	})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, f := range findings {
+		told[f.Rule] = true
+		if strings.Contains(f.Reason+f.Fix, "\x1b") || strings.Contains(f.Fix, "$(") {
+			t.Errorf("%s: %q, %q", f.Rule, f.Reason, f.Fix)
+		}
+	}
+	for _, rule := range []string{"kernel-modules", "kernel-unreadable", "initramfs-other-kernel", "fstab-disk", "overlayroot-conf", "cmdline"} {
+		if !told[rule] {
+			t.Errorf("nothing is found by %s", rule)
+		}
+	}
+}
+
+// TestManySettings refuses to read more than a tree has settings: hard links make
+// much of one file.
+func TestManySettings(t *testing.T) {
+	dir := treeOf(t, small.and(enabled("systemd-networkd.service")).and(files{"etc/systemd/network/x.network": "[Match]\nName=eth0\n", "etc/systemd/network/x.network.d/x.conf": strings.Repeat("[Match]\n", maxConfig/8)}))
+	for i := range maxConfigs / maxConfig {
+		first := dir.Root() + "/etc/systemd/network/x.network.d/"
+		if err := os.Link(first+"x.conf", fmt.Sprintf("%s%d.conf", first, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Check(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "more than 16 MiB of settings") {
+		t.Errorf("%v; want that it is too much", err)
+	}
+}
+
+// TestStops returns when it is told to, before or while it looks.
 func TestStops(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Check(ctx, billy.Filesystem(treeOf(t, small))); err != context.Canceled {
 		t.Errorf("Check: %v; want %v", err, context.Canceled)
 	}
+	if _, err := newChecker(ctx, treeOf(t, files{"a/b/c/": ""})).withCapabilities(); err != context.Canceled {
+		t.Errorf("looking for capabilities: %v; want %v", err, context.Canceled)
+	}
+	dir := treeOf(t, small.and(files{"boot/vmlinuz-6.0": "x"}))
+	if err := os.Truncate(dir.Root()+"/boot/vmlinuz-6.0", maxUnpacked); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel = context.WithCancel(context.Background())
+	stopping := &stopping{Filesystem: dir, path: "/boot/vmlinuz-6.0", stop: cancel}
+	if _, err := Check(ctx, stopping); !errors.Is(err, context.Canceled) || stopping.read > 1<<20 {
+		t.Errorf("Check: %v, after %d bytes of the kernel; want %v", err, stopping.read, context.Canceled)
+	}
+}
+
+// stopping calls stop when a file is opened, and counts what is read of it.
+type stopping struct {
+	billy.Filesystem
+	path string
+	stop func()
+	read int
+}
+
+func (s *stopping) Open(p string) (billy.File, error) {
+	f, err := s.Filesystem.Open(p)
+	if p == s.path && err == nil {
+		s.stop()
+		return counting{f, &s.read}, nil
+	}
+	return f, err
+}
+
+type counting struct {
+	billy.File
+	n *int
+}
+
+func (c counting) Read(b []byte) (int, error) {
+	n, err := c.File.Read(b)
+	*c.n += n
+	return n, err
 }

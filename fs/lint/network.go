@@ -57,15 +57,19 @@ func checkNetworkManager(c *checker) error {
 	if err != nil {
 		return err
 	}
+	// What the distribution has is read first, then the main file, then what is added to it.
+	added := func(p string) bool { return strings.HasPrefix(p, "/etc/") }
+	order := append(slices.DeleteFunc(slices.Clone(files), added), "/etc/NetworkManager/NetworkManager.conf")
+	order = append(order, slices.DeleteFunc(files, func(p string) bool { return !added(p) })...)
 	unmanaged, managed := "", true
-	err = each(append([]string{"/etc/NetworkManager/NetworkManager.conf"}, files...), func(p string) error {
+	err = each(order, func(p string) error {
 		sections, err := c.settings(p)
 		for _, s := range sections {
 			if v, ok := s.values["unmanaged-devices"]; ok && s.name == "keyfile" {
-				unmanaged = v[len(v)-1]
+				unmanaged = v
 			}
-			device := s.last("match-device")
-			if v := s.last("managed"); strings.HasPrefix(s.name, "device") && (v == "0" || v == "false") && (device == "" || unmanagesWired(device)) {
+			device := s.values["match-device"]
+			if v := s.values["managed"]; strings.HasPrefix(s.name, "device") && (v == "0" || v == "false") && (device == "" || unmanagesWired(device)) {
 				managed = false
 			}
 		}
@@ -106,6 +110,11 @@ func checkNetworkd(c *checker) error {
 		return err
 	}
 	for _, p := range files {
+		if info, err := c.stat(p); err != nil {
+			return err
+		} else if info == nil || !info.Mode().IsRegular() || info.Size() == 0 {
+			continue // that is how a file of another directory is masked, with what is added to it
+		}
 		sections, err := c.networkFile(p, dirs)
 		if err != nil {
 			return err
@@ -135,30 +144,35 @@ func (c *checker) networkFile(p string, dirs []string) ([]section, error) {
 	var all []section
 	err = each(append([]string{p}, files...), func(p string) error {
 		sections, err := c.settings(p)
-		all = append(all, sections...)
+		for _, s := range sections {
+			if s.name == "Match" || s.name == "Network" || s.name == "Link" {
+				all = append(all, s)
+			}
+		}
 		return err
 	})
 	return all, err
 }
 
 // isForWired reports whether a .network file may be for a wired interface of
-// real or virtual hardware (systemd.network(5)).
+// real or virtual hardware (systemd.network(5)). One that says nothing in [Match]
+// is for none: networkd ignores it, and says so in its log.
 func isForWired(sections []section) bool {
 	found := false
 	for _, s := range sections {
 		if s.name != "Match" {
 			continue
 		}
-		found = true
+		found = found || len(s.values) > 0
 		for _, other := range []string{"Kind", "WLANInterfaceType", "SSID", "BSSID", "Virtualization"} {
-			if v := s.last(other); v != "" && v != "no" && !strings.HasPrefix(v, "!") {
+			if v := s.values[other]; v != "" && v != "no" && !strings.HasPrefix(v, "!") {
 				return false
 			}
 		}
-		if kind := s.last("Type"); kind != "" && strings.HasPrefix(kind, "!") == slices.Contains(strings.Fields(strings.TrimPrefix(kind, "!")), "ether") {
+		if kind := s.values["Type"]; kind != "" && strings.HasPrefix(kind, "!") == slices.Contains(strings.Fields(strings.TrimPrefix(kind, "!")), "ether") {
 			return false
 		}
-		if name := s.last("Name"); name != "" && !matchesWired(strings.Fields(name)) {
+		if name := s.values["Name"]; name != "" && !matchesWired(strings.Fields(name)) {
 			return false
 		}
 	}
@@ -167,10 +181,10 @@ func isForWired(sections []section) bool {
 
 func keepsConfiguration(sections []section) bool {
 	for _, s := range sections {
-		keep := s.last("KeepConfiguration")
+		keep := s.values["KeepConfiguration"]
 		switch {
 		case s.name == "Network" && slices.Contains([]string{"yes", "true", "1", "dhcp", "dynamic"}, keep),
-			s.name == "Link" && slices.Contains([]string{"yes", "true", "1"}, s.last("Unmanaged")):
+			s.name == "Link" && slices.Contains([]string{"yes", "true", "1"}, s.values["Unmanaged"]):
 			return true
 		}
 	}
@@ -186,14 +200,66 @@ func checkNetplan(c *checker) error {
 	if err != nil {
 		return err
 	}
-	return each(files, func(p string) error {
-		lines, err := c.lines(p)
-		has := func(line string) bool { return slices.Contains(lines, line) }
-		if has("ethernets:") && !has("critical: true") && !has("renderer: NetworkManager") {
-			c.found(Warning, p, "netplan puts systemd-networkd in charge of the interface that the root comes over", "add \"critical: true\" to the interface")
+	renderer := "" // of all files, as the last that names one has it
+	var inCharge []string
+	err = each(files, func(p string) error {
+		text, err := c.read(p)
+		plan := parseNetplan(text)
+		if plan.renderer != "" {
+			renderer = plan.renderer
+		}
+		if plan.wired && !plan.leftAlone {
+			inCharge = append(inCharge, p)
 		}
 		return err
 	})
+	if renderer == "NetworkManager" { // which is a case of its own
+		return err
+	}
+	for _, p := range inCharge {
+		c.found(Warning, p, "netplan puts systemd-networkd in charge of the interface that the root comes over", "add \"critical: true\" to the interface")
+	}
+	return err
+}
+
+// netplan is what matters here of a file of netplan's.
+type netplan struct {
+	renderer  string // of all interfaces
+	wired     bool   // it is about wired interfaces
+	leftAlone bool   // one of them is critical, or NetworkManager's
+}
+
+// parseNetplan reads a file of netplan's (netplan(5)), as it is mostly written: a
+// key to a line.
+func parseNetplan(text string) netplan {
+	var plan netplan
+	top := -1 // how far what is below "network:" is indented
+	for line := range strings.Lines(text) {
+		line, _, _ = strings.Cut(line, " #")
+		key, value, ok := strings.Cut(strings.TrimSpace(line), ":")
+		if !ok || strings.HasPrefix(key, "#") {
+			continue
+		}
+		indent := len(line) - len(strings.TrimLeft(line, " "))
+		if top < 0 && key != "network" {
+			top = indent
+		}
+		switch value = strings.Trim(value, ` "'`+"\r\n"); key {
+		case "ethernets":
+			plan.wired = true
+		case "renderer":
+			if indent == top {
+				plan.renderer = value
+			} else if value == "NetworkManager" {
+				plan.leftAlone = true
+			}
+		case "critical":
+			if slices.Contains([]string{"true", "yes", "on", "y"}, strings.ToLower(value)) {
+				plan.leftAlone = true
+			}
+		}
+	}
+	return plan
 }
 
 func checkDhcpcd(c *checker) error {
@@ -204,6 +270,9 @@ func checkDhcpcd(c *checker) error {
 	lines, err := c.lines("/etc/dhcpcd.conf")
 	for _, line := range lines {
 		words := strings.Fields(strings.ReplaceAll(line, ",", " "))
+		if len(words) == 0 { // only commas
+			continue
+		}
 		switch words[0] {
 		case "interface", "profile", "ssid", "arping": // what follows is about that only
 			words = nil

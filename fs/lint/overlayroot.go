@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"path"
 	"slices"
 	"strings"
 
@@ -58,8 +59,9 @@ func checkOverlayroot(c *checker) error {
 			key, v, ok := strings.Cut(line, "=")
 			switch {
 			case ok && key == "overlayroot":
-				value, by = strings.Trim(v, `"'`), p
-			case strings.HasPrefix(key, "overlayroot") && key != "overlayroot_cfgdisk":
+				value, _ = shellValue(v)
+				by = p
+			case ok && strings.HasPrefix(key, "overlayroot") && key != "overlayroot_cfgdisk":
 				c.found(Warning, p, quoted(key)+" is ignored: overlayroot knows overlayroot and overlayroot_cfgdisk", "remove the line")
 			}
 		}
@@ -85,6 +87,9 @@ func checkOverlayroot(c *checker) error {
 		return err
 	}
 	for _, m := range fstab.Parse(text) {
+		if path.Clean(m.File) == "/" {
+			continue // the root is meant to be laid over
+		}
 		if strings.HasPrefix(m.Kind, "nfs") || m.Kind == "cifs" || m.Kind == "ext4" || m.Kind == "xfs" || m.Kind == "btrfs" {
 			if needed(&m) || strings.HasPrefix(m.Kind, "nfs") {
 				c.found(Warning, by, "without recurse=0 what is written to "+printable(m.File)+" (/etc/fstab) lands in memory and is lost", `echo 'overlayroot="tmpfs:recurse=0"' > etc/overlayroot.conf`)
@@ -92,6 +97,26 @@ func checkOverlayroot(c *checker) error {
 		}
 	}
 	return nil
+}
+
+// shellValue splits what is behind the "=" in a file that a shell reads into the
+// value, without quotes, and what comes behind it, a remark for one.
+func shellValue(s string) (value, rest string) {
+	var b strings.Builder
+	quote := byte(0)
+	for i := range len(s) {
+		switch ch := s[i]; {
+		case ch == quote:
+			quote = 0
+		case quote == 0 && (ch == '"' || ch == '\''):
+			quote = ch
+		case quote == 0 && strings.IndexByte(" \t;", ch) >= 0:
+			return b.String(), s[i:]
+		default:
+			b.WriteByte(ch)
+		}
+	}
+	return b.String(), ""
 }
 
 // isOverlayMode reports whether overlayroot lays an overlay in a mode.

@@ -1,17 +1,12 @@
 package lint
 
-import (
-	"slices"
-	"strings"
-)
-
 // serviceRules are about what runs on a node.
 func serviceRules() []Rule {
 	return []Rule{{
 		ID: "journal-persistent", Severity: Warning,
 		Looks:  "a journal that is kept: `Storage=persistent`, or, as information, `/var/log/journal` with the default `Storage=auto`",
 		Reason: "The journal is written to the overlay, in memory, where it may take a tenth of it, and is lost all the same.",
-		Fix:    "`mkdir -p etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=volatile\\nRuntimeMaxUse=64M\\n' > etc/systemd/journald.conf.d/99-diskless.conf` (`--fix` does)",
+		Fix:    "`mkdir -p etc/systemd/journald.conf.d; printf '[Journal]\\nStorage=volatile\\nRuntimeMaxUse=64M\\n' > etc/systemd/journald.conf.d/99-diskless.conf` (`--fix` does). The file that comes last by its name counts: if another one would, take a name that comes behind it.",
 		check:  checkJournal,
 	}, {
 		ID: "containers", Severity: Warning,
@@ -34,16 +29,29 @@ func serviceRules() []Rule {
 	}}
 }
 
+// journalDropIns returns what adds to the settings of the journal, in the order in
+// which it is read.
+func (c *checker) journalDropIns() ([]string, error) {
+	return c.dropIns(".conf", "/etc/systemd/journald.conf.d", "/usr/local/lib/systemd/journald.conf.d", "/usr/lib/systemd/journald.conf.d", "/lib/systemd/journald.conf.d")
+}
+
 func checkJournal(c *checker) error {
-	files, err := c.dropIns(".conf", "/etc/systemd/journald.conf.d", "/usr/local/lib/systemd/journald.conf.d", "/usr/lib/systemd/journald.conf.d", "/lib/systemd/journald.conf.d")
+	files, err := c.journalDropIns()
 	if err != nil {
 		return err
 	}
+	first, err := c.exists("/etc/systemd/journald.conf", "/usr/local/lib/systemd/journald.conf", "/usr/lib/systemd/journald.conf", "/lib/systemd/journald.conf")
+	if err != nil {
+		return err
+	}
+	if first != "" {
+		files = append([]string{first}, files...)
+	}
 	storage, by := "auto", ""
-	err = each(append([]string{"/etc/systemd/journald.conf"}, files...), func(p string) error {
+	err = each(files, func(p string) error {
 		sections, err := c.settings(p)
 		for _, s := range sections {
-			if v := s.last("Storage"); s.name == "Journal" && v != "" {
+			if v := s.values["Storage"]; s.name == "Journal" && v != "" {
 				storage, by = v, p
 			}
 		}
@@ -52,7 +60,7 @@ func checkJournal(c *checker) error {
 	if err != nil {
 		return err
 	}
-	const fix = "set Storage=volatile and RuntimeMaxUse=64M in etc/systemd/journald.conf.d/99-diskless.conf"
+	const fix = "set Storage=volatile and RuntimeMaxUse=64M in etc/systemd/journald.conf.d/99-diskless.conf, or in a file there that comes last by its name"
 	switch storage {
 	case "persistent":
 		c.found(Warning, by, "the journal goes to the overlay, in memory, and is lost with it", fix)
@@ -124,22 +132,10 @@ func updateUnits() []string {
 }
 
 func checkUpdates(c *checker) error {
-	files, err := c.dropIns("", "/etc/apt/apt.conf.d")
-	if err != nil {
-		return err
-	}
-	does := map[string]bool{} // what APT::Periodic has switched on
-	err = each(files, func(p string) error {
-		lines, err := c.lines(p)
-		for _, line := range lines {
-			key, value, _ := strings.Cut(strings.TrimSuffix(line, ";"), " ")
-			if key, ok := strings.CutPrefix(key, "APT::Periodic::"); ok {
-				does[key] = !slices.Contains([]string{"", "0"}, strings.Trim(value, `" `))
-			}
-		}
-		return err
-	})
-	if err != nil || !does["Update-Package-Lists"] && !does["Unattended-Upgrade"] {
+	periodic, err := c.aptPeriodic()
+	isOn := func(option string) bool { return periodic[option] != "" && periodic[option] != "0" }
+	off := periodic["enable"] == "0" // of all that the timers do
+	if err != nil || off || !isOn("update-package-lists") && !isOn("unattended-upgrade") {
 		return err
 	}
 	return each(updateUnits(), func(unit string) error {

@@ -120,9 +120,6 @@ func (c *checker) withCapabilities() ([]capable, error) {
 		if err == nil && grants(value) {
 			all = append(all, capable{p, info, value})
 		}
-		if err == nil {
-			err = c.ctx.Err()
-		}
 		return err
 	})
 	slices.SortFunc(all, func(a, b capable) int { return strings.Compare(a.path, b.path) })

@@ -103,6 +103,16 @@ func (c *checker) unitFile(unit, link string) (bool, error) {
 	return there != "", err
 }
 
+// hasUnit reports whether there is a unit in one of systemd's directories.
+func (c *checker) hasUnit(unit string) (bool, error) {
+	var paths []string
+	for _, dir := range unitDirs() {
+		paths = append(paths, path.Join(dir, unit))
+	}
+	there, err := c.exists(paths...)
+	return there != "", err
+}
+
 // readRunlevel adds what systemd-sysv-generator makes units of.
 func (c *checker) readRunlevel(dir string, add func(unit, link string) error) error {
 	links, err := c.list(dir)
@@ -114,12 +124,21 @@ func (c *checker) readRunlevel(dir string, add func(unit, link string) error) er
 		if len(name) < 4 || name[0] != 'S' {
 			continue
 		}
-		if there, err := c.exists(path.Join(dir, name)); err != nil {
+		script, err := c.exists(path.Join(dir, name))
+		if err != nil {
 			return err
-		} else if there != "" {
-			if err := add(name[3:]+".service", path.Join(dir, name)); err != nil {
-				return err
-			}
+		}
+		if script == "" {
+			continue
+		}
+		unit := name[3:] + ".service"
+		if there, err := c.hasUnit(unit); err != nil {
+			return err
+		} else if there { // which is enabled by itself, or not
+			continue
+		}
+		if err := add(unit, path.Join(dir, name)); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -151,35 +170,28 @@ func (c *checker) masked(unit string) (bool, error) {
 }
 
 // section is a part of a file of settings as systemd and NetworkManager have
-// them. A key may be there several times.
+// them. Of a key that is there several times the last value counts.
 type section struct {
 	name   string
-	values map[string][]string
+	values map[string]string
 }
 
-// last returns what counts for a key.
-func (s section) last(key string) string {
-	if v := s.values[key]; len(v) > 0 {
-		return v[len(v)-1]
-	}
-	return ""
-}
-
-// parseSections reads lines of settings.
+// parseSections reads lines of settings. A section that begins again goes on.
 func parseSections(lines []string) []section {
 	var all []section
+	byName := map[string]map[string]string{}
+	var values map[string]string
 	for _, line := range lines {
 		if name, ok := strings.CutPrefix(line, "["); ok {
-			all = append(all, section{strings.TrimSuffix(name, "]"), map[string][]string{}})
-			continue
+			name = strings.TrimSuffix(name, "]")
+			if values = byName[name]; values == nil {
+				values = map[string]string{}
+				byName[name] = values
+				all = append(all, section{name, values})
+			}
+		} else if key, value, ok := strings.Cut(line, "="); ok && values != nil {
+			values[strings.TrimSpace(key)] = strings.TrimSpace(value)
 		}
-		key, value, ok := strings.Cut(line, "=")
-		if !ok || len(all) == 0 {
-			continue
-		}
-		key = strings.TrimSpace(key)
-		values := all[len(all)-1].values
-		values[key] = append(values[key], strings.TrimSpace(value))
 	}
 	return all
 }
@@ -192,6 +204,7 @@ func (c *checker) settings(p string) ([]section, error) {
 
 // dropIns returns the files with a suffix in some directories, in the order of
 // their names; of two with the same name the one in the earlier directory counts.
+// Nobody reads those whose names begin with a dot.
 func (c *checker) dropIns(suffix string, dirs ...string) ([]string, error) {
 	byName := map[string]string{}
 	for _, dir := range dirs {
@@ -200,7 +213,7 @@ func (c *checker) dropIns(suffix string, dirs ...string) ([]string, error) {
 			return nil, err
 		}
 		for _, e := range entries {
-			if name := e.Name(); strings.HasSuffix(name, suffix) && byName[name] == "" {
+			if name := e.Name(); strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".") && byName[name] == "" {
 				byName[name] = path.Join(dir, name)
 			}
 		}

@@ -2,7 +2,9 @@ package lint
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path"
@@ -21,18 +23,26 @@ const (
 	maxPath = 4096
 	// maxConfig is how much is read of a file of settings.
 	maxConfig = 1 << 20
+	// maxConfigs is how much is read of all of them together: there may be any
+	// number of them in a directory, hard links of one large file.
+	maxConfigs = 16 << 20
 )
 
 // tree reads a billy.Filesystem as a node would see it: symlinks are followed,
 // and absolute ones begin at the root of the tree.
 type tree struct {
-	fs   billy.Filesystem
-	dirs map[string]string // real paths of directories, by the paths they were asked for
+	fs       billy.Filesystem
+	ctx      context.Context   // when it is done, nothing more is looked up or read
+	dirs     map[string]string // real paths of directories, by the paths they were asked for
+	settings int               // how much was read of settings
 }
 
 // resolve returns the real path of p, whose last name is followed as well, and
 // what is there.
 func (t *tree) resolve(p string) (string, os.FileInfo, error) {
+	if err := t.ctx.Err(); err != nil {
+		return "", nil, err
+	}
 	p = path.Clean("/" + p)
 	dir, name := path.Split(p)
 	if known, ok := t.dirs[dir]; ok {
@@ -149,7 +159,24 @@ func (t *tree) open(p string) (billy.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t.fs.Open(real)
+	f, err := t.fs.Open(real)
+	if err != nil {
+		return nil, err
+	}
+	return stoppable{f, t.ctx}, nil
+}
+
+// stoppable is a file that nothing more is read of when its context is done.
+type stoppable struct {
+	billy.File
+	ctx context.Context
+}
+
+func (f stoppable) Read(b []byte) (int, error) {
+	if err := f.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return f.File.Read(b)
 }
 
 // read returns the content of the regular file at p, its beginning if it is
@@ -161,6 +188,9 @@ func (t *tree) read(p string) (string, error) {
 	}
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxConfig))
+	if t.settings += len(b); err == nil && t.settings > maxConfigs {
+		err = fmt.Errorf("there are more than %d MiB of settings, with %s", maxConfigs>>20, printable(p))
+	}
 	return string(b), err
 }
 
@@ -181,6 +211,9 @@ func (t *tree) lines(p string) ([]string, error) {
 // symlinks or entering what is mounted there.
 func (t *tree) walkAll(dir string, do func(p string, info os.FileInfo) error) error {
 	for todo := []string{dir}; len(todo) > 0; {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		entries, err := t.fs.ReadDir(at)
