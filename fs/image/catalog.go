@@ -447,11 +447,8 @@ func (c *catalog) addXattrs(xattrs []source.Xattr) (place64, error) {
 	if len(kept) == 0 {
 		return place64{}, nil
 	}
-	slices.SortStableFunc(kept, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	for i := 1; i < len(kept); i++ {
-		if kept[i-1].Name == kept[i].Name {
-			return place64{}, fmt.Errorf("the extended attribute %q is there twice", kept[i].Name)
-		}
+	if err := source.SortXattrs(kept); err != nil {
+		return place64{}, err
 	}
 	return c.addText(appendXattrs(nil, kept))
 }

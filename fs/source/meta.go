@@ -1,7 +1,10 @@
 package source
 
 import (
+	"fmt"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -44,6 +47,18 @@ func (a *Meta) Same(b *Meta) bool {
 type Xattr struct {
 	Name  string
 	Value []byte
+}
+
+// SortXattrs sorts the attributes of an object by name. One that is there twice is an
+// error: no file system has that.
+func SortXattrs(all []Xattr) error {
+	slices.SortFunc(all, func(a, b Xattr) int { return strings.Compare(a.Name, b.Name) })
+	for i := 1; i < len(all); i++ {
+		if all[i-1].Name == all[i].Name {
+			return fmt.Errorf("the extended attribute %q is there twice", all[i].Name)
+		}
+	}
+	return nil
 }
 
 // XattrReader is a source that has extended attributes.

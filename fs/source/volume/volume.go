@@ -56,14 +56,10 @@ type Content interface {
 	source.DataFinder
 }
 
-// SortXattrs sorts the attributes of an object by name, and refuses one that is there
-// twice, since nobody could have made it.
+// SortXattrs is source.SortXattrs for what was read of a volume.
 func SortXattrs(all []source.Xattr) error {
-	slices.SortFunc(all, func(a, b source.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	for i := 1; i < len(all); i++ {
-		if all[i-1].Name == all[i].Name {
-			return fmt.Errorf("damaged: the extended attribute %q is there twice", all[i].Name)
-		}
+	if err := source.SortXattrs(all); err != nil {
+		return fmt.Errorf("damaged: %w", err)
 	}
 	return nil
 }
