@@ -25,7 +25,11 @@ func (f *fixer) fixCapabilities() error {
 	if f.caps != CapsSetuid && f.caps != CapsRestore {
 		return nil
 	}
-	found, err := f.lacking()
+	all, err := f.withCapabilities()
+	if err != nil {
+		return err
+	}
+	found, err := f.lacking(all)
 	if len(found) == 0 || err != nil {
 		return err
 	}
@@ -39,14 +43,7 @@ func (f *fixer) fixCapabilities() error {
 			chosen[file{m.Dev, m.Ino}] = true
 		}
 	}
-	if len(chosen) == 0 {
-		return nil
-	}
 	// A file has one mode by all its names, so those that nobody knows are changed, too.
-	all, err := f.withCapabilities()
-	if err != nil {
-		return err
-	}
 	for _, p := range all {
 		m := source.MetaOf(p.info)
 		if m == nil || !chosen[file{m.Dev, m.Ino}] {
@@ -61,12 +58,11 @@ func (f *fixer) fixCapabilities() error {
 	return nil
 }
 
-// lacking returns the programs that nodes will miss the file capabilities of:
-// neither are they setuid, nor does a service set them.
-func (c *checker) lacking() ([]capable, error) {
-	found, err := c.withCapabilities()
-	if len(found) == 0 || err != nil {
-		return nil, err
+// lacking returns those of the programs with file capabilities that nodes will miss
+// them of: neither are they setuid, nor does a service set them.
+func (c *checker) lacking(all []capable) ([]capable, error) {
+	if len(all) == 0 {
+		return nil, nil
 	}
 	lines, err := c.lines("/etc/systemd/system/" + restoreUnit)
 	if err != nil {
@@ -78,7 +74,7 @@ func (c *checker) lacking() ([]capable, error) {
 			restored[line[i+2:]] = true
 		}
 	}
-	return slices.DeleteFunc(found, func(p capable) bool {
+	return slices.DeleteFunc(slices.Clone(all), func(p capable) bool {
 		m := source.MetaOf(p.info)
 		setuid := m != nil && m.UID == 0 && p.info.Mode()&os.ModeSetuid != 0
 		return setuid || restored[p.path]

@@ -91,7 +91,11 @@ func checkMountPoints(c *checker) error {
 }
 
 func checkCapabilities(c *checker) error {
-	files, err := c.lacking()
+	all, err := c.withCapabilities()
+	if err != nil {
+		return err
+	}
+	files, err := c.lacking(all)
 	var paths []string
 	for _, f := range files {
 		paths = append(paths, f.path)

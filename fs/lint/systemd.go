@@ -88,26 +88,17 @@ func (c *checker) readWants(dir string, add func(unit, link string) error) error
 	return nil
 }
 
-// unitFile reports whether there is a unit of that name: what the link leads to
-// does not matter to systemd, which knows units by their names.
-func (c *checker) unitFile(unit, link string) (bool, error) {
-	paths := []string{link}
+// unitFile reports whether there is a unit of that name, in one of systemd's
+// directories or by a link to it: what that leads to does not matter to systemd,
+// which knows units by their names.
+func (c *checker) unitFile(unit string, links ...string) (bool, error) {
+	paths := links
 	template := unit
 	if name, rest, ok := strings.Cut(unit, "@"); ok {
 		template = name + "@" + path.Ext(rest)
 	}
 	for _, dir := range unitDirs() {
 		paths = append(paths, path.Join(dir, unit), path.Join(dir, template))
-	}
-	there, err := c.exists(paths...)
-	return there != "", err
-}
-
-// hasUnit reports whether there is a unit in one of systemd's directories.
-func (c *checker) hasUnit(unit string) (bool, error) {
-	var paths []string
-	for _, dir := range unitDirs() {
-		paths = append(paths, path.Join(dir, unit))
 	}
 	there, err := c.exists(paths...)
 	return there != "", err
@@ -132,7 +123,7 @@ func (c *checker) readRunlevel(dir string, add func(unit, link string) error) er
 			continue
 		}
 		unit := name[3:] + ".service"
-		if there, err := c.hasUnit(unit); err != nil {
+		if there, err := c.unitFile(unit); err != nil {
 			return err
 		} else if there { // which is enabled by itself, or not
 			continue
