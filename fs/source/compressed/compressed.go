@@ -4,13 +4,13 @@ package compressed
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"compress/bzip2"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -24,13 +24,20 @@ const maxWindow = 128 << 20
 const peekSize = 64
 
 var formats = []struct {
-	name, magic string
-	open        func(*bufio.Reader) (io.Reader, error)
+	name   string
+	begins func(start []byte) bool
+	open   func(*bufio.Reader) (io.Reader, error)
 }{
-	{"gzip", "\x1f\x8b", openGzip},
-	{"bzip2", "BZh", func(r *bufio.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},
-	{"xz", xzMagic, openXZ},
-	{"zstd", "\x28\xb5\x2f\xfd", openZstd},
+	{"gzip", magic("\x1f\x8b"), openGzip},
+	{"bzip2", magic("BZh"), func(r *bufio.Reader) (io.Reader, error) { return bzip2.NewReader(r), nil }},
+	{"xz", magic(xzMagic), openXZ},
+	{"zstd", magic("\x28\xb5\x2f\xfd"), openZstd},
+	{"zstd", isSkippable, openZstd},
+}
+
+// magic is of streams that begin with some bytes.
+func magic(bytes string) func(start []byte) bool {
+	return func(start []byte) bool { return strings.HasPrefix(string(start), bytes) }
 }
 
 // Open returns what is in a stream and by what it is compressed, which is "" if it is
@@ -42,7 +49,7 @@ func Open(r io.Reader) (io.Reader, string, error) {
 		return nil, "", err
 	}
 	for _, f := range formats {
-		if !bytes.HasPrefix(start, []byte(f.magic)) && !(f.name == "zstd" && isSkippable(start)) {
+		if !f.begins(start) {
 			continue
 		}
 		out, err := f.open(in)
