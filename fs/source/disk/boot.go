@@ -18,23 +18,29 @@ import (
 // bootPlaces are where distributions mount the FAT partition, the likeliest first.
 var bootPlaces = []string{"/boot/firmware", "/boot", "/boot/efi"}
 
-// mountBoot shows the boot partition where the root expects it, if it does, and says what
-// of the others is missing then.
-func mountBoot(root *volume.FS, others []*content) (warnings []string, err error) {
+// mountOthers shows what it can of the other partitions, and says what is missing.
+func mountOthers(root *volume.FS, others []*content) (warnings []string, err error) {
 	text, err := readFstab(root)
 	if err != nil {
 		return nil, err
 	}
 	table := fstab.Parse(text)
+	boot, err := mountBoot(root, others, table)
+	return leftOut(others, table, boot), err
+}
+
+// mountBoot shows the boot partition where the root expects it, and returns it, or nil
+// if there is none, or no place for it.
+func mountBoot(root *volume.FS, others []*content, table []fstab.Mount) (*content, error) {
 	boot, mount := choose(others, table)
 	if boot == nil {
-		return leftOut(others, table, nil), nil
+		return nil, nil
 	}
 	place, opts := "", fat.DefaultOptions
 	if mount != nil {
 		place, opts = mountPlace(mount), masks(mount.Options)
 	} else if place = emptyPlace(root); place == "" {
-		return leftOut(others, table, nil), nil
+		return nil, nil
 	}
 	if err := boot.openFAT(opts); err != nil {
 		return nil, err
@@ -42,7 +48,7 @@ func mountBoot(root *volume.FS, others []*content) (warnings []string, err error
 	if err := root.Mount(place, boot.fat); err != nil {
 		return nil, fmt.Errorf("the boot partition belongs to %s: %w", place, err)
 	}
-	return leftOut(others, table, boot), nil
+	return boot, nil
 }
 
 // choose returns the FAT partition that a table mounts at the likeliest of bootPlaces,

@@ -43,7 +43,7 @@ func Open(r io.ReaderAt, size int64) (tree *volume.FS, warnings []string, err er
 	if err != nil {
 		return nil, nil, err
 	}
-	warnings, err = mountBoot(root, others)
+	warnings, err = mountOthers(root, others)
 	return root, warnings, err
 }
 
