@@ -12,15 +12,14 @@ import (
 
 	"github.com/rootnfsd/rootnfsd/fs/source/fat"
 	"github.com/rootnfsd/rootnfsd/fs/source/volume"
+	"github.com/rootnfsd/rootnfsd/fs/source/volume/volumetest"
 )
 
 // run runs programs that make an image.
 func run(t *testing.T, commands ...[]string) {
 	t.Helper()
 	for _, args := range commands {
-		if _, err := exec.LookPath(args[0]); err != nil && os.Getenv("ROOTNFSD_TEST_ALL") == "" {
-			t.Skip("needs " + args[0])
-		}
+		volumetest.Need(t, false, args[0])
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%q: %v\n%s", args, err, out)
 		}
