@@ -25,17 +25,32 @@ func TestPowerCut(t *testing.T) {
 	t.Run("xfs", func(t *testing.T) { cutPower(t, newDisk(t, tempDir(t), "xfs", 320)) })
 }
 
+// change is something that is done to a disk and acknowledged, and how to see it there.
+type change struct {
+	name  string
+	do    func() error
+	check func(dir string) bool
+}
+
+// cutAfter makes changes to a disk, and looks after each at what a power cut leaves of it.
+func (d *disk) cutAfter(t *testing.T, changes []change) {
+	t.Helper()
+	for _, c := range changes {
+		if err := c.do(); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		} else if !c.check(d.copy(t).dir) {
+			t.Errorf("%s: lost", c.name)
+		}
+	}
+}
+
 func cutPower(t *testing.T, disk *disk) {
 	w := openWorld(t, disk.dir)
 	var a fs.Attr
 	content := bytes.Repeat([]byte("durable "), 5000)
 	f := w.create(root, "f", 0o600)
 	d := w.mkdir(root, "d", 0o755)
-	for _, s := range []struct {
-		name  string
-		do    func() error
-		check func(dir string) bool
-	}{
+	disk.cutAfter(t, []change{
 		{"create", func() error {
 			_, _, err := w.Create(alice, w.Root(), fs.Name("new"), fs.Guarded, &fs.SetAttr{Mode: ptr(uint32(0o640))}, fs.Verifier{}, &a)
 			return err
@@ -133,13 +148,7 @@ func cutPower(t *testing.T, disk *disk) {
 			_, err := w.Rmdir(root, d, fs.Name("sub"))
 			return err
 		}, func(dir string) bool { return stat(dir+"/d/sub").Nlink == 0 && stat(dir+"/d").Nlink == 2 }},
-	} {
-		if err := s.do(); err != nil {
-			t.Errorf("%s: %v", s.name, err)
-		} else if !s.check(disk.copy(t).dir) {
-			t.Errorf("%s: lost", s.name)
-		}
-	}
+	})
 	// That the above can fail:
 	w.write(root, f, 0, "written", fs.Unstable)
 	if holds(disk.copy(t).dir+"/f", []byte("written")) {
@@ -182,7 +191,7 @@ func TestPowerCutShared(t *testing.T) {
 	w.volume.waiting.Add(1) // for a flush that is under way
 	commit.turn.Lock()
 	do("set the first", set(first, 0o640))
-	until(func() bool { commit.mu.Lock(); defer commit.mu.Unlock(); return commit.next != nil })
+	awaitNext(commit, whole)
 	if err := unix.Syncfs(w.fd); err != nil {
 		t.Fatal(err)
 	}
@@ -210,6 +219,15 @@ func TestPowerCutShared(t *testing.T) {
 	}
 }
 
+// awaitNext waits until somebody waits for the next round, which is to do so much at least.
+func awaitNext(r *rounds, how extent) {
+	for waits := false; !waits; runtime.Gosched() {
+		r.mu.Lock()
+		waits = r.next != nil && r.next.how >= how
+		r.mu.Unlock()
+	}
+}
+
 // TestPowerCutJoined cuts the power when somebody who came alone was acknowledged by a
 // flush of those who were not, and who have yet to commit.
 func TestPowerCutJoined(t *testing.T) {
@@ -222,13 +240,6 @@ func TestPowerCutJoined(t *testing.T) {
 	}
 	defer w.put(o)
 	var others sync.WaitGroup
-	next := func(is func(*round) bool) {
-		for ok := false; !ok; runtime.Gosched() {
-			o.flush.mu.Lock()
-			ok = o.flush.next != nil && is(o.flush.next)
-			o.flush.mu.Unlock()
-		}
-	}
 	w.volume.commit.turn.Lock() // nobody's commit ends
 	o.flush.turn.Lock()         // a flush is under way
 	w.volume.waiting.Add(1)
@@ -237,14 +248,14 @@ func TestPowerCutJoined(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	next(func(*round) bool { return true })
+	awaitNext(&o.flush, pages)
 	w.volume.waiting.Store(0)
 	alone := make(chan error)
 	go func() {
 		_, err := w.Setattr(root, h, &fs.SetAttr{Mode: ptr(uint32(0o644))}, nil)
 		alone <- err
 	}()
-	next(func(r *round) bool { return r.how == whole })
+	awaitNext(&o.flush, whole)
 	o.flush.turn.Unlock()
 	if err := <-alone; err != nil {
 		t.Error(err)
@@ -267,11 +278,7 @@ func TestPowerCutWithoutJournal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := openWorld(t, disk.dir)
 			var a fs.Attr
-			for _, s := range []struct {
-				name  string
-				do    func() error
-				check func(dir string) bool
-			}{
+			disk.cutAfter(t, []change{
 				{"create", func() error { w.create(root, "f", 0o640); return nil }, func(dir string) bool { return stat(dir+"/f").Mode == unix.S_IFREG|0o640 }},
 				{"mkdir", func() error { w.mkdir(root, "d", 0o750); return nil }, func(dir string) bool { return stat(dir+"/d").Mode == unix.S_IFDIR|0o750 }},
 				{"symlink", func() error {
@@ -294,13 +301,7 @@ func TestPowerCutWithoutJournal(t *testing.T) {
 					_, err := w.Link(root, w.must("l"), w.Root(), fs.Name("l2"), &a)
 					return err
 				}, func(dir string) bool { return stat(dir+"/l").Nlink == 2 && stat(dir+"/l2").Nlink == 2 }},
-			} {
-				if err := s.do(); err != nil {
-					t.Errorf("%s: %v", s.name, err)
-				} else if !s.check(disk.copy(t).dir) {
-					t.Errorf("%s: lost", s.name)
-				}
-			}
+			})
 		})
 	}
 }
@@ -460,11 +461,7 @@ func TestLostWithOthers(t *testing.T) {
 		_, verf, err = w.Write(root, h, 0, []byte("x"), fs.FileSync)
 		result <- err
 	}()
-	for waits := false; !waits; runtime.Gosched() {
-		o.flush.mu.Lock()
-		waits = o.flush.next != nil
-		o.flush.mu.Unlock()
-	}
+	awaitNext(&o.flush, pages)
 	w.rotate() // and fails
 	if err := os.Truncate(w.at("f"), 0); err != nil {
 		t.Fatal(err)
