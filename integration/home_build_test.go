@@ -25,7 +25,7 @@ func TestLongHomeBuild(t *testing.T) {
 	in(t, g, "mkdir /tmp/home/user && chown 1000:1000 /tmp/home/user")
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Minute)
 	defer cancel()
-	end := restartMeanwhile(t, h.Daemon, waiting)
+	end := restartMeanwhile(t, h.Daemon, waiting, h.Stop)
 	out, err := g.Run(ctx, "cat >/tmp/build.sh <<'BUILD.SH ENDS'\n"+buildScript+"BUILD.SH ENDS\nsetpriv --reuid 1000 --regid 1000 --clear-groups sh /tmp/build.sh")
 	end()
 	if err != nil {

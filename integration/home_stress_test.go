@@ -36,7 +36,6 @@ type stress struct {
 	*homes
 	nodes    []*lab.Guest
 	scale    int  // how much of everything
-	held     bool // the server's sockets
 	restarts bool // the server, meanwhile
 }
 
@@ -72,14 +71,13 @@ func stressHomes(t *testing.T, scale int, restarts bool) {
 		if part.long && scale == 1 || part.ends && restarts {
 			continue
 		}
-		if part.held && !s.held {
+		if part.held {
 			s.hold(t)
-			s.held = true
 		}
 		start := time.Now()
 		ok := t.Run(part.name, func(t *testing.T) {
 			if restarts {
-				defer restartMeanwhile(t, s.Daemon, waiting)()
+				defer restartMeanwhile(t, s.Daemon, waiting, s.Stop)()
 			}
 			part.test(t, s)
 		})
@@ -224,7 +222,7 @@ func fillDisk(t *testing.T, s *stress) {
 	small := serve(t, s.net, "--export", store, "--home", home, "--home-layout", "shared", "--home-squash", "none",
 		"--allow", lab.ServerAddress+"/24", "--listen", ":12049", "--portmap", "off")
 	if s.restarts {
-		defer restartMeanwhile(t, small, refused)()
+		defer restartMeanwhile(t, small, refused, small.Stop)()
 	}
 	g := s.nodes[0]
 	in(t, g, fmt.Sprintf("mkdir /tmp/small && mount -t nfs -o %s,port=12049,mountport=12049 %s:/home /tmp/small", homeOptions, lab.ServerAddress))
@@ -275,11 +273,6 @@ mount -t nfs -o `+homeOptions+`,port=12049,mountport=12049 127.0.0.1:/home /tmp/
 	if s.restarts {
 		in(t, g, `: >/tmp/restarts
 (until [ -e /tmp/enough ]; do sleep 2; kill $(cat /tmp/rootnfsd.pid); while grep -q . /proc/$(cat /tmp/rootnfsd.pid)/cmdline; do sleep 0.1; done; sh -e /tmp/serve; echo >>/tmp/restarts; done; rm /tmp/enough) >/dev/null 2>&1 &`)
-		defer func() {
-			if out := in(t, g, "wc -l </tmp/restarts"); out == "0\n" {
-				t.Error("the server was never restarted: this test sees nothing")
-			}
-		}()
 	}
 	as := func(uid int, command string) string {
 		return fmt.Sprintf("setpriv --reuid %d --regid %[1]d --clear-groups %s", uid, command)
@@ -294,7 +287,9 @@ mount -t nfs -o `+homeOptions+`,port=12049,mountport=12049 127.0.0.1:/home /tmp/
 	in(t, g, as(1001, "dd if=/dev/zero of=/tmp/limited/1001/file bs=1M count=8 conv=fsync"))
 	in(t, g, as(1000, "dd if=/dev/zero of=/tmp/limited/1000/file bs=1M count=3 conv=fsync"))
 	if s.restarts {
-		in(t, g, ": >/tmp/enough; while [ -e /tmp/enough ]; do sleep 0.1; done")
+		if out := in(t, g, ": >/tmp/enough; while [ -e /tmp/enough ]; do sleep 0.1; done; wc -l </tmp/restarts"); out == "0\n" {
+			t.Error("the server was never restarted: this test sees nothing")
+		}
 	}
 	in(t, g, "umount /tmp/limited && kill $(cat /tmp/rootnfsd.pid) && until umount /tmp/quota; do sleep 0.1; done")
 }
@@ -408,27 +403,31 @@ func restartHeldServer(t *testing.T, s *stress) {
 }
 
 // hold has another server, whose sockets are held, take the place of the one that
-// runs.
+// runs, if its are not.
 func (h *homes) hold(t *testing.T) {
 	t.Helper()
+	if h.held {
+		return
+	}
+	h.held = true
 	h.Stop()
 	h.Daemon = serveBy(t, lab.ServeHeld, h.net, h.args...)
 }
 
-// restartMeanwhile stops a server in good order and starts it, over and over, until the
-// function that it returns is called.
-func restartMeanwhile(t *testing.T, d *lab.Daemon, interval time.Duration) (end func()) {
-	stop, stopped := make(chan struct{}), make(chan struct{})
+// restartMeanwhile stops a server by stop and starts it, over and over, until the function
+// that it returns is called.
+func restartMeanwhile(t *testing.T, d *lab.Daemon, interval time.Duration, stop func()) (end func()) {
+	enough, ended := make(chan struct{}), make(chan struct{})
 	restarts := 0
 	go func() {
-		defer close(stopped)
+		defer close(ended)
 		for {
 			select {
-			case <-stop:
+			case <-enough:
 				return
 			case <-time.After(interval/4 + rand.N(interval*3/4)):
 			}
-			d.Stop()
+			stop()
 			if err := d.Start(context.Background()); err != nil {
 				t.Error(err)
 				return
@@ -437,8 +436,8 @@ func restartMeanwhile(t *testing.T, d *lab.Daemon, interval time.Duration) (end 
 		}
 	}()
 	return func() {
-		close(stop)
-		<-stopped
+		close(enough)
+		<-ended
 		t.Logf("%d restarts", restarts)
 		if restarts == 0 {
 			t.Error("the server was never restarted: this test sees nothing")
@@ -460,23 +459,14 @@ func (s *stress) underLoad(t *testing.T, dir, flags string, interval time.Durati
 	storm, check := s.prepareStorm(t, dir, flags)
 	s.mkdir(t, dir+"/files1")
 	s.mkdir(t, dir+"/files2")
-	stops := 0
+	end := restartMeanwhile(t, s.Daemon, interval, stop)
 	out := s.both(t, fmt.Sprintf(`%s >/tmp/storm 2>&1 &
 /data/exerciser files -dir /tmp/home/%s/files$N -processes 3 -restarts -time %ds 2>&1
 files=$?
 wait $! && cat /tmp/storm && exit $files
 cat /tmp/storm
-exit 1`, storm, dir, 8*s.scale), func() {
-		time.Sleep(interval/4 + rand.N(interval*3/4))
-		stop()
-		stops++
-		if err := s.Start(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	})
-	t.Logf("%d times\n%s", stops, strings.Join(out[:], ""))
-	if stops == 0 {
-		t.Error("the server was never stopped: this test sees nothing")
-	}
+exit 1`, storm, dir, 8*s.scale), wait)
+	end()
+	t.Log(strings.Join(out[:], ""))
 	check(t)
 }

@@ -18,6 +18,7 @@ type homes struct {
 	net   *lab.Net
 	args  []string // of serve
 	dir   string   // what --home names
+	held  bool     // the server's sockets
 	bench *lab.Workbench
 	data  string // image of the disk that guests find at /data
 }

@@ -127,10 +127,11 @@ func expectChange(t *testing.T, g *lab.Guest, has bool) {
 	}
 }
 
-// expectDoctor has the node look at itself, and wants that all is well.
+// expectDoctor has the node look at itself, and wants that all is well, and that the home
+// came when somebody looked.
 func expectDoctor(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	if out, err := tryIn(t, g, "rootnfsd-overlay doctor"); err != nil || !strings.HasSuffix(out, "all is well\n") {
+	if out, err := tryIn(t, g, "rootnfsd-overlay doctor"); err != nil || !strings.HasSuffix(out, "all is well\n") || !strings.Contains(out, "before the first look: autofs") {
 		t.Errorf("the doctor says %v\n%s", err, out)
 	}
 }
