@@ -70,9 +70,12 @@ func TestDupCacheKeepsReplies(t *testing.T) {
 	for name, other := range map[string]request{
 		"xid":       requestOf(1, 8),
 		"client":    requestOf(2, 7),
-		"procedure": {key.client, 7, 9, 4, 1},
-		"length":    {key.client, 7, 8, 5, 1},
-		"sum":       {key.client, 7, 8, 4, 2},
+		"procedure": {client: key.client, xid: 7, proc: 9, length: 4, sum: 1},
+		"flavor":    {client: key.client, xid: 7, proc: 8, flavor: 1, length: 4, sum: 1},
+		"user":      {client: key.client, xid: 7, proc: 8, uid: 1, length: 4, sum: 1},
+		"group":     {client: key.client, xid: 7, proc: 8, gid: 1, length: 4, sum: 1},
+		"length":    {client: key.client, xid: 7, proc: 8, length: 5, sum: 1},
+		"sum":       {client: key.client, xid: 7, proc: 8, length: 4, sum: 2},
 	} {
 		if d.answer(t, other, 10) != nil {
 			t.Errorf("a request with another %s is taken for the same", name)

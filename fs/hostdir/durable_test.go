@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -390,6 +393,7 @@ func TestLostWrites(t *testing.T) {
 			return err
 		},
 		"closed meanwhile": func(w *world, h fs.Handle) error {
+			w.awaitBegun(h) // nobody uses the file then
 			w.host.objects.Sweep()
 			w.host.objects.Sweep()
 			if n := w.host.objects.Len(); n != 0 {
@@ -403,10 +407,8 @@ func TestLostWrites(t *testing.T) {
 			w := openWorld(t, dir)
 			h := w.create(root, "f", 0o600)
 			breakIt()
-			_, verf, err := w.Write(root, h, 0, bytes.Repeat([]byte("lost"), 2<<20), fs.Unstable)
-			if err != nil {
-				t.Fatal(err)
-			}
+			verf := w.verifier()
+			w.writeStretches(h, 3) // of which two fail before somebody asks
 			switch kind := fs.KindOf(way(w, h)); {
 			case name == "closed meanwhile":
 			case kind != fs.ErrIO && kind != fs.ErrNoSpace:
@@ -416,6 +418,103 @@ func TestLostWrites(t *testing.T) {
 				t.Error("the verifier is the same after content was lost")
 			}
 		})
+	}
+}
+
+// writeStretches writes stretches of a file one after the other, which nobody commits.
+func (w *world) writeStretches(h fs.Handle, n int) {
+	w.Helper()
+	piece := bytes.Repeat([]byte("content "), 128<<10)
+	for off := 0; off < n*stretch; off += len(piece) {
+		if _, _, err := w.Write(root, h, uint64(off), piece, fs.Unstable); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
+// TestBegun holds that a disk gets to work on what is written one after the other before
+// anybody asks for it. The kernel itself would wait for half a minute.
+func TestBegun(t *testing.T) {
+	disk := newDisk(t, tempDir(t), "ext4", 64)
+	w := openWorld(t, disk.dir)
+	h := w.create(root, "f", 0o600)
+	before := disk.written(t)
+	w.writeStretches(h, 3)
+	w.awaitBegun(h)
+	const want = 2 * stretch // the last is not known to be written
+	for end := time.Now().Add(2 * time.Second); disk.written(t)-before < want; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d bytes went to the disk; want %d", disk.written(t)-before, want)
+		}
+	}
+}
+
+// awaitBegun returns when the disk was told of all stretches of a file.
+func (w *world) awaitBegun(h fs.Handle) {
+	w.Helper()
+	o, err := w.get(h)
+	if err != nil {
+		w.Fatal(err)
+	}
+	defer w.put(o)
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		w.volume.early.Lock()
+		o.mu.Lock()
+		left := o.run.to - o.run.from
+		o.mu.Unlock()
+		w.volume.early.Unlock()
+		if left == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			w.Fatalf("the disk was not told of %d stretches", left)
+		}
+	}
+}
+
+// written is how many bytes were ever written to the disk.
+func (d *disk) written(t *testing.T) int {
+	t.Helper()
+	dev := stat(d.dir).Dev
+	text, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/stat", unix.Major(dev), unix.Minor(dev)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const sectors, sector = 6, 512 // Documentation/block/stat.rst of the kernel
+	n, err := strconv.Atoi(strings.Fields(string(text))[sectors])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n * sector
+}
+
+// TestRun holds what is taken for written one after the other.
+func TestRun(t *testing.T) {
+	const piece = stretch / 4
+	for name, c := range map[string]struct {
+		pieces []uint64
+		want   []uint64 // stretches that are begun
+	}{
+		"in order":          {[]uint64{0, 1, 2, 3, 4, 5, 6, 7, 8}, []uint64{0, 1}},
+		"from the middle":   {[]uint64{12, 13, 14, 15, 16}, []uint64{3}},
+		"overtaken":         {[]uint64{0, 2, 1, 4, 3, 5, 7, 8, 6, 9}, []uint64{0, 1}},
+		"overtaken by half": {[]uint64{0, 1, 4, 2, 3, 5, 6, 7, 8}, []uint64{0, 1}},
+		"with holes":        {[]uint64{0, 4, 8, 12, 16}, nil},
+		"backwards":         {[]uint64{8, 7, 6, 5, 4, 3, 2, 1, 0}, nil},
+		"again and again":   {[]uint64{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}, nil},
+		"at random":         {[]uint64{9, 2, 17, 5, 30, 11, 22, 3, 14}, nil},
+		"up to the end":     {[]uint64{math.MaxInt64 / piece, math.MaxInt64/piece - 1}, nil},
+	} {
+		var r run
+		var got []uint64
+		for _, p := range c.pieces {
+			if r.add(p*piece, piece) {
+				got = append(got, r.to-1)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: begins stretches %v; want %v", name, got, c.want)
+		}
 	}
 }
 

@@ -135,9 +135,7 @@ func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err
 		as = o.key.tree.as // whether the write clears it is also up to the groups
 	}
 	err = as(c, func() error { return pwriteAll(fd, p, int64(off)) })
-	o.mu.Lock()
-	o.dirty = true
-	o.mu.Unlock()
+	o.wrote(off, len(p))
 	o.changed(&change)
 	return change, failure(err)
 }

@@ -32,6 +32,7 @@ type object struct {
 	reader int        // descriptors, or -1
 	writer int
 	dirty  bool // written to without a flush since
+	run    run  // what is written to it one after the other
 	inside time.Time
 	grants [4]grant
 	oldest int

@@ -189,8 +189,86 @@ func (o *object) flushable() int {
 	return fd
 }
 
+// stretch is how much of a file is written one after the other, in bytes, before the
+// kernel is told to begin bringing it to the disk: who sends a file commits it soon, and
+// has then to wait for less. Of files written at random it is told nothing: what is
+// written twice would go to the disk twice, and what lies together in pieces. A file of
+// 128 MiB took 0.26 s and takes 0.17 s so, with its commit (bench homes, 1x1); with
+// stretches of 1 MiB as long, and 0.21 s with those of 32 MiB.
+const stretch = 4 << 20
+
+// run is how far a file was written one after the other. Calls overtake each other, so
+// it is made of stretches, in which the order does not matter.
+type run struct {
+	at       uint64 // number of the stretch that is being written
+	done     int    // bytes of it, or of the one before that came late
+	from, to uint64 // numbers of the stretches that were written, and not begun since
+	begins   bool   // somebody is about to begin them
+}
+
+// add notes that n bytes were written at off, and reports whether another stretch was
+// written with that.
+func (r *run) add(off uint64, n int) bool {
+	at := off / stretch
+	if at == r.at || at+1 == r.at {
+		r.done += n
+		return false
+	}
+	written := at == r.at+1 && r.done >= stretch/2
+	if written {
+		if r.to != r.at {
+			r.from = r.at
+		}
+		r.to = at
+	}
+	r.at, r.done = at, n
+	return written
+}
+
+// wrote notes that n bytes were written to a file at off, and sees that the disk gets to
+// work.
+func (o *object) wrote(off uint64, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.dirty = true
+	if o.run.add(off, n) && !o.run.begins && o.key.tree.local {
+		o.run.begins = true
+		go o.key.tree.begin(o.key.handle)
+	}
+}
+
+// begin has the kernel begin to bring to the disk what was written of a file one after the
+// other, and what came late of the stretch before. The kernel may wait until the disk
+// takes it, so there is one of these at a time.
+func (t *Tree) begin(h fs.Handle) {
+	t.volume.early.Lock()
+	defer t.volume.early.Unlock()
+	o, err := t.get(h)
+	if err != nil {
+		return // it is gone, and if it was closed, it was brought there
+	}
+	defer t.put(o)
+	fd, err := o.write()
+	if err != nil {
+		return
+	}
+	o.mu.Lock()
+	from, to := int64(o.run.from)*stretch, int64(o.run.to)*stretch
+	o.run.from, o.run.begins = o.run.to, false
+	o.mu.Unlock()
+	if from == to {
+		return // it was closed, and opened again
+	}
+	from = max(from-stretch, 0)
+	err = retry(func() error { return unix.SyncFileRange(fd, from, to-from, unix.SYNC_FILE_RANGE_WRITE) })
+	if err != nil {
+		t.rotate() // the flush that follows need not be told of it
+	}
+}
+
 // volume is a file system that trees are on.
 type volume struct {
+	early   sync.Mutex   // held while the kernel is told to begin
 	waiting atomic.Int64 // how many calls of sync are under way
 	commit  rounds
 	flush   rounds
