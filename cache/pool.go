@@ -85,6 +85,29 @@ func (p *Pool[K, V]) Get(key K) (V, error) {
 	return e.value, e.err
 }
 
+// GetOpen is Get for what is open, and is not to be closed as soon as nobody uses it;
+// else it reports false. Nobody has asked for the thing by that: it stays open no longer.
+// Like Get it is followed by one Put if it reports true.
+func (p *Pool[K, V]) GetOpen(key K) (value V, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	e := p.entries[key]
+	if e == nil || e.place == nil || e.dropped || !isClosed(e.opened) {
+		return value, false
+	}
+	e.users++
+	return e.value, true
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // Add lends a thing that was opened elsewhere, as Get does, and reports true; or it
 // reports false because the key stands for something already, and does nothing.
 func (p *Pool[K, V]) Add(key K, value V) bool {

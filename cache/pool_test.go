@@ -65,6 +65,35 @@ func TestPoolLends(t *testing.T) {
 	}
 }
 
+// TestPoolGetOpen holds that what is not open is not opened, and that what is stays open no
+// longer for it.
+func TestPoolGetOpen(t *testing.T) {
+	var s things
+	p := s.pool(2)
+	if x, ok := p.GetOpen(1); ok || x != nil {
+		t.Errorf("%v is open before anybody asked", x)
+	}
+	a, _ := p.Get(1)
+	p.Put(1)
+	p.Sweep()
+	if x, ok := p.GetOpen(1); !ok || x != a {
+		t.Errorf("%v, %v; want what is open", x, ok)
+	}
+	p.Sweep()
+	s.want(t, "in use", 1, 0)
+	p.Put(1)
+	p.Sweep()
+	s.want(t, "not asked for since the last Sweep", 1, 1)
+
+	p.Get(2)
+	p.Drop(2)
+	if _, ok := p.GetOpen(2); ok {
+		t.Error("what is to be closed is lent once more")
+	}
+	p.Put(2)
+	s.want(t, "dropped", 2, 2)
+}
+
 func TestPoolAdd(t *testing.T) {
 	var s things
 	p := s.pool(2)

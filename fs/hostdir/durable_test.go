@@ -393,7 +393,6 @@ func TestLostWrites(t *testing.T) {
 			return err
 		},
 		"closed meanwhile": func(w *world, h fs.Handle) error {
-			w.awaitBegun(h) // nobody uses the file then
 			w.host.objects.Sweep()
 			w.host.objects.Sweep()
 			if n := w.host.objects.Len(); n != 0 {
@@ -408,7 +407,8 @@ func TestLostWrites(t *testing.T) {
 			h := w.create(root, "f", 0o600)
 			breakIt()
 			verf := w.verifier()
-			w.writeStretches(h, 3) // of which two fail before somebody asks
+			w.writeStretches(h, 3)
+			w.awaitBegun(h) // two are on their way before somebody asks
 			switch kind := fs.KindOf(way(w, h)); {
 			case name == "closed meanwhile":
 			case kind != fs.ErrIO && kind != fs.ErrNoSpace:
@@ -476,6 +476,38 @@ func (w *world) awaitBegun(h fs.Handle) {
 		if time.Now().After(end) {
 			w.Fatalf("the disk was not told of %d stretches", left)
 		}
+	}
+}
+
+// TestBeginFails has the kernel refuse to begin: content may be lost, of which a flush that
+// follows is not told.
+func TestBeginFails(t *testing.T) {
+	w := newWorld(t)
+	h := w.create(root, "f", 0o600)
+	o, err := w.get(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.put(o)
+	begin := func() (rotated bool) {
+		verf := w.verifier()
+		o.mu.Lock()
+		for off := range uint64(2) {
+			o.run.add(off*stretch, stretch)
+		}
+		o.mu.Unlock()
+		w.begin(h)
+		return w.verifier() != verf
+	}
+	if begin() {
+		t.Error("the verifier is another although nothing failed")
+	}
+	o.run = run{}
+	if o.writer, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0); err != nil { // which goes to no disk
+		t.Fatal(err)
+	}
+	if !begin() {
+		t.Error("the verifier is the same after the kernel refused")
 	}
 }
 

@@ -135,7 +135,11 @@ func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err
 		as = o.key.tree.as // whether the write clears it is also up to the groups
 	}
 	err = as(c, func() error { return pwriteAll(fd, p, int64(off)) })
-	o.wrote(off, len(p))
+	written := uint64(len(p))
+	if err != nil {
+		written = 0 // as far as is known
+	}
+	o.wrote(off, written)
 	o.changed(&change)
 	return change, failure(err)
 }

@@ -19,7 +19,7 @@ import (
 // rounds lets many wait for one flush: all that ask while one is under way get
 // the next, because what they wrote may have come too late for this one.
 type rounds struct {
-	turn sync.Mutex // held by the flush that is under way
+	turn sync.Mutex // held by the flush that is under way, or what may fail like one
 	mu   sync.Mutex // guards next
 	next *round     // has not begun
 }
@@ -202,13 +202,13 @@ const stretch = 4 << 20
 // it is made of stretches, in which the order does not matter.
 type run struct {
 	at       uint64 // number of the stretch that is being written
-	done     int    // bytes of it, or of the one before that came late
+	done     uint64 // bytes that were written there, however often, or came late for the one before
 	from, to uint64 // numbers of the stretches that somebody is about to begin
 }
 
 // add notes that n bytes were written at off, and reports whether another stretch was
 // written with that.
-func (r *run) add(off uint64, n int) bool {
+func (r *run) add(off, n uint64) bool {
 	at := off / stretch
 	if at == r.at || at+1 == r.at {
 		r.done += n
@@ -226,8 +226,8 @@ func (r *run) add(off uint64, n int) bool {
 }
 
 // wrote notes that n bytes were written to a file at off, and sees that the disk gets to
-// work.
-func (o *object) wrote(off uint64, n int) {
+// work, if it is one of the host (Tree.local): of others it is not known what it costs.
+func (o *object) wrote(off, n uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.dirty = true
@@ -237,38 +237,47 @@ func (o *object) wrote(off uint64, n int) {
 	}
 }
 
-// begin has the kernel begin to bring to the disk what was written of a file one after the
-// other, and what came late of the stretch before. The kernel may wait until the disk
-// takes it, so there is one of these at a time.
+// begin begins to bring to the disk what was written of a file one after the other. The
+// kernel may wait until the disk takes it, so there is one of these at a time.
 func (t *Tree) begin(h fs.Handle) {
 	t.volume.early.Lock()
-	defer t.volume.early.Unlock()
-	o, err := t.get(h)
-	if err != nil {
-		return // it is gone, and if it was closed, it was brought there
+	o, ok := t.host.objects.GetOpen(key{t, h})
+	if ok {
+		o.begin()
 	}
-	defer t.put(o)
-	fd, err := o.write()
-	if err != nil {
-		return
+	t.volume.early.Unlock()
+	if ok {
+		t.put(o)
 	}
+	// Else it is gone, or was closed and so brought to the disk.
+}
+
+// begin has the kernel begin with the stretches that were written, and with what came late
+// of the one before. It takes the turn of a flush, because who is told that a flush went
+// well must see the Verifier change if this one lost something. If there is a flush under
+// way, that one does it.
+func (o *object) begin() {
 	o.mu.Lock()
-	from, to := int64(o.run.from)*stretch, int64(o.run.to)*stretch
+	from, to, fd := int64(o.run.from)*stretch, int64(o.run.to)*stretch, o.writer
 	o.run.from = o.run.to
 	o.mu.Unlock()
-	if from == to {
-		return // it was closed, and opened again
+	if from == to || !o.flush.turn.TryLock() {
+		return
 	}
+	defer o.flush.turn.Unlock()
 	from = max(from-stretch, 0)
-	err = retry(func() error { return unix.SyncFileRange(fd, from, to-from, unix.SYNC_FILE_RANGE_WRITE) })
-	if err != nil {
-		t.rotate() // the flush that follows need not be told of it
+	err := retry(func() error { return unix.SyncFileRange(fd, from, to-from, unix.SYNC_FILE_RANGE_WRITE) })
+	switch err {
+	case nil:
+	case unix.ENOSYS, unix.EPERM: // of a filter of system calls: nothing was begun
+	default:
+		o.key.tree.rotate()
 	}
 }
 
 // volume is a file system that trees are on.
 type volume struct {
-	early   sync.Mutex   // held while the kernel is told to begin
+	early   sync.Mutex   // held while the kernel is told to begin (Tree.begin)
 	waiting atomic.Int64 // how many calls of sync are under way
 	commit  rounds
 	flush   rounds

@@ -28,7 +28,8 @@ type Tree struct {
 	verf   atomic.Uint64
 	turns  chan struct{} // bounds the calls of this tree that act for callers
 	volume *volume
-	// local says that the file system answers from memory what statx asks.
+	// local says that the file system is known to be one on a disk of the host, or in its
+	// memory, that answers from memory what statx asks.
 	local bool
 	// marker is a file without a name for commit, where the order of changes is kept; else -1.
 	marker int
