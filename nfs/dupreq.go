@@ -19,7 +19,7 @@ import (
 // not be carried out twice are kept for a while, and sent again instead.
 //
 // Calls are the same if they come from the same address (not port: a client may
-// reconnect from another one), with the same xid, procedure, flavor, user and arguments.
+// reconnect from another one), with the same xid, procedure, flavor, user, group and arguments.
 // The rest of the credentials does not count, as clients put the time into it.
 //
 // WRITE is among these calls, in a cache of its own because there are so many: one
@@ -33,8 +33,9 @@ const (
 	// maxDupReply is the largest reply that is kept. Those of RFC 1813 are half
 	// as large.
 	maxDupReply = 1 << 10
-	// dupOverhead is about what remembering a call takes besides its reply.
-	dupOverhead = 256
+	// dupOverhead is about what remembering a call takes besides its reply: 370 bytes of the
+	// heap were counted for each of 100,000, on a machine of 64 bits.
+	dupOverhead = 384
 )
 
 // request is what calls are told apart by.
