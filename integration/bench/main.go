@@ -44,7 +44,8 @@ var parts = []part{
 	{"storm-1024", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1024", "--servers", "rootnfsd,ganesha,limit"}},
 	{"storm-rtt", []string{"./rootnfsd", "bench", "storm", "--compare", "--export", "STORE", "--nodes", "1,16,64", "--servers", "rootnfsd,ganesha,limit", "--rtt", "1ms"}},
 	{"cold", []string{"./rootnfsd", "bench", "cold", "--export", "STORE", "--nodes", "16"}},
-	{"homes", []string{"./rootnfsd", "bench", "homes", "--dir", "DISK"}},
+	// Its rows are near their goals, and the spread of five runs is larger than what is missing.
+	{"homes", []string{"./rootnfsd", "bench", "homes", "--dir", "DISK", "--runs", "15"}},
 	{"tftp", []string{"./rootnfsd", "bench", "tftp"}},
 	{"tftp-rtt", []string{"./rootnfsd", "bench", "tftp", "--rtt", "1ms", "--servers", "rootnfsd,dnsmasq,tftpd-hpa"}},
 	{"store", []string{"./rootnfsd", "bench", "store", "--tree", "TREE", "--dir", ".cache"}},
