@@ -22,7 +22,7 @@ type importRule struct {
 
 var importRules = []importRule{
 	{"cmd", "...", "cmd wires all"},
-	{"nfs", "exports fs", "the wire does not know where bytes live"},
+	{"nfs", "exports fs capability", "the wire does not know where bytes live"},
 	{"netboot/dhcp", "", "what a DHCP server is told does not depend on where nodes come from"},
 	{"netboot/tftp", "fs", "how files are sent is no matter of what they are"},
 	{"netboot", "exports fs", "boot files come from exports, not from the store"},
@@ -31,7 +31,7 @@ var importRules = []importRule{
 	{"nodeside", "fs", "files of the node's side know no versions"},
 	{"exports", "fs fs/durable fs/layer hostlist", "what is served to whom is no matter of protocols or of bytes on a disk"},
 	{"fs/image", "fs fs/durable fs/pagecache fs/source cache", "the store knows neither clients nor the wire"},
-	{"fs/hostdir", "fs fs/pagecache cache", "a host directory does not know what it is served as"},
+	{"fs/hostdir", "fs fs/pagecache cache capability", "a host directory does not know what it is served as"},
 	{"fs/source", "fs fs/fstab", "a reader of trees knows neither packs nor exports"},
 	{"fs/dpkg", "", "what is installed in a tree is read from any billy.Filesystem"},
 	{"fs/fstab", "", "a table is read from text"},
@@ -41,6 +41,7 @@ var importRules = []importRule{
 	{"fs/durable", "", "replacing a file durably is below everything"},
 	{"fs/pagecache", "", "reading what is in memory is below everything"},
 	{"fs", "", "the vocabulary is below everything, so that no cycle can pass through it"},
+	{"capability", "", "what a thread may is below everything"},
 	{"hostlist", "", "a list of names knows no nodes"},
 	{"cache", "", "a cache does not know what it holds"},
 	{"integration", "bench bench/fio bench/guest bench/peer bench/rpc bench/storm", "rootnfsd is a black box, known by its command line and what it is measured in"},

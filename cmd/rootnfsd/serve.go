@@ -15,7 +15,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 
+	"github.com/rootnfsd/rootnfsd/capability"
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/netboot"
 	"github.com/rootnfsd/rootnfsd/nfs"
@@ -73,6 +75,11 @@ func serve(c *cli.Context) error {
 		return err
 	}
 	defer log.Sync()
+	// Of what root may beyond users, this alone has to do with files and stays when a thread
+	// becomes another user's: without it there is less to do for each call about a home.
+	if err := capability.LayDown(unix.CAP_SYS_RESOURCE); err != nil {
+		log.Debug("keeping CAP_SYS_RESOURCE", zap.Error(err))
+	}
 	allowed := splitCommas(list(c, "allow", cfg.Allow))
 	if c.IsSet("allow") && len(allowed) == 0 {
 		return usageError(c, "--allow is empty: nobody could mount")

@@ -1,14 +1,17 @@
 package hostdir
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootnfsd/rootnfsd/capability"
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -19,6 +22,11 @@ func TestMain(m *testing.M) {
 		runAgent()
 	case "writer":
 		runWriter()
+	case "namespace":
+		if err := capability.LayDown(unix.CAP_SYS_RESOURCE); err != nil && !errors.Is(err, syscall.ENOTSUP) {
+			panic(err)
+		}
+		os.Exit(m.Run())
 	case "single":
 		dropTo(unprivileged)
 		os.Exit(m.Run())

@@ -58,11 +58,10 @@ func NewHost(opt Options) (*Host, error) {
 	if opt.MaxOpen <= 0 {
 		opt.MaxOpen = defaultMaxOpen()
 	}
-	a, err := newActor(opt.Threads)
+	a, err := newActor(opt.Threads, opt.SingleUser)
 	if err != nil {
 		return nil, err
 	}
-	a.able = a.able && !opt.SingleUser
 	if err := probe(); err != nil {
 		return nil, err
 	}

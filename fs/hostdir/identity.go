@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootnfsd/rootnfsd/capability"
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -15,11 +16,8 @@ import (
 type identity struct {
 	uid, gid int
 	groups   []uint32
-	caps     capabilities
+	caps     capability.Set
 }
-
-// capabilities is the argument of capset(2): 64 bits of each set in two halves.
-type capabilities [2]unix.CapUserData
 
 // overrides are the capabilities that go beyond the rights of a user: those
 // that setfsuid(2) drops, and that to exceed quotas and use the reserve of a
@@ -28,18 +26,6 @@ type capabilities [2]unix.CapUserData
 const overrides = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_DAC_READ_SEARCH |
 	1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_LINUX_IMMUTABLE | 1<<unix.CAP_MKNOD |
 	1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_MAC_OVERRIDE
-
-// dropped returns c without the overrides.
-func (c capabilities) dropped() capabilities {
-	drop := uint64(overrides)
-	c[0].Effective &^= uint32(drop)
-	c[1].Effective &^= uint32(drop >> 32)
-	return c
-}
-
-func (c *capabilities) has(capability uint) bool {
-	return c[capability/32].Effective&(1<<(capability%32)) != 0
-}
 
 // actor lets threads take on the identity of callers, and give it up again.
 //
@@ -50,18 +36,19 @@ type actor struct {
 	// able says that the process may take on other identities. If not,
 	// everything happens as the one user that it runs as.
 	able bool
-	// setfsuid drops all that must be dropped, so capset is not needed. Each
-	// change of a thread's credentials costs the kernel about 2 microseconds.
-	plain bool
-	slots chan struct{} // bounds the threads that act for callers
+	// What a thread acts with for root, who is not squashed, and for users; nil is what it
+	// has when it is theirs. Where setfsuid(2) drops all that users must not have, as
+	// without CAP_SYS_RESOURCE, to become one and to give it up takes 4 microseconds, else 8.
+	roots, users *capability.Set
+	slots        chan struct{} // bounds the threads that act for callers
 }
 
 // noSetuidFixup is SECBIT_NO_SETUID_FIXUP of include/uapi/linux/securebits.h:
 // with it setfsuid(2) drops nothing.
 const noSetuidFixup = 1 << 2
 
-// newActor finds out what the process may do.
-func newActor(threads int) (*actor, error) {
+// newActor finds out what the process may do, if it is to act for others.
+func newActor(threads int, single bool) (*actor, error) {
 	a := &actor{slots: make(chan struct{}, threads)}
 	a.self.uid, a.self.gid = unix.Geteuid(), unix.Getegid()
 	groups, err := unix.Getgroups()
@@ -71,17 +58,23 @@ func newActor(threads int) (*actor, error) {
 	for _, g := range groups {
 		a.self.groups = append(a.self.groups, uint32(g))
 	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	if err := unix.Capget(&hdr, &a.self.caps[0]); err != nil {
-		return nil, fmt.Errorf("capget: %w", err)
-	}
 	caps := &a.self.caps
-	a.able = caps.has(unix.CAP_SETUID) && caps.has(unix.CAP_SETGID)
+	if *caps, err = capability.OfThread(); err != nil {
+		return nil, err
+	}
+	a.able = !single && caps.Has(unix.CAP_SETUID) && caps.Has(unix.CAP_SETGID)
+	// A server that is not root itself has another set, too, when it was root for a call.
+	if roots := caps.With(unix.CAP_SYS_RESOURCE); roots != *caps || a.self.uid != 0 {
+		a.roots = &roots
+	}
 	bits, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0)
 	if err != nil {
 		return nil, fmt.Errorf("prctl: %w", err)
 	}
-	a.plain = a.self.uid == 0 && !caps.has(unix.CAP_SYS_RESOURCE) && bits&noSetuidFixup == 0
+	if a.self.uid != 0 || caps.Has(unix.CAP_SYS_RESOURCE) || bits&noSetuidFixup != 0 {
+		users := caps.Without(overrides)
+		a.users = &users
+	}
 	return a, nil
 }
 
@@ -130,7 +123,16 @@ func (a *actor) become(id *identity) bool {
 	if id.uid != a.self.uid && !setID(sysSetfsuid, id.uid) {
 		return false
 	}
-	return id.uid == 0 || a.plain || setCaps(a.self.caps.dropped())
+	caps := a.caps(id)
+	return caps == nil || caps.Enter()
+}
+
+// caps returns what to act with as id, or nil for what a thread has when it is id's.
+func (a *actor) caps(id *identity) *capability.Set {
+	if id.uid == 0 {
+		return a.roots
+	}
+	return a.users
 }
 
 // leave gives the thread the server's identity again, and back to the runtime.
@@ -139,7 +141,7 @@ func (a *actor) become(id *identity) bool {
 func (a *actor) leave(id *identity) {
 	self := &a.self
 	ok := id.uid == self.uid || setID(sysSetfsuid, self.uid)
-	ok = ok && (a.plain || setCaps(self.caps))
+	ok = ok && (a.caps(id) == nil || self.caps.Enter())
 	ok = ok && (id.gid == self.gid || setID(sysSetfsgid, self.gid))
 	ok = ok && (slices.Equal(id.groups, self.groups) || setgroups(self.groups))
 	if !ok {
@@ -161,11 +163,5 @@ func setID(call uintptr, id int) bool {
 
 func setgroups(groups []uint32) bool {
 	_, _, errno := unix.RawSyscall(sysSetgroups, uintptr(len(groups)), uintptr(unsafe.Pointer(unsafe.SliceData(groups))), 0)
-	return errno == 0
-}
-
-func setCaps(c capabilities) bool {
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	_, _, errno := unix.RawSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&c)), 0)
 	return errno == 0
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rootnfsd/rootnfsd/capability"
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -21,10 +22,35 @@ import (
 func TestThreadsGiveUpIdentities(t *testing.T) {
 	needRoot(t)
 	h := newHost(t, Options{Threads: 8})
-	if mode := os.Getenv("HOSTDIR_TEST"); mode != "" && h.actor.plain != (mode == "plain") {
-		t.Fatalf("as %s, setfsuid drops all that must be dropped: %v", mode, h.actor.plain)
+	mode := os.Getenv("HOSTDIR_TEST")
+	if want := !h.actor.self.caps.Has(unix.CAP_SYS_RESOURCE) && mode != "securebits"; want != (h.actor.users == nil) {
+		t.Fatalf("as %q, setfsuid drops all that must be dropped: %v", mode, !want)
 	}
 	callMany(t, h)
+}
+
+// TestActsForRoot: root, where it is not squashed, has what the server may, and leaves it
+// what it had.
+func TestActsForRoot(t *testing.T) {
+	h := newHost(t, Options{Threads: 8})
+	if !h.actor.able {
+		t.Skip("needs CAP_SETUID and CAP_SETGID")
+	}
+	before := threadIdentities(t)
+	want := h.actor.self.caps.With(unix.CAP_SYS_RESOURCE)
+	for range 100 {
+		var caps capability.Set
+		err := h.actor.as(root, func() (err error) {
+			caps, err = capability.OfThread()
+			return err
+		})
+		if err != nil || caps != want {
+			t.Fatalf("root acts with %x, %v; want %x", caps, err, want)
+		}
+	}
+	if after := threadIdentities(t); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("threads were\n%v\nand are\n%v", before, after)
+	}
 }
 
 func callMany(t *testing.T, h *Host) {
@@ -74,12 +100,11 @@ func isIdentity(c *fs.Cred) error {
 			return fmt.Errorf("want %q in %s", want, status)
 		}
 	}
-	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var caps capabilities
-	if err := unix.Capget(&hdr, &caps[0]); err != nil {
+	caps, err := capability.OfThread()
+	if err != nil {
 		return err
 	}
-	if caps != caps.dropped() {
+	if caps != caps.Without(overrides) {
 		return fmt.Errorf("capabilities %x", caps)
 	}
 	return nil
@@ -118,7 +143,7 @@ func threadIdentities(t *testing.T) map[string]bool {
 func TestShareOfThreads(t *testing.T) {
 	needRoot(t)
 	synctest.Test(t, func(t *testing.T) {
-		a, err := newActor(8)
+		a, err := newActor(8, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +20,14 @@ import (
 // again runs tests of this program in another process.
 func again(t *testing.T, mode, tests string) {
 	t.Helper()
+	againAs(t, nil, mode, tests)
+}
+
+// againAs is again for a process with attributes.
+func againAs(t *testing.T, as *syscall.SysProcAttr, mode, tests string) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe", "-test.run", tests, "-test.v")
+	cmd.SysProcAttr = as
 	cmd.Env = append(os.Environ(), "HOSTDIR_TEST="+mode, "TMPDIR="+tempDir(t))
 	out, err := cmd.CombinedOutput()
 	if err != nil || bytes.Contains(out, []byte("--- SKIP")) || !bytes.Contains(out, []byte("--- PASS: ")) {
@@ -56,6 +64,25 @@ func TestSecurebits(t *testing.T) {
 		}
 		again(t, "securebits", "^TestThreadsGiveUpIdentities$")
 	})
+}
+
+// TestNamespace runs as root of a user namespace, who has all capabilities there, also
+// CAP_SYS_RESOURCE, which many containers lack, and lays that down as a server does.
+func TestNamespace(t *testing.T) {
+	needRoot(t)
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 65536}}
+	againAs(t, &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true},
+		"namespace", "^(TestThreadsGiveUpIdentities|TestActsForRoot|TestPanicGivesUpIdentity)$")
+}
+
+// TestAmbient runs as a user who may act for others, which takes no root.
+func TestAmbient(t *testing.T) {
+	needRoot(t)
+	againAs(t, &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: unprivileged.UID, Gid: unprivileged.GID},
+		AmbientCaps: []uintptr{unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_CHOWN, unix.CAP_FOWNER, unix.CAP_FSETID,
+			unix.CAP_MKNOD, unix.CAP_DAC_OVERRIDE, unix.CAP_DAC_READ_SEARCH},
+	}, "ambient", "^TestActsForRoot$")
 }
 
 // onThread runs do on a thread that ends with it, and with what it lacks by then.
