@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/rootnfsd/rootnfsd/bench"
 	"github.com/rootnfsd/rootnfsd/integration/lab"
 )
@@ -178,12 +180,16 @@ func (b *bencher) openDisk(ctx context.Context) error {
 	}
 	image, at := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
 	err = errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, size), os.Mkdir(at, 0o755), os.Chmod(dir, 0o755))
-	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, at}} {
+	// Without direct I/O all would be in the page cache twice, and go to the disk not when
+	// the file system says so but when it flushes.
+	direct := `losetup --direct-io=on "$(findmnt --noheadings --output SOURCE "$0")"`
+	for _, args := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, at}, {"sh", "-c", direct, at}} {
 		if err == nil {
 			err = execute(ctx, args)
 		}
 	}
 	if err != nil {
+		_ = unix.Unmount(at, 0) // if it is mounted
 		return errors.Join(err, os.RemoveAll(dir))
 	}
 	b.disk = at
