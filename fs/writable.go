@@ -133,6 +133,11 @@ type WritableTree interface {
 	// owner may write whatever the mode says, as CanRead has it for Read.
 	Write(c *Cred, h Handle, off uint64, p []byte, how Stability) (Change, Verifier, error)
 
+	// WriteSpliced is Write, Unstable, of the n bytes that are in a pipe. If it fails,
+	// some of them may be left there: all of them with ErrInvalid or ErrNotSupported,
+	// which may mean that the host cannot do this, and Write is to be called.
+	WriteSpliced(c *Cred, h Handle, off uint64, n, pipe int) (Change, Verifier, error)
+
 	// Commit makes safe what was written Unstable, unless the Verifier is
 	// another than that of the Write by then. It needs no rights.
 	Commit(c *Cred, h Handle) (Change, Verifier, error)

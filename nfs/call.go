@@ -49,8 +49,8 @@ type call struct {
 	read    readArgs
 	spans   [maxSpans]fs.Span
 	nspans  int
-	payload int // bytes in spans, or in pipe
-	pipe    *pipe
+	payload int   // bytes in spans, or in pipe
+	pipe    *pipe // of a READ or WRITE in a home, or nil
 	slow    bool
 
 	inHome  bool                  // the call is about an object in a home, where every call may wait

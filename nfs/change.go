@@ -1,6 +1,8 @@
 package nfs
 
 import (
+	"errors"
+
 	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
@@ -116,14 +118,30 @@ func (c *call) setattr(m *mutationArgs) (err error) {
 
 // write is WRITE (RFC 1813, section 3.3.7).
 func (c *call) write(m *mutationArgs) (err error) {
-	m.changes[0], m.verifier, err = c.home.Tree.Write(&c.cred, c.home.Handle, m.off, m.data, m.stable)
+	tree, h, data := c.home.Tree, c.home.Handle, m.data
+	if p := c.pipe; p != nil {
+		m.changes[0], m.verifier, err = tree.WriteSpliced(&c.cred, h, m.off, p.held, p.out)
+		if err == nil {
+			p.held = 0
+		}
+		if !errors.Is(err, fs.ErrInvalid) && !errors.Is(err, fs.ErrNotSupported) {
+			return err
+		}
+		buf, recycle := c.srv.pools.buffer(largeSize) // the host cannot take it from there
+		defer recycle()
+		data = buf[:p.held]
+		if err := p.readAll(data); err != nil {
+			return err
+		}
+	}
+	m.changes[0], m.verifier, err = tree.Write(&c.cred, h, m.off, data, m.stable)
 	return err
 }
 
 // putWritten appends what WRITE says after wcc_data. All was written, and is as
 // safe as was asked.
 func (c *call) putWritten(m *mutationArgs) {
-	c.out.Uint32(uint32(len(m.data)))
+	c.out.Uint32(m.count)
 	c.out.Uint32(uint32(m.stable))
 	c.putCommitted(m)
 }

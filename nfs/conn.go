@@ -61,6 +61,10 @@ type conn struct {
 	arrived      time.Duration // when something was last read (stats.clock)
 	small        *smallBuffer  // where in reads to, one of the two or none
 	large        *largeBuffer
+	data         *pipe // where the data of the record in hand goes, or nil
+	dataAt       int   // where it begins in the record
+	wokenFor     int   // how many bytes that can be read wake it
+	pipeless     int   // how many WRITEs are not to go through pipes
 	call         *call // nil while there is nothing to answer
 	readDeadline deadline
 	partialSince time.Time // when a read first waited for the rest of a record
@@ -77,14 +81,15 @@ func newConn(s *Server, tcp *net.TCPConn, g *group) (*conn, error) {
 		return nil, err
 	}
 	c := &conn{
-		srv:     s,
-		group:   g,
-		tcp:     tcp,
-		raw:     raw,
-		remote:  addrPort(tcp.RemoteAddr()),
-		local:   addrPort(tcp.LocalAddr()),
-		pending: newBudget(s.limits.PendingConn),
-		stats:   s.stats.shard(),
+		srv:      s,
+		group:    g,
+		tcp:      tcp,
+		raw:      raw,
+		remote:   addrPort(tcp.RemoteAddr()),
+		local:    addrPort(tcp.LocalAddr()),
+		pending:  newBudget(s.limits.PendingConn),
+		stats:    s.stats.shard(),
+		wokenFor: 1,
 	}
 	c.peer = s.exports.Peer(c.remote)
 	c.readDeadline.set = tcp.SetReadDeadline
@@ -130,6 +135,7 @@ func (c *conn) leave() {
 	if c.tcp.CloseWrite() != nil {
 		return
 	}
+	_ = c.raw.Control(func(fd uintptr) { c.wakeFor(int(fd), 1) })
 	for end := time.Now().Add(timeToClose); time.Now().Before(end); {
 		_ = c.tcp.SetReadDeadline(end)
 		// drain may have set another deadline meanwhile.
@@ -209,13 +215,15 @@ func (c *conn) answer(record []byte) error {
 			return err
 		}
 	}
-	switch c.call.answerRecord(record) {
+	result := c.call.answerRecord(record)
+	if result == deferred && c.call.inHome {
+		return c.answerInHome(record)
+	}
+	c.dropData()
+	switch result {
 	case hangup:
 		return errors.Join(errNotACall, c.flush())
 	case deferred:
-		if c.call.inHome {
-			return c.answerInHome(record)
-		}
 		return c.answerSlowly()
 	}
 	c.batch.add(c.call.kind)
@@ -286,7 +294,7 @@ func (c *conn) fill() error {
 		return errStopping
 	}
 	c.in.pack()
-	if c.in.buf != nil && len(c.in.space()) == 0 {
+	if c.in.buf != nil && len(c.in.space()) == 0 && !c.pipeRest() {
 		c.enlarge()
 	}
 	err := c.waitAndRead()
@@ -313,12 +321,20 @@ func (c *conn) waitAndRead() error {
 
 // read is the callback of fill. It reads what there is, or prepares for waiting.
 func (c *conn) read(fd uintptr) bool {
+	if c.data != nil {
+		return c.readToPipe(fd)
+	}
 	if c.in.buf == nil {
 		c.small = get[smallBuffer](&c.srv.pools.small)
 		c.in.buf = c.small[:]
 	}
+	space := c.in.space()
+	if c.large != nil && c.in.missing > 0 {
+		// No more than that, so that the buffer is the record's and can be given away.
+		space = space[:min(len(space), c.in.missing)]
+	}
 	for {
-		n, err := receive(int(fd), c.in.space())
+		n, err := receive(int(fd), space)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -327,6 +343,7 @@ func (c *conn) read(fd uintptr) bool {
 		case err == nil && n == 0:
 			err = io.EOF
 		}
+		c.in.filled(max(n, 0))
 		c.received(max(n, 0))
 		c.readErr = err
 		return true
@@ -335,7 +352,6 @@ func (c *conn) read(fd uintptr) bool {
 
 // received notes that so many bytes have arrived.
 func (c *conn) received(n int) {
-	c.in.filled(n)
 	c.arrived = c.srv.stats.clock()
 	c.stats.received.Add(uint64(n))
 }
@@ -376,6 +392,7 @@ func (c *conn) enlarge() {
 // releaseInput gives back the input buffer.
 func (c *conn) releaseInput() {
 	c.in.reset()
+	c.dropData()
 	if c.small != nil {
 		c.srv.pools.small.Put(c.small)
 		c.small = nil

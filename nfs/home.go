@@ -262,7 +262,7 @@ func (c *call) homeReadPiped() (stat wire.AcceptStat, ok bool) {
 		return c.failInHome(err), true
 	}
 	c.home.NoteRead(c.read.count)
-	c.payload = n
+	c.payload, c.pipe.held = n, n
 	pos := c.out.Len()
 	c.putRead()
 	c.setRead(pos, n, eof)

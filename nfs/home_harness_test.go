@@ -25,7 +25,8 @@ type homeServer struct {
 
 // homeHooks are called, if they are set, before calls. They may wait or panic.
 type homeHooks struct {
-	mkdir, commit, write atomic.Pointer[func()]
+	mkdir, commit, write, splice atomic.Pointer[func()]
+	unspliced                    atomic.Bool // the host cannot splice
 }
 
 func runHook(hook *atomic.Pointer[func()]) {
@@ -53,6 +54,14 @@ func (t faultHome) Commit(c *fs.Cred, h fs.Handle) (fs.Change, fs.Verifier, erro
 func (t faultHome) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stability) (fs.Change, fs.Verifier, error) {
 	runHook(&t.write)
 	return t.WritableTree.Write(c, h, off, p, how)
+}
+
+func (t faultHome) WriteSpliced(c *fs.Cred, h fs.Handle, off uint64, n, pipe int) (fs.Change, fs.Verifier, error) {
+	runHook(&t.splice)
+	if t.unspliced.Load() {
+		return fs.Change{}, fs.Verifier{}, fs.ErrInvalid
+	}
+	return t.WritableTree.WriteSpliced(c, h, off, n, pipe)
 }
 
 // startHomes starts a server of homes; all is as serve has it by default, but for

@@ -32,19 +32,27 @@ type homeCall struct {
 func (c *conn) answerInHome(record []byte) error {
 	c.usesHome = true
 	in, out := bufferSize(len(record)), bufferSize(c.call.roomInHome())
+	size := in + out
+	if c.data != nil {
+		size += largeSize
+	}
 	quick := c.call.quickInHome()
 	alone := c.homes.untouched() && !c.in.unreadRecord()
-	if room, err := c.reserveForHome(in + out); err != nil {
+	if room, err := c.reserveForHome(size); err != nil {
 		return err
 	} else if !room {
+		c.dropData()
 		if c.call.refuseInHome() {
 			c.batch.add(c.call.kind)
 		}
 		return nil
 	}
-	h := &homeCall{conn: c, size: in + out}
+	h := &homeCall{conn: c, size: size}
 	h.msg, h.recycle[0] = c.takeRecord(record, in)
-	pipe := c.call.pipeInHome()
+	pipe := c.takeData()
+	if pipe == nil {
+		pipe = c.call.pipeInHome()
+	}
 	if pipe != nil {
 		out = bufferSize(maxHeader)
 	}
@@ -162,7 +170,7 @@ func (c *conn) sendHome(call *call, reply []byte) error {
 	if err := c.out.sendPipe(call.pipe, n, padding > 0); err != nil {
 		return err
 	}
-	call.payload = 0 // the pipe is empty again
+	call.pipe.held = 0
 	return c.out.send(zeros[:padding], false)
 }
 
@@ -171,10 +179,8 @@ func (h *homeCall) release() {
 	for _, recycle := range h.recycle {
 		recycle()
 	}
-	if p := h.call.pipe; p != nil && h.call.payload == 0 {
+	if p := h.call.pipe; p != nil {
 		h.conn.srv.pipes.put(p)
-	} else if p != nil {
-		p.close()
 	}
 	h.call.pipe = nil
 	h.conn.srv.freeCall(h.call)
@@ -184,8 +190,8 @@ func (h *homeCall) release() {
 // drop is release of a call that failed in a way that it must not, which may have left
 // its buffers to others.
 func (h *homeCall) drop() {
-	if h.call.pipe != nil {
-		h.call.pipe.close()
+	if p := h.call.pipe; p != nil {
+		h.conn.srv.pipes.drop(p)
 	}
 	h.giveBack()
 }
@@ -313,7 +319,7 @@ func mutates(proc uint32) bool {
 }
 
 // takeRecord returns a record that stays, in a buffer of that size, and what
-// gives that back. A large WRITE is not copied: it keeps the buffer that it
+// gives that back. A large record is not copied: it keeps the buffer that it
 // arrived in, and the connection goes on in another one.
 func (c *conn) takeRecord(record []byte, size int) (msg []byte, recycle func()) {
 	if large := c.large; large != nil && size == largeSize && c.in.unread() <= smallSize {

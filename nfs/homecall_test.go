@@ -459,6 +459,9 @@ func FuzzHomeCall(f *testing.F) {
 		whole := bytes.Clone(msg)
 		call := s.newCall(peer, node, node)
 		defer s.freeCall(call)
+		if at := call.pipeableData(msg, len(msg)+quickMax); at != 0 && (at%4 != 0 || at+dupPrefix > len(msg)) {
+			t.Errorf("data begins at %d of %d", at, len(msg))
+		}
 		result := call.answer(msg)
 		if result == deferred && call.inHome {
 			later := call.forkInHome(make([]byte, bufferSize(call.roomInHome())))

@@ -29,7 +29,7 @@ const maxEmptyFragments = 1024
 type input struct {
 	buf                   []byte
 	start, end, pos, fill int
-	missing               int  // bytes of the current fragment that are not in [start,end) yet
+	missing               int  // bytes of the current fragment that are to come
 	inFragment            bool // the mark of the current fragment has been read
 	last                  bool // the current fragment ends the record
 	empty                 int  // empty fragments in this record
@@ -124,6 +124,20 @@ func (in *input) move(buf []byte) {
 	rest := copy(buf[have:], in.buf[in.pos:in.fill])
 	in.buf = buf
 	in.start, in.end, in.pos, in.fill = 0, have, have, have+rest
+}
+
+// partial returns what has come of the record in hand, which is where pack put it, and
+// how many bytes are to come. It reports false if that is not known, or if those have
+// come, too.
+func (in *input) partial() (record []byte, rest int, ok bool) {
+	return in.buf[in.start:in.end], in.missing, in.inFragment && in.last && in.missing > 0
+}
+
+// holds says that what is kept of the record in hand are the first n bytes of buf. Nothing
+// must be pending that has not been looked at.
+func (in *input) holds(buf []byte, n int) {
+	in.buf = buf
+	in.start, in.end, in.pos, in.fill = 0, n, n, n
 }
 
 // unread is how many bytes are pending when next has just returned a record.

@@ -46,6 +46,7 @@ type mutationArgs struct {
 	attr         fs.SetAttr
 	guard        *fs.Time // of SETATTR
 	off          uint64
+	count        uint32 // of WRITE
 	stable       fs.Stability
 	create       fs.Create
 	verifier     fs.Verifier // of CREATE, and of what was written
@@ -245,14 +246,20 @@ func argGuard(c *call, m *mutationArgs) {
 
 // argWrite decodes what follows the handle in the arguments of a WRITE.
 func argWrite(c *call, m *mutationArgs) {
-	m.off = c.args.Uint64()
-	count := c.args.Uint32()
+	m.off, m.count = c.args.Uint64(), c.args.Uint32()
 	m.stable = fs.Stability(c.enum(uint32(fs.FileSync)))
-	m.data = c.args.Opaque(c.args.Len())
+	var length uint32
+	if c.pipe != nil { // as pipeableData has found
+		length = c.args.Uint32()
+		c.args.FixedOpaque(c.args.Len()) // is in the pipe, too
+	} else {
+		m.data = c.args.Opaque(c.args.Len())
+		length = uint32(len(m.data))
+	}
 	switch {
-	case uint64(count) != uint64(len(m.data)) || len(m.data) > maxIO:
+	case m.count != length || length > maxIO:
 		m.refuse(fs.ErrInvalid)
-	case m.off > maxFileSize-uint64(len(m.data)):
+	case m.off > maxFileSize-uint64(length):
 		m.refuse(fs.ErrTooLarge)
 	}
 }

@@ -64,7 +64,7 @@ func TestHomeLargeReads(t *testing.T) {
 
 // TestPipes holds what pipes are given to what they hold.
 func TestPipes(t *testing.T) {
-	pool := make(pipes, 1)
+	pool := pipes{spare: make(chan *pipe, 1)}
 	a, b := pool.get(), pool.get()
 	if a == nil || b == nil {
 		t.Fatal("no pipe")
@@ -77,7 +77,19 @@ func TestPipes(t *testing.T) {
 	if _, err := unix.Write(b.in, []byte("x")); err != unix.EBADF {
 		t.Errorf("a pipe that is not kept: %v", err)
 	}
-	a.close()
+	all := []*pipe{a}
+	for p := pool.get(); p != nil; p = pool.get() {
+		all = append(all, p)
+	}
+	if len(all) != maxPipes {
+		t.Errorf("there can be %d pipes, want %d", len(all), maxPipes)
+	}
+	for _, p := range all {
+		pool.drop(p)
+	}
+	if n := pool.made.Load(); n != 0 {
+		t.Errorf("%d pipes are left", n)
+	}
 	for _, c := range []struct {
 		off   uint64
 		count uint32

@@ -146,7 +146,7 @@ func New(cfg Config) *Server {
 		dups:     newDupCache(limits.Duplicates),
 		writes:   newDupCache(limits.Duplicates),
 		disk:     make(chan struct{}, limits.Disk),
-		pipes:    make(pipes, maxPipes),
+		pipes:    pipes{spare: make(chan *pipe, sparePipes)},
 		conns:    make(map[*conn]struct{}),
 		stats:    stats{began: time.Now()},
 	}

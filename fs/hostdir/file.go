@@ -88,17 +88,11 @@ func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stabi
 		return fs.Change{}, verf, err
 	}
 	defer t.put(o)
-	if err := o.wantFile(); err != nil {
-		return fs.Change{}, verf, err
-	}
-	if off > math.MaxInt64 || uint64(len(p)) > math.MaxInt64-off {
-		return fs.Change{}, verf, fs.ErrTooLarge
-	}
 	for range maxRewrites {
 		// The Verifier from before the write: if another comes to be while it is
 		// under way, its content may be what was lost.
 		verf = t.verifier()
-		change, err := o.pwrite(c, off, p)
+		change, err := o.pwrite(c, off, len(p), func(fd int) error { return pwriteAll(fd, p, int64(off)) })
 		if err == nil && how != fs.Unstable {
 			err = o.sync(how)
 		}
@@ -113,9 +107,27 @@ func (t *Tree) Write(c *fs.Cred, h fs.Handle, off uint64, p []byte, how fs.Stabi
 // other files of the tree to the disk.
 const maxRewrites = 4
 
-// pwrite writes p at off, if c may, with the rights of c to take space, which are not
-// those of root.
-func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err error) {
+// WriteSpliced implements fs.WritableTree.
+func (t *Tree) WriteSpliced(c *fs.Cred, h fs.Handle, off uint64, n, pipe int) (fs.Change, fs.Verifier, error) {
+	verf := t.verifier() // from before the write, as in Write
+	o, err := t.get(h)
+	if err != nil {
+		return fs.Change{}, verf, err
+	}
+	defer t.put(o)
+	change, err := o.pwrite(c, off, n, func(fd int) error { return spliceAll(fd, pipe, n, int64(off)) })
+	return change, verf, err
+}
+
+// pwrite writes n bytes at off by a function, if c may, with the rights of c to take space,
+// which are not those of root.
+func (o *object) pwrite(c *fs.Cred, off uint64, n int, all func(fd int) error) (change fs.Change, err error) {
+	if err := o.wantFile(); err != nil {
+		return change, err
+	}
+	if off > math.MaxInt64 || uint64(n) > math.MaxInt64-off {
+		return change, fs.ErrTooLarge
+	}
 	o.change.Lock()
 	defer o.change.Unlock()
 	var st unix.Statx_t
@@ -134,8 +146,8 @@ func (o *object) pwrite(c *fs.Cred, off uint64, p []byte) (change fs.Change, err
 	if st.Mode&unix.S_ISGID != 0 {
 		as = o.key.tree.as // whether the write clears it is also up to the groups
 	}
-	err = as(c, func() error { return pwriteAll(fd, p, int64(off)) })
-	written := uint64(len(p))
+	err = as(c, func() error { return all(fd) })
+	written := uint64(n)
 	if err != nil {
 		written = 0 // as far as is known
 	}
@@ -158,6 +170,23 @@ func pwriteAll(fd int, p []byte, off int64) error {
 		}
 		p = p[n:]
 		off += int64(n)
+	}
+	return nil
+}
+
+// spliceAll writes n bytes out of a pipe.
+func spliceAll(fd, pipe, n int, off int64) error {
+	for left := n; left > 0; {
+		moved, err := unix.Splice(pipe, nil, fd, &off, left, unix.SPLICE_F_NONBLOCK)
+		switch {
+		case moved > 0:
+			left -= int(moved)
+		case err == unix.EINTR:
+		case err == nil, err == unix.EINVAL && left < n: // who is told EINVAL takes all to be left
+			return unix.EIO
+		default:
+			return err
+		}
 	}
 	return nil
 }

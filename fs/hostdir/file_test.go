@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/fs"
+	"github.com/rootnfsd/rootnfsd/fs/fstest"
 )
 
 // TestExclusive makes a file with a verifier, twice, and after a restart.
@@ -155,6 +157,81 @@ func TestFull(t *testing.T) {
 	wantErr(t, "a directory in what is full", err, fs.ErrNoSpace)
 	if _, err := w.Remove(root, w.Root(), fs.Name("f")); err != nil {
 		t.Errorf("remove from what is full: %v", err)
+	}
+}
+
+// filledPipe returns the end to read from of a pipe that has those bytes in it.
+func filledPipe(t testing.TB, p []byte) int {
+	t.Helper()
+	var fd [2]int
+	if err := unix.Pipe2(fd[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd[0]); unix.Close(fd[1]) })
+	if _, err := unix.FcntlInt(uintptr(fd[1]), unix.F_SETPIPE_SZ, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := unix.Write(fd[1], p); err != nil || n != len(p) {
+		t.Fatalf("%d bytes go into a pipe, %v", n, err)
+	}
+	return fd[0]
+}
+
+// TestWriteSpliced writes out of pipes what Write writes, by the same rights.
+func TestWriteSpliced(t *testing.T) {
+	needRoot(t)
+	w := newWorld(t)
+	h := w.create(alice, "f", 0o600)
+	p := fstest.Bytes(1 << 20)
+	model := make([]byte, 0, 3<<20)
+	for _, at := range []struct{ off, n int }{{0, 1 << 20}, {1 << 20, 1 << 20}, {4095, 100_001}, {1<<20 + 1, 1 << 20}, {7, 1}} {
+		change, verf, err := w.WriteSpliced(alice, h, uint64(at.off), at.n, filledPipe(t, p[:at.n]))
+		if err != nil || verf != w.verifier() || change.Before == nil || !change.HasAfter {
+			t.Fatalf("%d bytes at %d: %v, %+v", at.n, at.off, err, change)
+		}
+		model = model[:max(len(model), at.off+at.n)]
+		copy(model[at.off:], p[:at.n])
+		if is, err := os.ReadFile(w.at("f")); err != nil || !bytes.Equal(is, model) {
+			t.Fatalf("%d bytes at %d: %v, the file has %d bytes and not what was written", at.n, at.off, err, len(is))
+		}
+	}
+	pipe := filledPipe(t, p)
+	_, _, err := w.WriteSpliced(bob, h, 0, len(p), pipe)
+	wantErr(t, "as another", err, fs.ErrAccess)
+	_, _, err = w.WriteSpliced(alice, h, math.MaxInt64-5, len(p), pipe)
+	wantErr(t, "too far", err, fs.ErrTooLarge)
+	_, _, err = w.WriteSpliced(alice, w.Root(), 0, len(p), pipe)
+	wantErr(t, "to a directory", err, fs.ErrIsDir)
+	_, _, err = w.WriteSpliced(alice, h, 0, len(p)+1, pipe)
+	if err == nil {
+		t.Error("more was written than was in the pipe")
+	}
+	if is, err := os.ReadFile(w.at("f")); err != nil || len(is) != len(model) {
+		t.Errorf("%d bytes, %v; want %d", len(is), err, len(model))
+	}
+}
+
+// TestSpliceFull is TestFull out of pipes: the error is told, however much went into it.
+func TestSpliceFull(t *testing.T) {
+	needRoot(t)
+	w := openWorld(t, newDisk(t, tempDir(t), "ext4", 24, "-m", "20").dir)
+	h := w.create(alice, "f", 0o666)
+	p := fstest.Bytes(1 << 20)
+	var off uint64
+	var err error
+	for ; err == nil; off += uint64(len(p)) {
+		_, _, err = w.WriteSpliced(alice, h, off, len(p), filledPipe(t, p))
+		if _, _, e := w.Commit(alice, h); e != nil {
+			t.Fatal(e)
+		}
+	}
+	wantErr(t, "alice fills it", err, fs.ErrNoSpace)
+	if free, _ := w.Statfs(alice); free.FreeBytes >= 1<<20 {
+		t.Errorf("%d bytes free for alice", free.FreeBytes)
+	}
+	is, err := os.ReadFile(w.at("f"))
+	if written := int(off) - len(p); err != nil || len(is) < written || !bytes.Equal(is[:written], bytes.Repeat(p, written>>20)) {
+		t.Errorf("%v: %d bytes are there, %d were written", err, len(is), written)
 	}
 }
 
