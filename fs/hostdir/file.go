@@ -156,9 +156,19 @@ func (o *object) pwrite(c *fs.Cred, off uint64, n int, all func(fd int) error) (
 	return change, failure(err)
 }
 
+// piece is how much is written by one system call, in bytes. The kernel makes folios of the
+// page cache as large as what is written, and ext4 looks at all blocks of one for each write
+// to it: a write of 4 KiB to a file that came in pieces of 1 MiB takes 17 to 30 us, of 512
+// KiB 10 to 20, of 256 KiB 6 to 14 (6.18). To write 1 MiB takes 4 to 12 % more of the
+// server's CPU in pieces of 256 KiB, and no more in pieces of 512 (bench homes).
+const piece = 512 << 10
+
+// inPiece returns how many of n bytes at off are in its piece.
+func inPiece(n int, off int64) int { return min(n, piece-int(off%piece)) }
+
 func pwriteAll(fd int, p []byte, off int64) error {
 	for len(p) > 0 {
-		n, err := unix.Pwrite(fd, p, off)
+		n, err := unix.Pwrite(fd, p[:inPiece(len(p), off)], off)
 		if err == unix.EINTR {
 			continue
 		}
@@ -177,7 +187,7 @@ func pwriteAll(fd int, p []byte, off int64) error {
 // spliceAll writes n bytes out of a pipe.
 func spliceAll(fd, pipe, n int, off int64) error {
 	for left := n; left > 0; {
-		moved, err := unix.Splice(pipe, nil, fd, &off, left, unix.SPLICE_F_NONBLOCK)
+		moved, err := unix.Splice(pipe, nil, fd, &off, inPiece(left, off), unix.SPLICE_F_NONBLOCK)
 		switch {
 		case moved > 0:
 			left -= int(moved)
