@@ -38,11 +38,12 @@ vet:
 staticcheck:
 	$(GO) run $(STATICCHECK) ./...
 
-# The race detector needs cgo, and that a compiler. It stands in the way of counting allocations.
+# The race detector needs cgo, and that a compiler. It stands in the way of counting allocations,
+# and of changing what all threads may.
 race:
 	@command -v gcc >/dev/null || sh integration/setup.sh --check
 	CGO_ENABLED=1 $(GO) test -vet=off -race $(PACKAGES)
-	$(GO) test -vet=off -run Allocate ./nfs ./netboot/tftp
+	$(GO) test -vet=off -run 'Allocate|LayDown|Namespace|Threads' ./nfs ./netboot/tftp ./capability ./fs/hostdir
 
 # One target for each processor: most of the time goes into building them. One that fuzzes nothing has failed.
 fuzz:
