@@ -150,7 +150,7 @@ func address(g *lab.Guest) string { return lab.NodeAddress(g.Machine().Number) }
 // time and holds it against the checksums of its version (lab/recipe/reader.sh).
 func startReader(t *testing.T, g *lab.Guest) {
 	t.Helper()
-	in(t, g, "setsid lab-reader >/dev/null 2>&1 & while [ ! -s /run/lab-reader/files ]; do sleep 0.2; done")
+	in(t, g, "setsid lab-reader >/dev/null 2>&1 & echo $! >/run/lab-reader.pid; while [ ! -s /run/lab-reader/files ]; do sleep 0.2; done")
 	awaitReader(t, g)
 }
 
@@ -204,7 +204,8 @@ func crash(t *testing.T, daemon *lab.Daemon, nodes ...*lab.Guest) {
 	t.Log(strings.TrimSuffix(report, ","))
 }
 
-// checkReader fails the test where the reader found something wrong.
+// checkReader fails the test where the reader found something wrong, and ends it: others
+// boot faster without.
 func checkReader(t *testing.T, g *lab.Guest) {
 	t.Helper()
 	if wrong := in(t, g, "head -20 /run/lab-reader/wrong 2>/dev/null || true"); wrong != "" {
@@ -218,5 +219,6 @@ func checkReader(t *testing.T, g *lab.Guest) {
 	if _, err := fmt.Sscan(out, &files, &listed); err != nil || listed == 0 || files < listed {
 		t.Errorf("%s read %d files, %d are listed (%v); want each once at least", address(g), files, listed, err)
 	}
+	in(t, g, "kill -- -$(cat /run/lab-reader.pid)")
 	t.Logf("%s read %d files", address(g), files)
 }

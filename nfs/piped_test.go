@@ -2,6 +2,8 @@ package nfs
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -140,6 +142,76 @@ func TestPipedWritesInPieces(t *testing.T) {
 		t.Error("nothing was spliced")
 	}
 	s.wantNothingHeld(t)
+}
+
+// TestPipedModel has nodes write files at random, in pieces of all sizes and over connections
+// that are cut in the middle: what was not answered is sent again. In the end each file
+// is what a model says.
+func TestPipedModel(t *testing.T) {
+	s := startHomes(t, Limits{}, nil)
+	spliced := s.countSplices()
+	content := fstest.Bytes(maxIO + 1000)
+	var all sync.WaitGroup
+	for node := range 6 {
+		all.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(node)))
+			c := s.mount(t)
+			name := fmt.Sprint("file-", node)
+			file := c.file(name)
+			var model []byte
+			for range 60 {
+				n := 1 + rnd.IntN(maxIO)
+				if rnd.IntN(3) > 0 {
+					n = n + 3&^3
+				}
+				off, from, stable := rnd.IntN(4*maxIO), rnd.IntN(1000), uint32(rnd.IntN(8)/6)
+				n = min(n, maxIO)
+				data := content[from:][:n]
+				record := c.record(gonfs.NFSProcedureWrite, writeArgs(file, uint64(off), stable, data))
+				for !sendInPieces(c.client, rnd, record) {
+					again := dial(t, s.addr)
+					again.xid, again.cred = c.xid, c.cred
+					c.client = again
+				}
+				model = append(model, make([]byte, max(0, off+n-len(model)))...)
+				copy(model[off:], data)
+			}
+			c.wantFile(name, model)
+		})
+	}
+	all.Wait()
+	if spliced.Load() == 0 {
+		t.Error("nothing was spliced")
+	}
+	s.wantNothingHeld(t)
+}
+
+// sendInPieces sends a record and takes the reply, which must be that of a success. Now and then it cuts the
+// connection instead, and reports false.
+func sendInPieces(c *client, rnd *rand.Rand, record []byte) bool {
+	cut := -1
+	if rnd.IntN(4) == 0 {
+		cut = rnd.IntN(len(record) + 1)
+	}
+	for sent := 0; sent < len(record); {
+		n := min(1+rnd.IntN(len(record)), len(record)-sent)
+		if cut >= 0 {
+			n = min(n, cut-sent)
+		}
+		if _, err := c.conn.Write(record[sent:][:n]); err != nil {
+			c.t.Error(err)
+			return true
+		}
+		if sent += n; sent == cut {
+			c.conn.Close()
+			return false
+		}
+	}
+	msg, err := c.receive()
+	if err != nil || len(msg) < 28 || !bytes.Equal(msg[24:28], make([]byte, 4)) {
+		c.t.Errorf("% x, %v", msg, err)
+	}
+	return true
 }
 
 // TestPipeIsFull: what has no place in a pipe goes through a buffer after all, and all
