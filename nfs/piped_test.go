@@ -162,7 +162,7 @@ func TestPipedModel(t *testing.T) {
 			for range 60 {
 				n := 1 + rnd.IntN(maxIO)
 				if rnd.IntN(3) > 0 {
-					n = n + 3&^3
+					n = (n + 3) &^ 3
 				}
 				off, from, stable := rnd.IntN(4*maxIO), rnd.IntN(1000), uint32(rnd.IntN(8)/6)
 				n = min(n, maxIO)
