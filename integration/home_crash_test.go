@@ -162,8 +162,9 @@ type piece struct {
 
 // Sizes in bytes.
 const (
-	crashFileSize  = 90 << 10
+	crashFileSize  = 200 << 10
 	crashWriteSize = 12 << 10
+	crashLargeSize = 64 << 10 // and more: such data goes through a pipe in the server
 	crashReadSize  = 32 << 10 // which rpc.Reply keeps
 )
 
@@ -241,7 +242,11 @@ func (n *crashNode) writeAll(files []*crashFile) error {
 		if n.rand.IntN(4) == 0 {
 			how = rpc.FileSync - rpc.Stability(n.rand.IntN(2)) // or DATA_SYNC
 		}
-		data := make([]byte, 1+n.rand.IntN(crashWriteSize))
+		size := 1 + n.rand.IntN(crashWriteSize)
+		if n.rand.IntN(8) == 0 {
+			size = crashLargeSize + 4*(1+n.rand.IntN(crashWriteSize))
+		}
+		data := make([]byte, size)
 		for i := range data {
 			data[i] = byte(n.rand.Uint32())
 		}
