@@ -1,43 +1,22 @@
 package capability
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/rootnfsd/rootnfsd/capability/capabilitytest"
 )
 
 // chroot is one that the root of most containers has, too.
 const chroot = unix.CAP_SYS_CHROOT
 
-// effective counts the threads of the process by what they act with.
-func effective(t *testing.T) map[string]int {
+// effective returns what threads act with.
+func effective(t *testing.T) map[string]bool {
 	t.Helper()
-	tasks, err := filepath.Glob("/proc/self/task/*/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := map[string]int{}
-	for _, path := range tasks {
-		status, err := os.ReadFile(path)
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // the thread ended
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		for line := range strings.Lines(string(status)) {
-			if strings.HasPrefix(line, "CapEff:") {
-				found[line]++
-			}
-		}
-	}
-	return found
+	return capabilitytest.Threads(t, "CapEff:")
 }
 
 // TestLayDown lays down what all threads have, and takes it up on one of them.

@@ -1,10 +1,8 @@
 package hostdir
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -14,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/rootnfsd/rootnfsd/capability"
+	"github.com/rootnfsd/rootnfsd/capability/capabilitytest"
 	"github.com/rootnfsd/rootnfsd/fs"
 )
 
@@ -110,33 +109,10 @@ func isIdentity(c *fs.Cred) error {
 	return nil
 }
 
-// threadIdentities returns how many threads have each identity.
+// threadIdentities returns the identities that threads have.
 func threadIdentities(t *testing.T) map[string]bool {
 	t.Helper()
-	found := make(map[string]bool)
-	tasks, err := filepath.Glob("/proc/self/task/*/status")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range tasks {
-		status, err := os.ReadFile(path)
-		if errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrNotExist) {
-			continue // the thread ended
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		var id []string
-		for line := range strings.Lines(string(status)) {
-			for _, field := range []string{"Uid:", "Gid:", "Groups:", "CapEff:"} {
-				if strings.HasPrefix(line, field) {
-					id = append(id, strings.TrimSpace(line))
-				}
-			}
-		}
-		found[strings.Join(id, " ")] = true
-	}
-	return found
+	return capabilitytest.Threads(t, "Uid:", "Gid:", "Groups:", "CapEff:")
 }
 
 // TestShareOfThreads has one tree do all it can at once, and another go on.
