@@ -62,7 +62,6 @@ type conn struct {
 	small        *smallBuffer  // where in reads to, one of the two or none
 	large        *largeBuffer
 	data         *pipe // where the data of the record in hand goes, or nil
-	dataAt       int   // where it begins in the record
 	wokenFor     int   // how many bytes that can be read wake it
 	pipeless     int   // how many WRITEs are not to go through pipes
 	call         *call // nil while there is nothing to answer

@@ -7,7 +7,6 @@ import (
 	gonfs "github.com/willscott/go-nfs"
 	"golang.org/x/sys/unix"
 
-	"github.com/rootnfsd/rootnfsd/exports"
 	"github.com/rootnfsd/rootnfsd/fs"
 	"github.com/rootnfsd/rootnfsd/nfs/wire"
 )
@@ -49,7 +48,7 @@ func (c *conn) pipeRest() bool {
 	}
 	p.held = n
 	c.srv.incoming.take(largeSize)
-	c.data, c.dataAt = p, at
+	c.data = p
 	c.in.holds(c.in.buf, at+dupPrefix)
 	return true
 }
@@ -66,12 +65,10 @@ func (c *call) pipeableData(head []byte, size int) int {
 	if !c.aboutHome() || !c.inHome {
 		return 0
 	}
-	args := c.args
-	args.Opaque(exports.MaxHandle)
-	args.Uint64()
-	count, stable, length := args.Uint32(), args.Uint32(), args.Uint32()
-	at := len(head) - args.Len()
-	if args.Len() < dupPrefix || stable != uint32(fs.Unstable) || count != length || count <= quickMax || count > maxIO || count%4 != 0 || uint64(size) != uint64(at)+uint64(count) {
+	_, count, rest := c.peekIO()
+	stable, length := rest.Uint32(), rest.Uint32()
+	at := len(head) - rest.Len()
+	if rest.Len() < dupPrefix || stable != uint32(fs.Unstable) || count != length || count <= quickMax || count > maxIO || count%4 != 0 || uint64(size) != uint64(at)+uint64(count) {
 		return 0
 	}
 	return at
@@ -126,10 +123,11 @@ func (c *conn) wakeFor(fd, n int) {
 func (c *conn) unpipe() error {
 	c.pipeless = unpiped
 	p := c.data
-	n := c.dataAt + p.held
+	head, _, _ := c.in.partial()
 	large := get[largeBuffer](&c.srv.pools.large)
-	copy(large[:], c.in.buf[:c.dataAt])
-	if err := p.readAll(large[c.dataAt:]); err != nil {
+	at := copy(large[:], head[:len(head)-dupPrefix]) // the rest of it is in the pipe, too
+	n := at + p.held
+	if err := p.readAll(large[at:]); err != nil {
 		return err
 	}
 	c.in.holds(large[:], n)
